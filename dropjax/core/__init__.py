@@ -1,0 +1,1 @@
+"""The nouns of dropjax: sites, schemes, draws, and their text form. Imports ops alone."""

@@ -1,0 +1,175 @@
+"""A draw: one realisation of a scheme, carried through a model's call.
+
+Training, deterministic evaluation and Monte-Carlo are three ways of making a draw. A model never
+asks which one it was given.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Self
+
+import jax
+
+from dropjax.core.keys import Keys
+from dropjax.core.scheme import Chain, Scheme, dense
+from dropjax.core.site import Site
+
+Array = jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """What a model does at its sites. Made by `sampled`, `expected`, or `CLEAN`.
+
+    Args:
+      scheme: a scheme or a chain.
+      prefix: the scope that the names of sites are given in.
+    """
+
+    scheme: Scheme
+    prefix: str = dataclasses.field(default="", metadata={"static": True}, kw_only=True)
+
+    def __call__(self, x: Array, site: Site, fallback: Array | None = None) -> Array:
+        """`x` with noise: `noise` and `apply` at once."""
+        return self.apply(self.noise(site, x.shape), x, site, fallback)
+
+    def noise(self, site: Site, shape: Sequence[int]) -> Any:
+        """Noise for a value of `shape`, to be handed to `apply`; for use before a scan."""
+        raise NotImplementedError
+
+    def at(self, noise: Any, t: Array) -> Any:
+        """Row `t` of noise whose site has time as its first axis; for use inside a scan."""
+        raise NotImplementedError
+
+    def apply(self, noise: Any, x: Array, site: Site, fallback: Array | None = None) -> Array:
+        """`x` under noise from `noise`.
+
+        Args:
+          noise: from `noise` or `at`, at the same site.
+          x: the value.
+          site: where.
+          fallback: what a dropped element becomes: None for 0, or the previous state.
+        """
+        raise NotImplementedError
+
+    def linear(self, x: Array, w: Array, b: Array | None, site: Site) -> Array:
+        """A dense layer `x @ w + b` whose weights or pre-activations may be noisy.
+
+        Args:
+          x: (..., inputs).
+          w: (inputs, outputs).
+          b: (outputs,) or None.
+          site: of kind LINEAR.
+        """
+        raise NotImplementedError
+
+    def scope(self, name: str) -> Self:
+        """The same draw for a part of the model: sites are named `name/...`."""
+        return dataclasses.replace(self, prefix=f"{self.prefix}{name}/")
+
+    def fork(self, number: int) -> Self:
+        """An independent draw of the same scheme, for objectives that take several."""
+        del number
+        return self
+
+
+def _only(links: list[Any], site: Site) -> Any:
+    if len(links) > 1:
+        raise ValueError(
+            f"{len(links)} schemes act on the linear site {site.name!r}, which takes one"
+        )
+    return links[0] if links else None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sampled(Draw):
+    """Noise is sampled: training and Monte-Carlo."""
+
+    keys: Keys
+
+    def _active(self, site: Site) -> list[tuple[Scheme, Keys]]:
+        # The link's index goes below the site's name: without it two equal links on one site
+        # would draw one mask. Names, not numbers, as the schemes' own labels are names.
+        at_site = self.keys.within(site.name)
+        return [
+            (link, at_site.within(f"link {i}") if i else at_site)
+            for i, link in enumerate(self.scheme.links)
+            if link.wants(site)
+        ]
+
+    def noise(self, site: Site, shape: Sequence[int]) -> Any:
+        site = site.within(self.prefix)
+        return tuple(link.sample(keys, site, tuple(shape)) for link, keys in self._active(site))
+
+    def at(self, noise: Any, t: Array) -> Any:
+        def row(leaf: Array) -> Array:
+            if leaf.shape[0] == 1:  # shared over time
+                return leaf[0]
+            return jax.lax.dynamic_index_in_dim(leaf, t, 0, keepdims=False)
+
+        return jax.tree.map(row, noise)
+
+    def apply(self, noise: Any, x: Array, site: Site, fallback: Array | None = None) -> Array:
+        site = site.within(self.prefix)
+        for (link, _), part in zip(self._active(site), noise, strict=True):
+            x = link.apply(part, x, site, fallback)
+        return x
+
+    def linear(self, x: Array, w: Array, b: Array | None, site: Site) -> Array:
+        site = site.within(self.prefix)
+        active = _only(self._active(site), site)
+        if active is None:
+            return dense(x, w, b)
+        link, keys = active
+        return link.linear(keys, x, w, b, site)
+
+    def fork(self, number: int) -> Self:
+        return dataclasses.replace(self, keys=self.keys.within(f"fork {number}"))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Expected(Draw):
+    """Each site's expectation instead of a sample: deterministic evaluation."""
+
+    def noise(self, site: Site, shape: Sequence[int]) -> Any:
+        del site, shape
+        return ()
+
+    def at(self, noise: Any, t: Array) -> Any:
+        del t
+        return noise
+
+    def apply(self, noise: Any, x: Array, site: Site, fallback: Array | None = None) -> Array:
+        del noise
+        site = site.within(self.prefix)
+        for link in self.scheme.links:
+            if link.wants(site):
+                x = link.expected(x, site, fallback)
+        return x
+
+    def linear(self, x: Array, w: Array, b: Array | None, site: Site) -> Array:
+        site = site.within(self.prefix)
+        link = _only([link for link in self.scheme.links if link.wants(site)], site)
+        return dense(x, w, b) if link is None else link.expected_linear(x, w, b, site)
+
+
+def sampled(scheme: Scheme, keys: Keys | Array) -> Draw:
+    """A draw with fresh noise.
+
+    Args:
+      scheme: with its learned values bound and its rates scaled, if it has any.
+      keys: of one example in one step; or a plain key, where nothing is shared between examples.
+    """
+    return Sampled(scheme, keys if isinstance(keys, Keys) else Keys.of(keys))
+
+
+def expected(scheme: Scheme) -> Draw:
+    """A draw with no randomness, every site at its expectation."""
+    return Expected(scheme)
+
+
+CLEAN: Draw = Expected(Chain())
+"""No scheme at all: for initialisation."""

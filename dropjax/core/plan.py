@@ -1,0 +1,129 @@
+"""Where a scheme acts in a model: found by tracing, checked and printed before anything runs."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from dropjax.core.draw import Draw, Expected
+from dropjax.core.scheme import Chain, Scheme, Sites
+from dropjax.core.site import Kind, Site
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class _Recorder(Expected):
+    """A clean draw that notes which sites it is shown."""
+
+    scheme: Scheme = dataclasses.field(default_factory=Chain)
+    found: dict[str, tuple[Site, tuple[int, ...]]] = dataclasses.field(default_factory=dict)
+
+    def _note(self, site: Site, shape: Sequence[int]) -> None:
+        site = site.within(self.prefix)
+        if site.name in self.found:
+            raise ValueError(f"the model declares the site {site.name!r} twice")
+        if len(site.axes) != len(shape):
+            raise ValueError(
+                f"site {site.name!r} names {len(site.axes)} axes {site.axes}, but its value has "
+                f"shape {tuple(shape)}"
+            )
+        self.found[site.name] = (site, tuple(shape))
+
+    def noise(self, site: Site, shape: Sequence[int]) -> Any:
+        self._note(site, shape)
+        return super().noise(site, shape)
+
+    def linear(self, x: Array, w: Array, b: Array | None, site: Site) -> Array:
+        self._note(site, w.shape)
+        return super().linear(x, w, b, site)
+
+
+def record(call: Callable[[Draw], Any]) -> Sites:
+    """The sites of a model, by abstract tracing: nothing is computed.
+
+    Args:
+      call: runs the model on one example with the draw it is given.
+
+    Returns:
+      Each site with the shape of its value, by name, in the order the model meets them.
+
+    Raises:
+      ValueError: a name occurs twice, or a site's axes do not fit its value.
+    """
+    recorder = _Recorder()
+
+    def traced() -> None:
+        call(recorder)
+
+    jax.eval_shape(traced)
+    return recorder.found
+
+
+def check(scheme: Scheme, sites: Sites, model: str = "the model") -> None:
+    """Refuses a scheme any link of which would do nothing, or not what its name says.
+
+    Raises:
+      ValueError: a link meets no site, refuses the sites it meets, or shares a linear site.
+    """
+    declared = [site for site, _ in sites.values()]
+    for link in scheme.links:
+        wanted = [site for site in declared if link.wants(site)]
+        name = str(link)
+        if not link.acts_on and not link.can_act_on:
+            if len(scheme.links) > 1:
+                raise ValueError(f"{name} does nothing in a chain; leave it out of {scheme}")
+        elif not wanted:
+            raise ValueError(_meets_none(link, declared, model))
+        elif reason := link.refuses(wanted):
+            raise ValueError(f"{name} on {model}: {reason}")
+    for site in declared:
+        wanting = [str(link) for link in scheme.links if link.wants(site)]
+        if site.kind is Kind.LINEAR and len(wanting) > 1:
+            raise ValueError(
+                f"{' and '.join(wanting)} both act on the linear site {site.name!r}, which takes "
+                "one scheme; narrow one of them with at=..."
+            )
+
+
+def _kinds(kinds: Any) -> str:
+    return ", ".join(sorted(kind.name for kind in kinds))
+
+
+def _meets_none(link: Scheme, declared: Sequence[Site], model: str) -> str:
+    takes = link.acts_on | link.can_act_on if link.at else link.acts_on
+    text = f"{link} acts on {_kinds(takes)} sites"
+    if link.at:
+        text += f" whose name matches {link.at!r}"
+    text += f"; {model} declares " + ", ".join(f"{s.name} ({s.kind.name})" for s in declared)
+    could = link.can_act_on & {site.kind for site in declared}
+    if could and not link.at:
+        text += f'. By name it can also act on {_kinds(could)} sites: at="..."'
+    return text + "."
+
+
+def rows(scheme: Scheme, sites: Sites) -> list[dict[str, str]]:
+    """The site table, a row for each site and each link that acts on it."""
+    table = []
+    for site, shape in sites.values():
+        row = {"site": site.name, "kind": site.kind.name, "shape": str(shape)}
+        acting = [link for link in scheme.links if link.wants(site)]
+        if not acting:
+            table.append(row | {"scheme": "-", "noise": "-", "rate": "-"})
+        learned = jax.eval_shape(lambda: scheme.init_learned(jax.random.key(0), sites))
+        for bound, link in zip(scheme.bind(learned).links, scheme.links, strict=True):
+            if link in acting:
+                noise = str(bound.noise_shape(site, shape))
+                rate = f"{link.rate_at(site):g}"
+                table.append(row | {"scheme": str(link), "noise": noise, "rate": rate})
+    return table
+
+
+def table(scheme: Scheme, sites: Sites) -> str:
+    """The site table as aligned text."""
+    lines = [["site", "kind", "shape", "scheme", "noise", "rate"]]
+    lines += [list(row.values()) for row in rows(scheme, sites)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
+    return "\n".join(line.rstrip() for line in padded) + "\n"

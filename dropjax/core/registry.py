@@ -1,0 +1,85 @@
+"""Selection by name, discovery by file: `dropjax/schemes/foo.py` makes the name foo exist."""
+
+import difflib
+import importlib
+import pkgutil
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """The classes of one sort, each found under the name of the file that defines it.
+
+    Args:
+      package: where the files are; a module that defines no class of the sort adds no name.
+      base: what makes a class one of the sort.
+      noun: what an error message calls one.
+    """
+
+    def __init__(self, package: str, base: type[T], noun: str) -> None:
+        self._package, self._base, self._noun = package, base, noun
+        self._added: dict[str, type[T]] = {}
+
+    def names(self) -> list[str]:
+        """All names, built in and added, in alphabetical order."""
+        path = importlib.import_module(self._package).__path__
+        files = [m.name for m in pkgutil.iter_modules(path)]
+        return sorted([*(f for f in files if self._defined_in(f)), *self._added])
+
+    def add(self, name: str, cls: type[T]) -> None:
+        """Makes `cls` known as `name`.
+
+        Raises:
+          ValueError: the name is taken.
+          TypeError: `cls` is not of the sort.
+        """
+        if not (isinstance(cls, type) and issubclass(cls, self._base)):
+            raise TypeError(f"{cls!r} is not a {self._noun}: {self._base.__name__} is its base")
+        if name in self.names():
+            raise ValueError(f"there is already a {self._noun} named {name!r}")
+        self._added[name] = cls
+
+    def find(self, name: str) -> type[T]:
+        """The class of that name, or `module:Class` from anyone's module.
+
+        Raises:
+          ValueError: there is none; the message has the nearest name and the list.
+        """
+        if ":" in name:
+            return self._imported(name)
+        names = self.names()
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            raise ValueError(f"no {self._noun} {name!r}{hint} There are: {', '.join(names)}")
+        return self._added.get(name) or self._defined_in(name)  # type: ignore[return-value]
+
+    def name_of(self, cls: type[T]) -> str:
+        """The name that `find` takes back to `cls`."""
+        for name, added in self._added.items():
+            if added is cls:
+                return name
+        package, _, stem = cls.__module__.rpartition(".")
+        return stem if package == self._package else f"{cls.__module__}:{cls.__qualname__}"
+
+    def _defined_in(self, stem: str) -> type[T] | None:
+        module = importlib.import_module(f"{self._package}.{stem}")
+        found: list[Any] = [
+            c
+            for c in vars(module).values()
+            if isinstance(c, type) and issubclass(c, self._base) and c.__module__ == module.__name__
+        ]
+        if len(found) > 1:
+            raise TypeError(f"{module.__name__} defines more than one {self._noun}: {found}")
+        return found[0] if found else None
+
+    def _imported(self, name: str) -> type[T]:
+        module_name, _, class_name = name.partition(":")
+        try:
+            cls = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"cannot import the {self._noun} {name!r}: {error}") from error
+        if not (isinstance(cls, type) and issubclass(cls, self._base)):
+            raise ValueError(f"{name!r} is not a {self._noun}: {self._base.__name__} is its base")
+        return cls

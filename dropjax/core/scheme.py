@@ -1,0 +1,291 @@
+"""What a dropout scheme is: a frozen dataclass, a pytree, and two pure functions."""
+
+import dataclasses
+import functools
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from dropjax.core import literals
+from dropjax.core.keys import Keys
+from dropjax.core.registry import Registry
+from dropjax.core.site import Kind, Site
+from dropjax.ops.checks import check_rate_value
+from dropjax.ops.keys import derive
+
+Array = jax.Array
+Noise: TypeAlias = Any
+"""What `Scheme.sample` returned: a pytree of arrays that only the same scheme's methods read."""
+
+Rate: TypeAlias = Annotated[float, "rate"]
+"""A field of a scheme that is a probability of dropping: checked, scheduled and scaled."""
+
+Sites: TypeAlias = Mapping[str, tuple[Site, tuple[int, ...]]]
+"""A model's sites by name, each with the shape of its value, as `core.plan.record` finds them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+    """A dropout scheme: which sites it wants, and what it does there.
+
+    A subclass is decorated with `scheme`, names the kinds it acts on, and defines `sample` and
+    `apply`; `expected` too if its expectation is not the identity. All methods speak of one
+    example. Fields that are floats (rates, learned arrays) are leaves of the pytree: they can be
+    traced, scheduled and stacked without recompiling. All other fields are structure.
+
+    Args:
+      at: a regular expression searched for in site names; the scheme then acts on the matching
+        sites of every kind it can act on. Empty: on all sites of the kinds it takes by default.
+    """
+
+    at: str = dataclasses.field(default="", kw_only=True)
+
+    acts_on: ClassVar[frozenset[Kind]] = frozenset()
+    """Kinds of sites that the bare name takes."""
+    can_act_on: ClassVar[frozenset[Kind]] = frozenset()
+    """Kinds that it also takes when `at` names such a site."""
+    made_for: ClassVar[str] = ""
+    """The model that the scheme was made for; empty if it suits any."""
+    linear_in_x: ClassVar[bool] = True
+    """For given noise, `apply` is a factor times x, plus a term that x does not enter."""
+    identity_at_zero: ClassVar[bool] = True
+    """At rate 0, `apply` returns x bit for bit."""
+
+    def __post_init__(self) -> None:
+        for name, annotation in _annotations(type(self)).items():
+            value = getattr(self, name)
+            if annotation == Rate:
+                check_rate_value(value, name)
+                if isinstance(value, int):
+                    object.__setattr__(self, name, float(value))
+            elif name not in _leaves(type(self)):
+                literals.check_type(value, annotation, name)
+        try:
+            re.compile(self.at)
+        except re.error as error:
+            raise ValueError(f"at={self.at!r} is not a regular expression: {error}") from None
+
+    def __str__(self) -> str:
+        """The text that `core.spec.parse` takes back to an equal scheme."""
+        arguments = {}
+        for field in sorted(dataclasses.fields(self), key=lambda f: f.name == "at"):
+            value = getattr(self, field.name)
+            if field.repr and (field.name == "rate" or value != field.default):
+                arguments[field.name] = value
+        return literals.format_call(SCHEMES.name_of(type(self)), arguments)
+
+    def wants(self, site: Site) -> bool:
+        """Whether the scheme acts on `site`."""
+        if self.at:
+            takes = self.acts_on | self.can_act_on
+            return site.kind in takes and re.search(self.at, site.name) is not None
+        return site.kind in self.acts_on
+
+    def refuses(self, sites: Sequence[Site]) -> str | None:
+        """Why the scheme makes no sense on these sites, all of which it wants; None if it does."""
+        del sites
+        return None
+
+    def rate_at(self, site: Site) -> Any:
+        """The rate that applies at `site`."""
+        del site
+        return getattr(self, "rate", 0.0)
+
+    def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Noise:
+        """Draws noise for one value of `shape` at `site`.
+
+        Args:
+          keys: the site's own keys; `keys.example` differs between examples, `keys.step` does not.
+          site: where.
+          shape: the value's shape, one axis for each of `site.axes`.
+
+        Returns:
+          Noise that broadcasts against `shape`, with size 1 along each axis it is shared over.
+        """
+        raise NotImplementedError
+
+    def apply(self, noise: Noise, x: Array, site: Site, fallback: Array | None) -> Array:
+        """Applies noise to `x`.
+
+        Args:
+          noise: from `sample`.
+          x: the value at the site.
+          site: where.
+          fallback: what a dropped element becomes: None for 0, or the previous state.
+        """
+        raise NotImplementedError
+
+    def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
+        """The exact expectation of `apply` over noise; `x` unless a scheme says otherwise."""
+        del site, fallback
+        return x
+
+    def linear(self, keys: Keys, x: Array, w: Array, b: Array | None, site: Site) -> Array:
+        """A dense layer at a LINEAR site: by default `x @ apply(sample, w) + b`."""
+        return dense(x, self.apply(self.sample(keys, site, w.shape), w, site, None), b)
+
+    def expected_linear(self, x: Array, w: Array, b: Array | None, site: Site) -> Array:
+        """The expectation of `linear`."""
+        return dense(x, self.expected(w, site, None), b)
+
+    def noise_shape(self, site: Site, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the noise for a value of `shape`, for the site table."""
+        noise = jax.eval_shape(lambda: self.sample(Keys.of(jax.random.key(0)), site, shape))
+        return max((leaf.shape for leaf in jax.tree.leaves(noise)), key=len, default=())
+
+    def scaled(self, strength: Any) -> Self:
+        """The scheme with every rate multiplied by `strength`, in [0, 1]."""
+        rates = [f for f, annotation in _annotations(type(self)).items() if annotation == Rate]
+        return _rebuild(self, {f: getattr(self, f) * strength for f in rates})
+
+    @property
+    def links(self) -> "tuple[Scheme, ...]":
+        """The schemes that are applied one after another."""
+        return (self,)
+
+    def init_learned(self, key: Array, sites: Sites) -> Any:
+        """Initial values of what the scheme learns, by site name; empty for most schemes."""
+        del key, sites
+        return {}
+
+    def bind(self, learned: Any) -> Self:
+        """The scheme with these learned values in place."""
+        if learned:
+            raise ValueError(f"{type(self).__name__} learns nothing, got {learned}")
+        return self
+
+    def penalty(self, sites: Sites, params: Any) -> Array:
+        """What the scheme adds to the summed loss of the whole training set."""
+        del sites, params
+        return jnp.zeros(())
+
+
+def dense(x: Array, w: Array, b: Array | None) -> Array:
+    """`x @ w + b`, or `x @ w` if there is no bias."""
+    y = x @ w
+    return y if b is None else y + b
+
+
+class Learned(Scheme):
+    """A scheme with trained quantities, a set of arrays for each site it wants.
+
+    A subclass adds a field `learned: dict | None = None` and defines `init` and, if it regularises
+    them, `penalty`. The optimiser trains the arrays beside the model's parameters; `bind` puts
+    them in place before `sample`, which finds its own under `self.learned[site.name]`.
+    """
+
+    learned: dict[str, Any] | None
+
+    def init(self, key: Array, site: Site, shape: tuple[int, ...]) -> Any:
+        """Initial arrays for one site."""
+        raise NotImplementedError
+
+    def init_learned(self, key: Array, sites: Sites) -> Any:
+        return {
+            name: self.init(derive(key, name), site, shape)
+            for name, (site, shape) in sites.items()
+            if self.wants(site)
+        }
+
+    def bind(self, learned: Any) -> Self:
+        return _rebuild(self, {"learned": learned})
+
+
+SCHEMES: Registry[Scheme] = Registry("dropjax.schemes", Scheme, "scheme")
+
+S = TypeVar("S", bound=Scheme)
+
+
+@typing.dataclass_transform(frozen_default=True)
+def scheme(cls: type[S]) -> type[S]:
+    """Makes a class a frozen dataclass and a pytree: floats are leaves, the rest is structure."""
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    leaves = _leaves(cls)
+    static = tuple(f.name for f in dataclasses.fields(cls) if f.name not in leaves)
+
+    def flatten(value: S) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+        children = [(jax.tree_util.GetAttrKey(f), getattr(value, f)) for f in leaves]
+        return children, tuple(getattr(value, f) for f in static)
+
+    def unflatten(aux: tuple[Any, ...], children: Any) -> S:
+        # Not by the constructor: a leaf may be a tracer, a spec or a placeholder, never a bad rate.
+        value = object.__new__(cls)
+        for name, child in zip((*leaves, *static), (*children, *aux), strict=True):
+            object.__setattr__(value, name, child)
+        return value
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+    return cls
+
+
+@functools.cache
+def _annotations(cls: type) -> dict[str, Any]:
+    """Each dataclass field with its annotation."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+@functools.cache
+def _leaves(cls: type) -> tuple[str, ...]:
+    """The fields that are leaves: floats, arrays and whatever holds them."""
+    return tuple(name for name, note in _annotations(cls).items() if not _is_structure(note))
+
+
+def _is_structure(annotation: Any) -> bool:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (tuple, typing.Union, types.UnionType):
+        return all(_is_structure(arg) for arg in args if arg is not Ellipsis)
+    return origin is typing.Literal or annotation in (str, bool, int, types.NoneType)
+
+
+def _rebuild(value: S, changes: Mapping[str, Any]) -> S:
+    """`dataclasses.replace` for values that are computed, and so not checked again."""
+    new = object.__new__(type(value))
+    for field in dataclasses.fields(value):
+        object.__setattr__(new, field.name, changes.get(field.name, getattr(value, field.name)))
+    return new
+
+
+@scheme
+class Chain(Scheme):
+    """Schemes applied one after another; each acts on the sites it wants.
+
+    A link's position is part of its keys, so that equal links on one site draw different masks;
+    the first link draws what the scheme draws alone.
+    """
+
+    schemes: tuple[Scheme, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.at:
+            raise ValueError("a chain has no `at`; give it to the links")
+
+    def __str__(self) -> str:
+        return "|".join(map(str, self.schemes))
+
+    @property
+    def links(self) -> tuple[Scheme, ...]:
+        return self.schemes
+
+    def wants(self, site: Site) -> bool:
+        return any(link.wants(site) for link in self.schemes)
+
+    def scaled(self, strength: Any) -> Self:
+        return self._over(link.scaled(strength) for link in self.schemes)
+
+    def init_learned(self, key: Array, sites: Sites) -> Any:
+        return [link.init_learned(key, sites) for link in self.schemes]
+
+    def bind(self, learned: Any) -> Self:
+        return self._over(s.bind(part) for s, part in zip(self.schemes, learned, strict=True))
+
+    def penalty(self, sites: Sites, params: Any) -> Array:
+        return sum((link.penalty(sites, params) for link in self.schemes), jnp.zeros(()))
+
+    def _over(self, schemes: Iterable[Scheme]) -> Self:
+        return _rebuild(self, {"schemes": tuple(schemes)})

@@ -1,0 +1,59 @@
+"""From text to scheme: `bernoulli(rate=0.3)`, `variational|dropconnect(rate=0.2)`."""
+
+import dataclasses
+from typing import Any, TypeVar
+
+from dropjax.core import literals
+from dropjax.core.registry import Registry
+from dropjax.core.scheme import SCHEMES, Chain, Scheme
+
+T = TypeVar("T")
+
+
+def build(registry: Registry[T], text: str, **given: Any) -> T:
+    """The object that one call in text form describes.
+
+    Args:
+      registry: where its name is looked up.
+      text: `name` or `name(field=literal, ...)`.
+      **given: fields that the caller sets, and the text may not.
+
+    Raises:
+      ValueError, TypeError: unknown name or field, or a value that does not fit; the message names
+        what is allowed.
+    """
+    name, arguments = literals.parse_call(text)
+    cls: Any = registry.find(name)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init and f.repr}
+    allowed = {n: f for n, f in fields.items() if n not in given and n not in ("parent", "name")}
+    for field, value in arguments.items():
+        if field not in allowed:
+            raise ValueError(
+                f"{name} has no argument {field!r}; it takes {', '.join(allowed) or 'none'}"
+            )
+        literals.check_type(value, allowed[field].type, f"{name}: {field}")
+    return cls(**arguments, **given)
+
+
+def parse(text: str, *, rate: float | None = None) -> Scheme:
+    """The scheme that a text describes; links of a chain are joined by `|`.
+
+    Args:
+      text: for example `bernoulli(rate=0.5)|bernoulli(rate=0.2,at="input")`.
+      rate: the rate of every link that has one and names none.
+
+    Raises:
+      ValueError, TypeError: the text or a value in it is wrong, or `rate` would set nothing.
+    """
+    used = rate is None
+    links = []
+    for part in literals.split(text, "|"):
+        link = build(SCHEMES, part)
+        takes_rate = any(f.name == "rate" for f in dataclasses.fields(link))  # type: ignore[arg-type]
+        if rate is not None and takes_rate and "rate" not in literals.parse_call(part)[1]:
+            link = dataclasses.replace(link, rate=rate)
+            used = True
+        links.append(link)
+    if not used:
+        raise ValueError(f"rate={rate} would set nothing: no link of {text!r} lacks a rate")
+    return links[0] if len(links) == 1 else Chain(tuple(links))

@@ -1,0 +1,178 @@
+"""Predictions over a data set: deterministic, and averaged over draws of the noise.
+
+Functions here take anyone's model as a function of one example. The noise of example i in sample s
+depends on the key, i and s alone, so no result depends on the batch size.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dropjax.core.keys import Keys
+from dropjax.ops.keys import check_key, derive
+
+Array = jax.Array
+
+
+@functools.partial(jax.jit, static_argnames=("function", "batch_size"))
+def map_examples(
+    function: Callable[..., Any], params: Any, xs: Any, *, batch_size: int = 1000
+) -> Any:
+    """`function(params, x)` of every example.
+
+    Args:
+      function: of one example. Compiled once for each function object and shape.
+      params: its parameters.
+      xs: (examples, ...), or a tree of such arrays.
+      batch_size: examples computed at a time; bounds the memory, changes no result.
+
+    Returns:
+      What `function` returns, with a leading axis of examples.
+    """
+    return jax.lax.map(lambda x: function(params, x), xs, batch_size=batch_size)
+
+
+def monte_carlo(
+    function: Callable[[Any, Any, Array], Any],
+    params: Any,
+    xs: Any,
+    key: Array,
+    *,
+    samples: int,
+    batch_size: int = 1000,
+) -> tuple[Any, Any]:
+    """Mean and standard deviation of a noisy function over independent draws.
+
+    Args:
+      function: (params, x, key) -> value, of one example: anyone's model. Compiled once for each
+        function object.
+      params: its parameters.
+      xs: (examples, ...), or a tree of such arrays.
+      key: PRNG key.
+      samples: draws an example, at least 2. Typical: 20 to 100.
+      batch_size: examples computed at a time; bounds the memory, changes no result.
+
+    Returns:
+      The mean and the sample standard deviation (divided by samples - 1), each of what `function`
+      returns with a leading axis of examples.
+
+    Raises:
+      ValueError: samples is less than 2.
+
+    Source: Gal & Ghahramani 2016, "Dropout as a Bayesian Approximation" (arXiv 1506.02142),
+      section 4.
+    """
+    if samples < 2:
+        raise ValueError(f"samples must be at least 2 to have a spread, got {samples}")
+    return _over_samples(
+        _OfKey(function), params, xs, check_key(key), _MOMENTS, samples, batch_size
+    )
+
+
+def monte_carlo_log_probabilities(
+    function: Callable[[Any, Any, Keys], Array],
+    params: Any,
+    xs: Any,
+    key: Array,
+    *,
+    samples: int,
+    batch_size: int = 1000,
+) -> Array:
+    """The logarithm of class probabilities averaged over draws.
+
+    Probabilities are averaged, not logarithms or logits; in log space, so that a probability too
+    small for float32 is not lost.
+
+    Args:
+      function: (params, x, keys) -> log-probabilities (classes,), of one example. It gets `Keys`,
+        not a key: noise on weights is shared by all examples of a sample.
+      params: its parameters.
+      xs: (examples, ...), or a tree of such arrays.
+      key: PRNG key.
+      samples: draws an example, at least 1.
+      batch_size: examples computed at a time; bounds the memory, changes no result.
+
+    Returns:
+      (examples, classes).
+
+    Raises:
+      ValueError: samples is less than 1.
+    """
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+    return _over_samples(function, params, xs, check_key(key), _LOG_MEAN_EXP, samples, batch_size)
+
+
+class _Reduction(NamedTuple):
+    """How values are gathered over samples, one at a time, so that memory does not grow."""
+
+    start: Callable[[Any], Any]  # of the value's shape
+    update: Callable[[Any, Any, Array], Any]  # of what is gathered, the value, its number from 0
+    end: Callable[[Any, int], Any]  # of what is gathered, the number of samples
+
+
+def _welford(carry: Any, value: Any, number: Array) -> Any:
+    mean, squares = carry
+    count = number.astype(jnp.float32) + 1
+    new = jax.tree.map(lambda m, v: m + (v - m) / count, mean, value)
+    grown = jax.tree.map(lambda s, v, m, n: s + (v - m) * (v - n), squares, value, mean, new)
+    return new, grown
+
+
+def _zeros(shape: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
+
+
+_MOMENTS = _Reduction(
+    start=lambda shape: (_zeros(shape), _zeros(shape)),
+    update=_welford,
+    end=lambda carry, n: (carry[0], jax.tree.map(lambda s: jnp.sqrt(s / (n - 1)), carry[1])),
+)
+_LOG_MEAN_EXP = _Reduction(
+    start=lambda shape: jnp.full(shape.shape, -jnp.inf, shape.dtype),
+    update=lambda carry, value, number: jnp.logaddexp(carry, value),
+    end=lambda carry, n: carry - math.log(n),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _OfKey:
+    """A function of a key as one of keys; equal for equal functions, so that it compiles once."""
+
+    function: Callable[[Any, Any, Array], Any]
+
+    def __call__(self, params: Any, x: Any, keys: Keys) -> Any:
+        return self.function(params, x, keys.example)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
+def _over_samples(
+    function: Callable[[Any, Any, Keys], Any],
+    params: Any,
+    xs: Any,
+    key: Array,
+    reduction: _Reduction,
+    samples: int,
+    batch_size: int,
+) -> Any:
+    rows = jnp.arange(jax.tree.leaves(xs)[0].shape[0])
+
+    def one(x_and_row: tuple[Any, Array]) -> Any:
+        x, row = x_and_row
+
+        def value(sample: Array) -> Any:
+            return function(params, x, Keys.of(derive(key, sample), row, sample))
+
+        def body(carry: Any, sample: Array) -> tuple[Any, None]:
+            return reduction.update(carry, value(sample), sample), None
+
+        start = reduction.start(jax.eval_shape(value, jnp.int32(0)))
+        carry, _ = jax.lax.scan(body, start, jnp.arange(samples))
+        return reduction.end(carry, samples)
+
+    return jax.lax.map(one, (xs, rows), batch_size=batch_size)

@@ -1,0 +1,50 @@
+"""Metrics of predicted class probabilities, in float64.
+
+All take log-probabilities (examples, classes) and labels (examples,).
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def _checked(log_probabilities: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    log_p, y = np.asarray(log_probabilities, np.float64), np.asarray(labels)
+    if log_p.ndim != 2 or y.shape != log_p.shape[:1] or not len(y):
+        raise ValueError(
+            "expected log-probabilities (examples, classes) and labels (examples,), got "
+            f"{log_p.shape} and {y.shape}"
+        )
+    return log_p, y
+
+
+def accuracy(log_probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """The fraction of examples whose most probable class is the label."""
+    log_p, y = _checked(log_probabilities, labels)
+    return float(np.mean(log_p.argmax(axis=1) == y))
+
+
+def nll(log_probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Mean negative log-likelihood of the labels, in nats."""
+    log_p, y = _checked(log_probabilities, labels)
+    return float(-np.mean(log_p[np.arange(len(y)), y]))
+
+
+def expected_calibration_error(
+    log_probabilities: ArrayLike, labels: ArrayLike, *, bins: int = 15
+) -> float:
+    """Expected calibration error: the mean gap between confidence and accuracy over bins.
+
+    Examples are put in `bins` bins of equal width by the probability of their most probable class,
+    each bin closed on the right; the gaps |accuracy - mean confidence| are weighted by the number
+    of examples.
+
+    Source: Naeini, Cooper, Hauskrecht 2015 (AAAI); Guo et al. 2017 (arXiv 1706.04599), section 2.
+    """
+    log_p, y = _checked(log_probabilities, labels)
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
+    confidence = np.exp(log_p.max(axis=1))
+    correct = log_p.argmax(axis=1) == y
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_of, correct - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(y))

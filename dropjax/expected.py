@@ -1,0 +1,11 @@
+"""The deterministic counterparts: the exact expectation of each op over its noise.
+
+`dropjax.expected.f(x, ...)` takes the arguments of `dropjax.f(key, x, ...)` less the key. An op
+that has no counterpart here has x itself as its expectation.
+"""
+
+from dropjax.schemes.bernoulli import expected as dropout
+from dropjax.schemes.dropconnect import expected as dropconnect
+from dropjax.schemes.zoneout import expected as zoneout
+
+__all__ = ["dropconnect", "dropout", "zoneout"]

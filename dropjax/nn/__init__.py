@@ -1,0 +1,1 @@
+"""What frameworks lack: recurrent cells as pure steps, and a dense layer that declares its site."""

@@ -1,0 +1,71 @@
+"""Recurrent cells as pure steps, so that noise can enter between the pieces.
+
+A step takes the gates' two halves apart: what comes from the input (hoisted out of the scan, with
+the bias in it) and what comes from the previous hidden state. States are tuples whose first entry
+is the hidden state, the cell's output.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+State = tuple[Array, ...]
+
+
+class Cell(NamedTuple):
+    """A recurrent cell.
+
+    Args:
+      gates: how many blocks of `width` the pre-activations have.
+      states: a name for each entry of the state, the hidden state first.
+      step: (from_input, from_hidden, state) -> new state; the first two are (..., gates * width).
+      forget_gate: which block is the forget gate, whose bias starts at 1; None if there is none.
+      hidden_bias: whether the part from the hidden state needs a bias of its own.
+    """
+
+    gates: int
+    states: tuple[str, ...]
+    step: Callable[[Array, Array, State], State]
+    forget_gate: int | None = None
+    hidden_bias: bool = False
+
+
+def elman(from_input: Array, from_hidden: Array, state: State) -> State:
+    """h_t = tanh(W x_t + U h_tm1 + b). Source: Elman 1990, "Finding Structure in Time"."""
+    del state
+    return (jnp.tanh(from_input + from_hidden),)
+
+
+def lstm(from_input: Array, from_hidden: Array, state: State) -> State:
+    """Gates i, f, g, o; c_t = f c_tm1 + i g; h_t = o tanh(c_t).
+
+    Source: Hochreiter & Schmidhuber 1997; the forget gate: Gers, Schmidhuber, Cummins 2000.
+    """
+    _, c_tm1 = state
+    i, f, g, o = jnp.split(from_input + from_hidden, 4, axis=-1)
+    c_t = jax.nn.sigmoid(f) * c_tm1 + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(c_t), c_t
+
+
+def gru(from_input: Array, from_hidden: Array, state: State) -> State:
+    """Gates r, z, n; n = tanh(W x_t + r (U h_tm1 + b)); h_t = (1 - z) n + z h_tm1.
+
+    Source: Cho et al. 2014 (arXiv 1406.1078), with the reset gate after the product, as cuDNN,
+    PyTorch, Keras and Flax have it. z h_tm1 is the true previous state, without noise.
+    """
+    (h_tm1,) = state
+    r_x, z_x, n_x = jnp.split(from_input, 3, axis=-1)
+    r_h, z_h, n_h = jnp.split(from_hidden, 3, axis=-1)
+    z = jax.nn.sigmoid(z_x + z_h)
+    n = jnp.tanh(n_x + jax.nn.sigmoid(r_x + r_h) * n_h)
+    return ((1 - z) * n + z * h_tm1,)
+
+
+CELLS = {
+    "elman": Cell(1, ("state",), elman),
+    "gru": Cell(3, ("state",), gru, hidden_bias=True),
+    "lstm": Cell(4, ("state", "cell"), lstm, forget_gate=1),
+}

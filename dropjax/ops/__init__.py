@@ -1,0 +1,1 @@
+"""Primitives that the schemes share. Imports jax alone."""

@@ -1,0 +1,111 @@
+"""Argument checks. What is concrete is checked; what is traced is documented as unchecked."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+Array: TypeAlias = jax.Array
+
+
+def check_floating(x: ArrayLike, name: str = "x") -> Array:
+    """Returns `x` as a JAX array of a floating (or complex) dtype.
+
+    Raises:
+      TypeError: `x` is no array, or holds integers or booleans: scaled noise on these would be
+        truncated or would silently change their dtype.
+    """
+    if not isinstance(x, (jax.Array, np.ndarray, np.generic, float, complex)):
+        raise TypeError(f"{name} must be an array of floats, got {x!r}")
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise TypeError(
+            f"{name} must be an array of floats, got {x.dtype}{list(x.shape)}; "
+            f"convert it first, for example {name}.astype(jnp.float32)"
+        )
+    return x
+
+
+def check_rate_value(rate: ArrayLike, name: str = "rate") -> None:
+    """Refuses a concrete rate that is no number, is NaN, or lies outside [0, 1].
+
+    Raises:
+      TypeError: it is not a number or an array of floats.
+      ValueError: it is out of range.
+    """
+    if isinstance(rate, Tracer):
+        return
+    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.generic, np.ndarray, Array)):
+        raise TypeError(f"{name} must be a number in [0, 1], got {rate!r}")
+    value = np.asarray(rate)
+    if value.dtype == bool or not (
+        jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    ):
+        raise TypeError(f"{name} must be a number in [0, 1], got {rate!r}")
+    value = value.astype(np.float64)
+    if not np.all((value >= 0) & (value <= 1)):
+        raise ValueError(f"{name} is the probability of dropping, in [0, 1]; got {rate!r}")
+
+
+def as_rate(
+    rate: ArrayLike, shape: Sequence[int], name: str = "rate", dtype: jnp.dtype | type = jnp.float32
+) -> Array:
+    """Returns a checked rate, of rank 0 or of the rank of `shape`, without a gradient.
+
+    The dtype is pinned (float32 for masks) so that neither x64 mode nor a low-precision rate can
+    change a mask: a bfloat16 rate of 0.001 would otherwise drop 0.8 %.
+
+    Args:
+      rate: a Python number, or a scalar or array that broadcasts to `shape`; may be traced, and is
+        then not checked for range.
+      shape: the shape of the noise that it is for.
+      name: what the caller calls it.
+      dtype: of the result.
+
+    Raises:
+      TypeError: it is not a number.
+      ValueError: it lies outside [0, 1] or does not broadcast to `shape`.
+    """
+    check_rate_value(rate, name)
+    rate = jax.lax.stop_gradient(jnp.asarray(rate).astype(dtype))
+    if rate.ndim == 0:
+        return rate
+    try:
+        fits = np.broadcast_shapes(rate.shape, tuple(shape)) == tuple(shape)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name} of shape {rate.shape} does not broadcast to the noise, of shape {tuple(shape)}"
+        )
+    return rate.reshape((1,) * (len(shape) - rate.ndim) + rate.shape)
+
+
+def normalize_axes(axes: int | Sequence[int], ndim: int, name: str) -> tuple[int, ...]:
+    """Returns axes as sorted numbers in [0, ndim).
+
+    Raises:
+      ValueError: an axis is out of range or named twice.
+    """
+    axes = (axes,) if isinstance(axes, int) else tuple(axes)
+    for axis in axes:
+        if not -ndim <= axis < ndim:
+            raise ValueError(f"{name} names axis {axis}, but x has {ndim} axes")
+    positive = tuple(sorted(axis % ndim for axis in axes))
+    if len(set(positive)) != len(positive):
+        raise ValueError(f"{name} names an axis twice: {axes}")
+    return positive
+
+
+def check_choice(value: str, choices: Sequence[str], name: str) -> None:
+    """Refuses a value that is not one of `choices`.
+
+    Raises:
+      ValueError: it is not.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")

@@ -1,0 +1,60 @@
+"""Deriving keys by name and number.
+
+Everything random in dropjax hangs off one run key, and every step down the tree is a `fold_in`.
+`jax.random.split` is never used: `split(key, n)[i]` and `fold_in(key, i)` are the *same* key in
+today's JAX, so a tree that mixes them can hand out one key twice.
+"""
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+
+def derive(key: jax.Array, *labels: str | ArrayLike) -> jax.Array:
+    """The key below `key` at the given labels, one `fold_in` for each.
+
+    Args:
+      key: a PRNG key, typed or raw.
+      *labels: names, hashed by crc32 (stable across processes and machines, unlike Python's
+        `hash`), or integers in [0, 2**32), which may be traced. Give each level of a tree labels
+        of one sort, all names or all numbers, so that no number can equal a name's hash.
+
+    Returns:
+      A key of the same kind.
+    """
+    for label in labels:
+        number = np.uint32(zlib.crc32(label.encode())) if isinstance(label, str) else label
+        key = jax.random.fold_in(key, number)
+    return key
+
+
+def check_key(key: jax.Array, name: str = "key") -> jax.Array:
+    """Returns `key` as one typed PRNG key, or says what is wrong with it.
+
+    Args:
+      key: a typed key of shape (), or a raw `uint32` key such as `jax.random.PRNGKey` returns.
+      name: what the caller calls it.
+
+    Raises:
+      TypeError: it is no key at all.
+      ValueError: it is a batch of keys.
+    """
+    if not isinstance(key, (jax.Array, np.ndarray)):
+        raise TypeError(f"{name} must be a PRNG key such as jax.random.key(0), got {key!r}")
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if key.dtype != np.uint32:
+            raise TypeError(
+                f"{name} must be a PRNG key such as jax.random.key(0), got an array of "
+                f"{key.dtype}{list(key.shape)}"
+            )
+        if key.ndim != 1:
+            raise ValueError(
+                f"{name} must be one raw key, got uint32{list(key.shape)}; use jax.vmap over keys"
+            )
+        key = jax.random.wrap_key_data(jnp.asarray(key))
+    if key.ndim:
+        raise ValueError(f"{name} must be one key, got {list(key.shape)}; use jax.vmap over keys")
+    return key

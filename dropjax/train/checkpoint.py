@@ -1,0 +1,197 @@
+"""Checkpoints that are whole or refused.
+
+A checkpoint is a folder with `state.safetensors` and `manifest.json`, which holds the sha256 of the
+first and of itself. It is written under a temporary name, synced to disk and renamed, so that it
+exists entirely or not at all; one that was damaged later is noticed and the one before it used.
+Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+
+_STATE, _MANIFEST, _KEPT = "state.safetensors", "manifest.json", 2
+
+
+class CheckpointError(Exception):
+    """A checkpoint is damaged, or is not one of this state."""
+
+
+def flatten(tree: Any) -> dict[str, np.ndarray]:
+    """The leaves of a tree as arrays on the host, by path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    host = jax.device_get([leaf for _, leaf in leaves])
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    return {name: np.asarray(leaf) for name, leaf in zip(names, host, strict=True)}
+
+
+def tree_hash(tree: Any) -> str:
+    """The sha256 of a tree's names, dtypes, shapes and bytes: equal if and only if all bits are."""
+    digest = hashlib.sha256()
+    for name, leaf in sorted(flatten(tree).items()):
+        digest.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def save(folder: Path, state: Any, step: int, **extra: Any) -> Path:
+    """Writes a checkpoint and removes all but the newest two.
+
+    Args:
+      folder: holds the checkpoints; made if need be.
+      state: a tree of arrays.
+      step: names the checkpoint.
+      **extra: JSON values for the manifest.
+
+    Returns:
+      The checkpoint's folder.
+
+    Raises:
+      OSError: it could not be written whole, for example on a full disk. Older ones are intact.
+    """
+    arrays = flatten(state)
+    payload = safetensors.numpy.save(arrays)
+    manifest = {
+        "format": 1,
+        "step": step,
+        "bytes": len(payload),
+        "sha256": hashlib.sha256(payload).hexdigest(),
+        "arrays": {n: [str(a.dtype), list(a.shape)] for n, a in arrays.items()},
+        "extra": extra,
+    }
+    manifest["manifest_sha256"] = _digest(manifest)
+    folder.mkdir(parents=True, exist_ok=True)
+    target, temporary = folder / f"{step:010d}", folder / f"tmp-{step:010d}-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        write_synced(temporary / _STATE, payload)
+        write_synced(temporary / _MANIFEST, json.dumps(manifest, indent=1).encode())
+        sync(temporary)
+        if target.exists():
+            # Of the same step, from before a fall-back to an older one: damaged.
+            _remove(target)
+        temporary.rename(target)
+        sync(folder)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    for old in _all(folder)[:-_KEPT]:
+        _remove(old)
+    for leftover in folder.glob("tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return target
+
+
+def restore(
+    folder: Path, template: Any, *, warn: Callable[[str], None]
+) -> tuple[Any, dict[str, Any]] | None:
+    """The newest good checkpoint.
+
+    Args:
+      folder: holds the checkpoints.
+      template: a tree with the structure, shapes and dtypes of the state.
+      warn: is told of each damaged checkpoint that is passed over.
+
+    Returns:
+      The state and the manifest's `extra`; None if there is no checkpoint.
+
+    Raises:
+      CheckpointError: there are checkpoints, but none is good.
+    """
+    found = _all(folder)
+    for path in reversed(found):
+        try:
+            return load(path, template)
+        except CheckpointError as error:
+            warn(f"checkpoint {path.name} is damaged and not used: {error}")
+    if found:
+        raise CheckpointError(f"none of the {len(found)} checkpoints in {folder} is good")
+    return None
+
+
+def load(path: Path, template: Any) -> tuple[Any, dict[str, Any]]:
+    """One checkpoint: its state and the manifest's `extra`.
+
+    Raises:
+      CheckpointError: a bit of it is wrong, or it is not of the template's structure.
+    """
+    try:
+        manifest = json.loads((path / _MANIFEST).read_bytes())
+        payload = (path / _STATE).read_bytes()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(str(error)) from error
+    if not isinstance(manifest, dict) or manifest.get("manifest_sha256") != _digest(manifest):
+        raise CheckpointError(f"{_MANIFEST} does not have the sha256 it states")
+    if manifest["sha256"] != hashlib.sha256(payload).hexdigest():
+        raise CheckpointError(f"{_STATE} does not have the sha256 that {_MANIFEST} states")
+    arrays = safetensors.numpy.load(payload)
+    expected = flatten(template)
+    if arrays.keys() != expected.keys():
+        odd = sorted(arrays.keys() ^ expected.keys())
+        raise CheckpointError(f"it is of another structure: {', '.join(odd[:3])}")
+    for name, like in expected.items():
+        if (arrays[name].dtype, arrays[name].shape) != (like.dtype, like.shape):
+            raise CheckpointError(
+                f"{name} is {arrays[name].dtype}{list(arrays[name].shape)}, "
+                f"expected {like.dtype}{list(like.shape)}"
+            )
+    if int(arrays["step"]) != manifest["step"]:
+        raise CheckpointError("its step is not the one that its manifest states")
+    leaves = [jnp.asarray(arrays[name]) for name in expected]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves), manifest["extra"]
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Writes a file and waits until it is on disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file so that it is, at any moment, the old one or the new one."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    write_synced(temporary, data)
+    temporary.rename(path)
+    sync(path.parent)
+
+
+def sync(folder: Path) -> None:
+    """Waits until a folder's entries are on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    content = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _all(folder: Path) -> list[Path]:
+    """The checkpoints by step, good or not. Whatever has another kind of name is none."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.is_dir() and re.fullmatch(r"\d{10}", p.name))
+
+
+def _remove(path: Path) -> None:
+    # Under a temporary name first: half-removed, it must not look like a checkpoint.
+    doomed = path.with_name(f"tmp-removed-{path.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)

@@ -1,0 +1,59 @@
+"""The loop over chunks: what happens between them is up to the caller."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import jax
+
+from dropjax.train.program import Program, State
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """What a chunk left behind.
+
+    Args:
+      state: after its last step; used up when the iteration goes on.
+      step: steps done in all.
+      steps: steps in this chunk.
+      epoch: the epoch it belongs to, from 0.
+      ends_epoch: whether it was the epoch's last.
+      seconds: it took.
+    """
+
+    state: State
+    step: int
+    steps: int
+    epoch: int
+    ends_epoch: bool
+    seconds: float
+
+
+def chunks(program: Program, state: State, *, epochs: int, seconds: float = 1.0) -> Iterator[Chunk]:
+    """Trains from `state` to the end of the last epoch, yielding after every chunk.
+
+    Args:
+      program: what to run.
+      state: where to start; used up.
+      epochs: how many in all, those already in `state` among them.
+      seconds: about how long a chunk should take. Chunks are sized by the clock; no result
+        depends on where they end, except that each epoch ends one.
+
+    Yields:
+      A `Chunk` each. A first one of a single step shows soon that training runs.
+    """
+    step, size, warm = int(state.step), 1, False
+    while step < epochs * program.steps_per_epoch:
+        epoch = step // program.steps_per_epoch
+        stop = min(step + size, (epoch + 1) * program.steps_per_epoch)
+        began = time.perf_counter()
+        state = program.run(state, step, stop)
+        jax.block_until_ready(state)
+        took = time.perf_counter() - began
+        if warm:
+            size = max(1, min(round((stop - step) * seconds / took), 8 * size))
+        ends = stop % program.steps_per_epoch == 0
+        yield Chunk(state, stop, stop - step, epoch, ends, took)
+        # The first chunk's time is the compiler's.
+        step, warm = stop, True

@@ -1,0 +1,71 @@
+"""optax optimisers and schedules from text: `sgd(momentum=0.9)`, `linear_schedule(...)`."""
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import optax
+
+from dropjax.core.literals import parse_call
+from dropjax.core.strength import Strength
+
+# By hand: optimisers that take a learning rate and the gradient alone.
+OPTIMIZERS = (
+    *("adabelief", "adafactor", "adagrad", "adam", "adamax", "adamaxw", "adamw", "amsgrad"),
+    *("lamb", "lars", "lion", "novograd", "radam", "rmsprop", "rprop", "sgd", "signum", "sm3"),
+    "yogi",
+)
+SCHEDULES = (
+    *("cosine_decay_schedule", "cosine_onecycle_schedule", "exponential_decay"),
+    *("linear_onecycle_schedule", "linear_schedule", "piecewise_constant_schedule"),
+    *("piecewise_interpolate_schedule", "polynomial_schedule", "warmup_constant_schedule"),
+    *("warmup_cosine_decay_schedule", "warmup_exponential_decay_schedule"),
+)
+
+
+def parse_optimizer(text: str, learning_rate: float) -> optax.GradientTransformation:
+    """The optax optimiser that a text describes.
+
+    Args:
+      text: one of `OPTIMIZERS`, with arguments as optax names them if need be.
+      learning_rate: its learning rate, at least 0.
+
+    Raises:
+      ValueError: unknown name or argument, or a learning rate that is none.
+    """
+    if not 0 <= learning_rate < float("inf"):
+        raise ValueError(f"learning_rate must be a finite number from 0 on, got {learning_rate}")
+    return _build(text, OPTIMIZERS, "optimizer", learning_rate=learning_rate)
+
+
+def parse_strength(text: str) -> Strength:
+    """A number, or the optax schedule that a text describes.
+
+    Args:
+      text: a number, or one of `SCHEDULES` with arguments as optax names them.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        return _build(text, SCHEDULES, "strength")
+
+
+def _build(text: str, names: Sequence[str], what: str, **given: Any) -> Any:
+    name, arguments = parse_call(text)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise ValueError(f"no {what} {name!r}{hint} There are: {', '.join(names)}")
+    function = getattr(optax, name)
+    allowed = [p for p in inspect.signature(function).parameters if p not in given]
+    for argument in arguments:
+        if argument not in allowed:
+            raise ValueError(f"{name} has no argument {argument!r}; it takes {', '.join(allowed)}")
+    try:
+        return function(**given, **arguments)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ValueError(f"{what}={text!r}: {error}") from error

@@ -1,0 +1,206 @@
+"""A run's folder: who may write there, and what it says of the run."""
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import shlex
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import dropjax
+from dropjax.train.checkpoint import write_whole
+from experiments.setup import LaunchError
+
+_CONFIG = "config.json"
+_OURS = (
+    *(_CONFIG, "sites.txt", "metrics.jsonl", "timing.jsonl", "result.json", "curves.png"),
+    "checkpoints",
+)
+
+
+def default_folder(name: str) -> Path:
+    """A new folder below runs/, named after the experiment and the time."""
+    stem = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, number = stem, 1
+    while path.exists():
+        number += 1
+        path = stem.with_name(f"{stem.name}-{number}")
+    return path
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a folder for this process; makes it if need be.
+
+    The kernel drops the lock with the process, so one left by a dead process is taken over.
+
+    Raises:
+      LaunchError: another process holds it, or it cannot be written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        file = (path / "lock").open("a+")
+    except OSError as error:
+        raise LaunchError(f"workdir={path} cannot be written to: {error.strerror}") from error
+    with file:
+        file.seek(0)
+        holder = file.read().strip()
+        here = socket.gethostname()
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise LaunchError(f"another run is writing to {path}: {holder}") from None
+        if holder and holder.partition(" ")[0] != here:
+            # Not every network file system shares locks between hosts.
+            raise LaunchError(
+                f"{path} is locked by a run on another host: {holder}. If that run is dead, remove "
+                f"{path / 'lock'}"
+            )
+        file.truncate(0)
+        file.write(f"{here} pid {os.getpid()}\n")
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> list[str]:
+    """Prepares a locked folder for a run: writes config.json, or checks it for a resume.
+
+    Args:
+      path: the folder.
+      config: from `describe`.
+      resume: continue the run that is there.
+      overwrite: remove the run that is there.
+
+    Returns:
+      Differences of environment to the run that is resumed: they may change its rounding.
+
+    Raises:
+      LaunchError: there is a run and neither flag is given; there is none to resume; or it has
+        another configuration.
+    """
+    there = (path / _CONFIG).exists()
+    if resume:
+        if not there:
+            raise LaunchError(f"there is no run in {path} to resume")
+        return _check_same(path, config)
+    if there and not overwrite:
+        raise LaunchError(
+            f"{path} already holds a run; --resume continues it, --overwrite replaces it"
+        )
+    for name in _OURS:
+        target = path / name
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+    write_json(path / _CONFIG, config)
+    return []
+
+
+def describe(flags: dict[str, Any], data_sha256: str, experiment: str) -> dict[str, Any]:
+    """What config.json says: all that a repetition needs, and where the run was made."""
+    return {
+        "experiment": experiment,
+        "flags": flags,
+        "command": _command(flags, experiment),
+        "data_sha256": data_sha256,
+        "mask_stream": dropjax.STREAM,
+        "prng": {
+            "implementation": str(jax.config.read("jax_default_prng_impl")),
+            "threefry_partitionable": bool(jax.config.read("jax_threefry_partitionable")),
+            "x64": bool(jax.config.read("jax_enable_x64")),
+        },
+        "environment": _environment(),
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def _command(flags: dict[str, Any], experiment: str) -> str:
+    # The scheme's text has its rate, and --rate would then set nothing.
+    given = {k: v for k, v in flags.items() if v is not None and k != "rate"}
+    return " ".join(
+        [f"python -m experiments.{experiment}"]
+        + [f"--{name}={shlex.quote(str(value))}" for name, value in given.items()]
+    )
+
+
+def _environment() -> dict[str, Any]:
+    from importlib.metadata import version
+
+    names = ("jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn", "safetensors")
+    devices = jax.local_devices()
+    settings = {
+        k: v for k, v in os.environ.items() if k.startswith(("JAX_", "XLA_")) or k == "NPROC"
+    }
+    return {
+        "dropjax": dropjax.__version__,
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in names},
+        "platform": platform.platform(),
+        "backend": jax.default_backend(),
+        "device_kind": devices[0].device_kind,
+        "devices": len(devices),
+        "cpus": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "settings": dict(sorted(settings.items())),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of this checkout, marked if files differ from it; None outside of git."""
+    root = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return f"{commit}-modified" if git("status", "--porcelain", "-uno") else commit
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix[:-1]: value}
+    return {
+        k: v for name, part in value.items() for k, v in _flat(part, f"{prefix}{name}.").items()
+    }
+
+
+def _check_same(path: Path, config: dict[str, Any]) -> list[str]:
+    try:
+        before = _flat(json.loads((path / _CONFIG).read_text()))
+    except ValueError as error:
+        raise LaunchError(f"{path / _CONFIG} cannot be read: {error}") from error
+    now = _flat(config)
+    # Where the data lies does not matter; that it is the same does.
+    free = ("flags.data_dir", "command")
+    changed = [
+        f"  {name}: was {before.get(name)!r}, is {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and name not in free
+    ]
+    environment = [line for line in changed if line.startswith("  environment.")]
+    if len(environment) < len(changed):
+        others = "\n".join(line for line in changed if line not in environment)
+        raise LaunchError(f"the run in {path} has another configuration:\n{others}")
+    return environment

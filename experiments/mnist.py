@@ -1,0 +1,25 @@
+"""Handwritten digits and Fashion-MNIST: trains a network with a dropout scheme and measures it.
+
+  python -m experiments.mnist --dropout=variational
+      an LSTM on scikit-learn's digits, which are always there: half a minute on 2 cores,
+      about 97 % test accuracy.
+  python -m experiments.mnist --dropout='bernoulli(rate=0.5)' --dataset=mnist --data_dir=DIR
+      an MLP on MNIST, whose four original .gz files lie in DIR.
+
+Prints where the scheme acts, the progress, and accuracy, negative log-likelihood (NLL, nats) and
+expected calibration error (ECE) on the test data, plain and averaged over draws of the noise
+(Monte-Carlo). Writes a folder (--workdir) with config.json, which has the command that repeats the
+run bit for bit, sites.txt, metrics.jsonl, timing.jsonl, result.json, curves.png and checkpoints/.
+
+Exit status: 0 completed, 2 it could not start, 3 the loss became infinite or NaN, 130 or 143
+stopped by SIGINT or SIGTERM (--resume continues).
+"""
+
+from absl import flags as absl_flags
+
+from experiments import flags
+
+absl_flags.adopt_module_key_flags(flags)
+
+if __name__ == "__main__":
+    flags.main("mnist")

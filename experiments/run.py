@@ -1,0 +1,245 @@
+"""One run: trains, evaluates, and leaves a folder from which it can be repeated bit for bit."""
+
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dropjax import evaluate
+from dropjax.train import State, chunks
+from dropjax.train.checkpoint import restore, save, tree_hash
+from dropjax.train.log import NOTHING, JsonLines
+from experiments import folder, report
+from experiments.console import Console, say
+from experiments.setup import Flags, Setup, set_up, values_after
+
+DIVERGED = 3
+"""Exit status of a run whose loss became infinite or NaN."""
+
+
+def run(
+    experiment: str, flags: Flags, workdir: Path | None, *, resume: bool, overwrite: bool
+) -> int:
+    """Runs an experiment.
+
+    Args:
+      experiment: its name.
+      flags: what to compute.
+      workdir: the run's folder; None for a new one below runs/.
+      resume: continue the run in `workdir`.
+      overwrite: replace the run in `workdir`.
+
+    Returns:
+      The exit status: 0, `DIVERGED`, or 128 and the number of the signal that stopped it.
+
+    Raises:
+      LaunchError: it cannot start.
+    """
+    began = time.perf_counter()
+    if resume and overwrite:
+        raise folder.LaunchError("--resume and --overwrite contradict each other")
+    if workdir is None and (resume or overwrite):
+        flag = "resume" if resume else "overwrite"
+        raise folder.LaunchError(f"--{flag} needs --workdir: which run?")
+    path = workdir or folder.default_folder(experiment)
+    setup = set_up(flags, say)
+    config = folder.describe(dataclasses.asdict(setup.config), setup.dataset.sha256(), experiment)
+    with folder.locked(path):
+        for change in folder.claim(path, config, resume=resume, overwrite=overwrite):
+            say(f"ENVIRONMENT CHANGED, results may differ in rounding:{change}")
+        (path / "sites.txt").write_text(setup.site_table)
+        say(f"run folder: {path}\n\n{setup.site_table}")
+        return _Run(setup, path, began).go(resume)
+
+
+class _Run:
+    def __init__(self, setup: Setup, path: Path, began: float) -> None:
+        self.setup, self.path, self.began = setup, path, began
+        self.metrics = JsonLines(path / "metrics.jsonl")
+        self.timing = JsonLines(path / "timing.jsonl")
+        self.checkpoints = path / "checkpoints"
+        self.resumed_from: int | None = None
+
+    def go(self, resume: bool) -> int:
+        program, epochs = self.setup.program, self.setup.config.epochs
+        state = self._start(resume)
+        total = epochs * program.steps_per_epoch
+        console = Console(total, int(state.step))
+        saved_at, save_seconds = time.perf_counter(), 0.0
+        trained, training_seconds = 0, 0.0
+        with _stop_signals() as stop:
+            for number, chunk in enumerate(chunks(program, state, epochs=epochs)):
+                state = chunk.state
+                console.advance(chunk.steps, state.means())
+                self.timing.append(
+                    {"step": chunk.step, "steps": chunk.steps, "seconds": chunk.seconds}
+                )
+                if number == 0:
+                    self.timing.append(
+                        {"first_step_after_seconds": time.perf_counter() - self.began}
+                    )
+                else:
+                    trained += chunk.steps
+                    training_seconds += chunk.seconds
+                if self._diverged(state):
+                    console.close()
+                    return self._end_diverged(state)
+                if chunk.ends_epoch:
+                    record = self._epoch_record(state, chunk.step, chunk.epoch + 1)
+                    self.metrics.append(record)
+                    console.epoch(record, epochs)
+                since = time.perf_counter() - saved_at
+                if stop or chunk.step == total or since > max(1.0, 20 * save_seconds):
+                    before = time.perf_counter()
+                    self._save(state, chunk.step)
+                    saved_at = time.perf_counter()
+                    save_seconds = saved_at - before
+                if stop and chunk.step < total:
+                    console.close()
+                    name = signal.Signals(stop[0]).name
+                    say(f"{name}: stopped at step {chunk.step} of {total}; --resume continues")
+                    return 128 + stop[0]
+        console.close()
+        rate = (
+            trained * program.examples / program.steps_per_epoch / training_seconds
+            if trained
+            else None
+        )
+        return self._finish(state, total, rate)
+
+    def _start(self, resume: bool) -> State:
+        state = self.setup.program.init(self.setup.params)
+        found = (
+            restore(self.checkpoints, state, warn=lambda m: say(f"WARNING: {m}"))
+            if resume
+            else None
+        )
+        if found is None:
+            self.metrics.rewind(NOTHING)
+            self._save(state, 0)
+            if resume:
+                self.resumed_from = 0
+                say("no checkpoint was written before the run stopped: starting anew")
+            return state
+        restored, extra = found
+        self.metrics.rewind(extra["metrics"])
+        state = self.setup.program.place(restored)
+        self.resumed_from = int(state.step)
+        say(f"resuming from step {self.resumed_from}")
+        return state
+
+    def _save(self, state: State, step: int) -> None:
+        save(self.checkpoints, state, step, metrics=self.metrics.mark())
+
+    def _diverged(self, state: State) -> bool:
+        return int(state.diverged_at) >= 0 or not all(
+            bool(np.isfinite(leaf).all()) for leaf in map(np.asarray, jax.tree.leaves(state.params))
+        )
+
+    def _epoch_record(self, state: State, step: int, epoch: int) -> dict[str, Any]:
+        record: dict[str, Any] = {"step": step, "epoch": epoch}
+        record |= {f"train_{name}": value for name, value in state.means().items()}
+        dataset = self.setup.dataset
+        if len(dataset.y_validation):
+            log_p = self._log_probabilities(state, step, dataset.x_validation)
+            record["validation_loss"] = evaluate.nll(log_p, dataset.y_validation)
+            record["validation_accuracy"] = evaluate.accuracy(log_p, dataset.y_validation)
+        return record
+
+    def _log_probabilities(self, state: State, step: int, x: np.ndarray) -> jax.Array:
+        values = values_after(self.setup, state, step)
+        return evaluate.map_examples(self.setup.log_probabilities, values, x)
+
+    def _finish(self, state: State, step: int, rate: float | None) -> int:
+        setup, dataset = self.setup, self.setup.dataset
+        result: dict[str, Any] = {"status": "completed", **self._common(state)}
+        for part in ("train", "validation", "test"):
+            x, y = getattr(dataset, f"x_{part}"), getattr(dataset, f"y_{part}")
+            log_p = self._log_probabilities(state, step, x) if len(y) else None
+            result |= _measures(f"{part}_", log_p, y)
+        log_p = None
+        if setup.config.mc_samples:
+            log_p = evaluate.monte_carlo_log_probabilities(
+                setup.sampled_log_probabilities,
+                values_after(setup, state, step),
+                dataset.x_test,
+                setup.eval_key,
+                samples=setup.config.mc_samples,
+            )
+        result |= _measures("mc_test_", log_p, dataset.y_test)
+        result |= self._cost(rate)
+        report.draw_curves(self.metrics.read(), self._title(), self.path / "curves.png")
+        folder.write_json(self.path / "result.json", result)
+        say(f"\n{report.table(result)}\n\nin {result['seconds']:.1f} s; folder {self.path}")
+        return 0
+
+    def _end_diverged(self, state: State) -> int:
+        step = int(state.diverged_at)
+        where = f"at step {step}" if step >= 0 else f"by step {int(state.step)}"
+        nothing = {
+            key: value
+            for prefix in ("train_", "validation_", "test_", "mc_test_")
+            for key, value in _measures(prefix, None, None).items()
+        }
+        result = {"status": "diverged", "diverged_at": step, **self._common(state), **nothing}
+        folder.write_json(self.path / "result.json", result | self._cost(None))
+        say(f"DIVERGED: the loss is not finite {where}; the last finite checkpoint is kept")
+        return DIVERGED
+
+    def _common(self, state: State) -> dict[str, Any]:
+        config = self.setup.config
+        names = ("dataset", "model", "dropout", "seed", "mc_samples")
+        return {name: getattr(config, name) for name in names} | {
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params["params"])),
+            "param_hash": tree_hash(state.params),
+            "resumed_from_step": self.resumed_from,
+        }
+
+    def _cost(self, examples_per_second: float | None) -> dict[str, Any]:
+        return {
+            "seconds": time.perf_counter() - self.began,
+            "examples_per_second": examples_per_second,
+        }
+
+    def _title(self) -> str:
+        config = self.setup.config
+        return f"{config.dataset}, {config.model}, {config.dropout}, seed {config.seed}"
+
+
+def _measures(prefix: str, log_p: Any, labels: Any) -> dict[str, float | None]:
+    measures = {
+        "accuracy": evaluate.accuracy,
+        "nll": evaluate.nll,
+        "ece": evaluate.expected_calibration_error,
+    }
+    return {
+        prefix + name: None if log_p is None else measure(log_p, labels)
+        for name, measure in measures.items()
+    }
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collects SIGTERM and SIGINT, to be acted on between chunks; a second one acts at once."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def note(number: int, frame: Any) -> None:
+        del frame
+        received.append(number)
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
