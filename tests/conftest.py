@@ -1,0 +1,40 @@
+"""Strictness for the whole suite, and what several tests share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# Plenty of threads: collectives of forced CPU devices wait for each other.
+os.environ.setdefault("NPROC", "16")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test touches the cache in the home folder; those that start processes share one."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "xla")
+
+
+@pytest.fixture
+def python():
+    """Runs Python in a process of its own, from the checkout: `python(*arguments, **environment)`."""
+
+    def run(*arguments: str, timeout: float = 300, **environment: str):
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run
