@@ -11,7 +11,7 @@ from dropjax import data
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import LogError
 from experiments import run
-from experiments.setup import Flags, LaunchError
+from experiments.setup import Flags, LaunchError, jax_setting
 
 DROPOUT = flags.DEFINE_string(
     "dropout",
@@ -128,7 +128,7 @@ def main(experiment: str) -> None:
 
 def _use_compilation_cache() -> None:
     """Keeps compiled programs between runs, unless JAX was told where to keep them."""
-    if jax.config.read("jax_compilation_cache_dir"):
+    if jax_setting("jax_compilation_cache_dir"):
         return
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = os.path.join(home, "dropjax", "xla")

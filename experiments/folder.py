@@ -18,7 +18,7 @@ import jax
 
 import dropjax
 from dropjax.train.checkpoint import write_whole
-from experiments.setup import LaunchError
+from experiments.setup import LaunchError, jax_setting
 
 _CONFIG = "config.json"
 _OURS = (
@@ -116,9 +116,9 @@ def describe(flags: dict[str, Any], data_sha256: str, experiment: str) -> dict[s
         "data_sha256": data_sha256,
         "mask_stream": dropjax.STREAM,
         "prng": {
-            "implementation": str(jax.config.read("jax_default_prng_impl")),
-            "threefry_partitionable": bool(jax.config.read("jax_threefry_partitionable")),
-            "x64": bool(jax.config.read("jax_enable_x64")),
+            "implementation": str(jax_setting("jax_default_prng_impl")),
+            "threefry_partitionable": bool(jax_setting("jax_threefry_partitionable")),
+            "x64": bool(jax_setting("jax_enable_x64")),
         },
         "environment": _environment(),
     }

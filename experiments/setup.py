@@ -133,8 +133,9 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
         folder = None if flags.data_dir is None else Path(flags.data_dir)
         models.parse(model_name, outputs=1)  # before the data is read: a typo should not wait
         dataset = data.load(flags.dataset, folder, say=say)
-        given = {k: v for k, v in dataclasses.asdict(flags).items() if v is not None}
-        chosen = _DEFAULTS[dataset.name] | given
+        given = dataclasses.asdict(flags)
+        chosen = {k: v for k, v in given.items() if v is not None}
+        chosen = given | _DEFAULTS[dataset.name] | chosen
         dataset = dataset.with_validation(chosen["validation"])
         model = models.parse(model_name, outputs=dataset.classes)
         if flags.model == "auto":
@@ -194,6 +195,11 @@ def values_after(setup: Setup, state: Any, step: int) -> dict[str, Any]:
     return state.params | {"strength": strength_at(setup.strength, jnp.int32(max(step - 1, 0)))}
 
 
+def jax_setting(name: str) -> Any:
+    """The value of one of JAX's settings."""
+    return getattr(jax.config, name)
+
+
 def _bound(scheme: Scheme, values: Any) -> Scheme:
     return scheme.scaled(values["strength"]).bind(values["learned"])
 
@@ -227,13 +233,13 @@ def _model_text(model: Any) -> str:
 
 
 def _check_random_numbers() -> None:
-    implementation = str(jax.config.read("jax_default_prng_impl"))
+    implementation = str(jax_setting("jax_default_prng_impl"))
     if "rbg" in implementation:
         raise ValueError(
             f"jax_default_prng_impl={implementation}: its numbers depend on batching and device, "
             "so no run could be repeated; use threefry2x32"
         )
-    if not jax.config.read("jax_threefry_partitionable"):
+    if not jax_setting("jax_threefry_partitionable"):
         raise ValueError(
             "jax_threefry_partitionable=False gives other masks than every other run has; unset it"
         )

@@ -23,18 +23,19 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "xla")
 
 
+def run_python(*arguments: str, timeout: float = 300, **environment: str):
+    """Runs Python in a process of its own, from the checkout."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
 @pytest.fixture
 def python():
-    """Runs Python in a process of its own, from the checkout: `python(*arguments, **environment)`."""
-
-    def run(*arguments: str, timeout: float = 300, **environment: str):
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
-
-    return run
+    """`python(*arguments, **environment)`: see `run_python`."""
+    return run_python

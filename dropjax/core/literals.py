@@ -16,10 +16,12 @@ def split(text: str, separator: str) -> list[str]:
     Raises:
       ValueError: brackets or quotes do not close.
     """
-    parts, start, open_brackets, quote = [], 0, [], ""
+    parts, start, open_brackets, quote, escaped = [], 0, [], "", False
     for i, c in enumerate(text):
         if quote:
-            quote = "" if c == quote else quote
+            if not escaped and c == quote:
+                quote = ""
+            escaped = c == "\\" and not escaped
         elif c in "\"'":
             quote = c
         elif c in _CLOSING:

@@ -168,7 +168,7 @@ class Scheme:
 def dense(x: Array, w: Array, b: Array | None) -> Array:
     """`x @ w + b`, or `x @ w` if there is no bias."""
     y = x @ w
-    return y if b is None else y + b
+    return y if b is None else y + b.reshape((1,) * (y.ndim - b.ndim) + b.shape)
 
 
 class Learned(Scheme):

@@ -1,6 +1,6 @@
 """No dropout: the baseline, a scheme like the others.
 
-Source: none.
+Source: none needed.
 """
 
 from typing import ClassVar

@@ -1,0 +1,1 @@
+"""Scripts, run from the checkout as `python -m scripts.NAME`."""

@@ -1,0 +1,90 @@
+"""Every scheme, in every variant of its structure, at a site of every kind it can act on."""
+
+import dataclasses
+import itertools
+import typing
+from typing import NamedTuple
+
+import jax
+
+from dropjax.core.keys import Keys
+from dropjax.core.scheme import SCHEMES, Scheme
+from dropjax.core.site import Kind, Site
+from tests.throwaway import LearnedRate, WholeBatch
+
+# One small pool of shapes: each new one is a compilation.
+AXES = {
+    Kind.INPUT: ("time", "feature"),
+    Kind.EMBED: ("time", "feature"),
+    Kind.HIDDEN: ("feature",),
+    Kind.FEATURE_MAP: ("height", "width", "feature"),
+    Kind.RECURRENT: ("time", "feature"),
+    Kind.STATE: ("time", "feature"),
+    Kind.BRANCH: ("time", "feature"),
+    Kind.ATTENTION: ("head", "query", "key"),
+    Kind.WEIGHT: ("input", "output"),
+    Kind.LINEAR: ("input", "output"),
+}
+_SHAPES = {1: (12,), 2: (4, 6), 3: (2, 3, 4)}
+SITES = {kind: Site(f"here/{kind.value}", kind, axes, 0.5) for kind, axes in AXES.items()}
+RATE = 0.3
+
+
+def shape_of(site: Site) -> tuple[int, ...]:
+    return _SHAPES[len(site.axes)]
+
+
+def variants(cls: type[Scheme]) -> list[Scheme]:
+    """One scheme for each combination of the values of its `Literal` fields."""
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]
+    choices = {
+        n: typing.get_args(hints[n]) for n in names if typing.get_origin(hints[n]) is typing.Literal
+    }
+    rate = {"rate": RATE} if "rate" in names else {}
+    return [
+        cls(**rate, **dict(zip(choices, values, strict=True)))
+        for values in itertools.product(*choices.values())
+    ]
+
+
+SCHEME_CLASSES = [SCHEMES.find(name) for name in SCHEMES.names()]
+SCHEME_VALUES = [v for cls in [*SCHEME_CLASSES, LearnedRate, WholeBatch] for v in variants(cls)]
+
+
+class Case(NamedTuple):
+    """A scheme at a site it acts on."""
+
+    scheme: Scheme
+    site: Site
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return shape_of(self.site)
+
+    def keys(self, number: int = 0) -> Keys:
+        return Keys.of(jax.random.key(number))
+
+    def value(self, dtype="float32") -> jax.Array:
+        return jax.random.normal(jax.random.key(100), self.shape).astype(dtype)
+
+    def previous(self, dtype="float32") -> jax.Array:
+        return jax.random.normal(jax.random.key(200), self.shape).astype(dtype)
+
+    def __str__(self) -> str:
+        return f"{self.scheme}@{self.site.kind.name}"
+
+
+def _cases() -> list[Case]:
+    found = []
+    for value in SCHEME_VALUES:
+        for kind in sorted(value.acts_on | value.can_act_on, key=lambda kind: kind.value):
+            site = SITES[kind]
+            named = dataclasses.replace(value, at=f"^{site.name}$")
+            shapes = {site.name: (site, shape_of(site))}
+            learned = named.init_learned(jax.random.key(300), shapes)
+            found.append(Case(named.bind(learned), site))
+    return found
+
+
+CASES = _cases()

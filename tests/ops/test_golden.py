@@ -1,0 +1,149 @@
+"""The ops against peer libraries, against loops, and against masks written down."""
+
+import dropjax
+import equinox as eqx
+import flax.linen as linen
+import flax.nnx as nnx
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+RATES = [0.1, 0.25, 0.5, 0.95]
+SHAPES = [(), (33, 5), (2, 3, 4, 5)]
+
+PEERS = {
+    "haiku": lambda key, x, rate: hk.dropout(key, rate, x),
+    "equinox": lambda key, x, rate: eqx.nn.Dropout(rate)(x, key=key),
+    "nnx": lambda key, x, rate: nnx.Dropout(rate, deterministic=False)(x, rngs=key),
+    "linen": lambda key, x, rate: linen.Dropout(rate, deterministic=False).apply({}, x, rng=key),
+}
+
+
+def values(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Values of which none is 0, so that a zero is a drop."""
+    rng = np.random.default_rng(seed)
+    return np.asarray(rng.uniform(0.5, 2, shape) * rng.choice([-1, 1], shape), np.float32)
+
+
+def mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask that every peer draws."""
+    return np.asarray(jax.random.bernoulli(key, 1 - rate, shape))
+
+
+def assert_close(actual: jax.Array, expected: np.ndarray, rate: float) -> None:
+    """The very same zeros; the rest equal to 2 units in the last place.
+
+    And to what rounding the rate to float32 does to 1 / (1 - rate), if that is more.
+    """
+    actual = np.asarray(actual)
+    np.testing.assert_array_equal(actual == 0, expected == 0)
+    tolerance = 2 * 2**-23 + 2**-25 / (1 - rate)
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("rate", RATES)
+def test_the_mask_is_that_of_the_peers(peer: str, rate: float) -> None:
+    for seed, shape in enumerate(SHAPES):
+        key, x = jax.random.key(seed), values(shape)
+        with jax.numpy_dtype_promotion("standard"):
+            theirs = PEERS[peer](key, jnp.asarray(x), rate)
+        assert_close(dropjax.dropout(key, x, rate), np.asarray(theirs), rate)
+
+
+@pytest.mark.parametrize("peer", ["haiku", "nnx", "linen"])
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 2)])
+def test_shared_axes_are_the_broadcast_dims_of_the_peers(peer: str, axes: tuple[int, ...]) -> None:
+    key, x = jax.random.key(3), values((4, 5, 6))
+    with jax.numpy_dtype_promotion("standard"):
+        theirs = {
+            "haiku": lambda: hk.dropout(key, 0.5, jnp.asarray(x), broadcast_dims=axes),
+            "nnx": lambda: nnx.Dropout(0.5, broadcast_dims=axes, deterministic=False)(x, rngs=key),
+            "linen": lambda: linen.Dropout(0.5, axes, deterministic=False).apply({}, x, rng=key),
+        }[peer]()
+    assert_close(dropjax.dropout(key, x, 0.5, shared_axes=axes), np.asarray(theirs), 0.5)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_a_linen_module_with_the_key_that_it_derives(rate: float) -> None:
+    x, rngs = values((6, 8)), {"dropout": jax.random.key(11)}
+    module = linen.Dropout(rate, deterministic=False)
+    key = module.bind({}, rngs=rngs).make_rng("dropout")
+    assert_close(dropjax.dropout(key, x, rate), np.asarray(module.apply({}, x, rngs=rngs)), rate)
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("scaling", ["train", "test"])
+def test_dropout_is_the_loop(rate: float, scaling: str) -> None:
+    key, x = jax.random.key(1), values((9, 7))
+    keep, expected = mask(key, rate, x.shape), np.zeros(x.shape)
+    for i in range(9):
+        for j in range(7):
+            if keep[i, j]:
+                expected[i, j] = x[i, j] / (1 - rate) if scaling == "train" else x[i, j]
+    assert_close(dropjax.dropout(key, x, rate, scaling=scaling), expected, rate)
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("scaling", ["train", "test"])
+def test_dropconnect_is_the_loop(rate: float, scaling: str) -> None:
+    key, w = jax.random.key(2), values((5, 8))
+    keep, expected = mask(key, rate, w.shape), np.zeros(w.shape)
+    for i in range(5):
+        for j in range(8):
+            if keep[i, j]:
+                expected[i, j] = w[i, j] / (1 - rate) if scaling == "train" else w[i, j]
+    assert_close(dropjax.dropconnect(key, w, rate, scaling=scaling), expected, rate)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize("time_axis", [-2, 0, 1])
+def test_variational_dropout_is_the_loop(rate: float, time_axis: int) -> None:
+    key, x = jax.random.key(3), values((3, 6, 4))
+    time, shape = time_axis % 3, list(x.shape)
+    shape[time] = 1
+    keep, expected = mask(key, rate, tuple(shape)), np.zeros(x.shape)
+    for index in np.ndindex(*x.shape):
+        at = list(index)
+        at[time] = 0
+        if keep[tuple(at)]:
+            expected[index] = x[index] / (1 - rate)
+    assert_close(dropjax.variational_dropout(key, x, rate, time_axis=time_axis), expected, rate)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_zoneout_is_the_loop(rate: float) -> None:
+    key, x, previous = jax.random.key(4), values((5, 6)), values((5, 6), seed=1)
+    keep, expected = mask(key, rate, x.shape), np.zeros_like(x)
+    for index in np.ndindex(*x.shape):
+        expected[index] = x[index] if keep[index] else previous[index]
+    actual = np.asarray(dropjax.zoneout(key, x, rate, previous=previous))
+    np.testing.assert_array_equal(actual, expected)
+
+
+# Provisional: any change of these masks raises dropjax.STREAM, and writes these constants anew.
+GOLDEN_STREAM = 1
+GOLDEN = [
+    (0, (8, 8), 0.5, "3650180ea7c718be"),
+    (1, (64,), 0.1, "fdffffffa7dfffff"),
+    (2, (4, 3, 5), 0.25, "af16fffce57ef790"),
+    (3, (64,), 0.9, "8000000000028080"),
+    (4, (7,), 0.5, "22"),
+    (2147483648, (32,), 0.3, "7e1d9be1"),
+]
+
+
+@pytest.mark.parametrize("seed, shape, rate, bits", GOLDEN)
+def test_golden_masks(seed: int, shape: tuple[int, ...], rate: float, bits: str) -> None:
+    assert dropjax.STREAM == GOLDEN_STREAM
+    key = jax.random.key(seed, impl="threefry2x32")
+    kept = np.asarray(dropjax.dropout(key, np.ones(shape, np.float32), rate)) != 0
+    assert np.packbits(kept).tobytes().hex() == bits
+
+
+def test_golden_derived_key() -> None:
+    assert dropjax.STREAM == GOLDEN_STREAM
+    key = dropjax.derive(jax.random.key(0, impl="threefry2x32"), "noise", 3)
+    assert jax.random.key_data(key).tolist() == [3612574431, 1129814164]

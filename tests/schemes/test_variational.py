@@ -1,0 +1,43 @@
+"""Facts of Gal & Ghahramani 2016."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropjax
+from dropjax.core.draw import sampled
+from dropjax.core.keys import Keys
+from dropjax.core.site import Kind
+from dropjax.schemes import parse
+from tests.cases import SITES
+
+
+def test_one_mask_for_all_steps_and_another_for_each_sequence():
+    x = jnp.ones((3, 50, 64))
+    y = np.asarray(dropjax.variational_dropout(jax.random.key(0), x, 0.5))
+    assert (y == y[:, :1]).all()
+    assert (y[0, 0] != y[1, 0]).any() and (y[1, 0] != y[2, 0]).any()
+
+
+def test_time_axis():
+    x = jnp.ones((50, 3, 64))
+    y = np.asarray(dropjax.variational_dropout(jax.random.key(0), x, 0.5, time_axis=0))
+    assert (y == y[:1]).all() and (y[0, 0] != y[0, 1]).any()
+    with pytest.raises(ValueError, match="time_axis names axis 3"):
+        dropjax.variational_dropout(jax.random.key(0), x, 0.5, time_axis=3)
+
+
+def test_inputs_recurrent_state_and_outputs_have_masks_of_their_own():
+    """Section 4: the masks of inputs and of the recurrent state are different draws."""
+    scheme, keys = parse("variational"), Keys.of(jax.random.key(0))
+    draw = sampled(scheme, keys)
+    sites = [SITES[k] for k in (Kind.INPUT, Kind.RECURRENT, Kind.EMBED)]
+    masks = [np.asarray(draw(jnp.ones((4, 64)), site)) for site in sites]
+    assert all((mask == mask[:1]).all() for mask in masks)
+    assert (masks[0] != masks[1]).any() and (masks[1] != masks[2]).any()
+    assert scheme.wants(SITES[Kind.HIDDEN]) and not scheme.wants(SITES[Kind.STATE])
+
+
+def test_it_is_made_for_the_rnn():
+    assert parse("variational").made_for == "rnn"

@@ -1,0 +1,273 @@
+"""The laws that every scheme obeys, each over every scheme, none skipped."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dropjax.core.draw import CLEAN, expected, sampled
+from dropjax.core.keys import Keys
+from dropjax.core.scheme import Chain, Scheme
+from dropjax.core.site import Kind
+from dropjax.schemes import parse
+from tests.cases import CASES, SCHEME_VALUES, SITES, Case, shape_of
+from tests.statistics import assert_mean
+
+over_cases = pytest.mark.parametrize("case", CASES, ids=str)
+over_linear_cases = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.site.kind is Kind.LINEAR], ids=str
+)
+over_timed_cases = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.site.axes[0] == "time"], ids=str
+)
+over_schemes = pytest.mark.parametrize("scheme", SCHEME_VALUES, ids=str)
+
+
+def realise(case: Case, keys: Keys, x: jax.Array, previous: jax.Array) -> jax.Array:
+    return sampled(case.scheme, keys)(x, case.site, previous)
+
+
+def same_bits(a: jax.Array, b: jax.Array) -> bool:
+    return a.dtype == b.dtype and np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+@over_cases
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_keeps_shape_and_dtype(case, dtype):
+    x, previous = case.value(dtype), case.previous(dtype)
+    for draw in (sampled(case.scheme, case.keys()), expected(case.scheme)):
+        y = draw(x, case.site, previous)
+        assert (y.shape, y.dtype) == (x.shape, x.dtype)
+
+
+@over_cases
+def test_noise_broadcasts_against_the_value(case):
+    noise = case.scheme.sample(case.keys().within(case.site.name), case.site, case.shape)
+    for leaf in jax.tree.leaves(noise):
+        assert np.broadcast_shapes(leaf.shape, case.shape) == case.shape
+    assert case.scheme.noise_shape(case.site, case.shape) in [
+        leaf.shape for leaf in jax.tree.leaves(noise)
+    ]
+
+
+@over_cases
+def test_nothing_happens_at_rate_or_strength_0(case):
+    assert case.scheme.identity_at_zero, "declare what rate 0 does, and test it beside the scheme"
+    x, previous = case.value(), case.previous()
+    for scheme in (dataclasses.replace(case.scheme, rate=0.0), case.scheme.scaled(0.0)):
+        for draw in (sampled(scheme, case.keys()), expected(scheme)):
+            assert same_bits(draw(x, case.site, previous), x)
+
+
+@over_cases
+def test_something_happens_at_its_rate(case):
+    x = case.value()
+    changed = [
+        bool(jnp.any(realise(case, case.keys(i), x, case.previous()) != x)) for i in range(8)
+    ]
+    assert any(changed)
+
+
+@over_cases
+def test_mean_over_noise_is_expected(case):
+    x, previous = case.value(), case.previous()
+    keys = jax.vmap(jax.random.key)(jnp.arange(4000))
+    draws = jax.vmap(lambda key: realise(case, Keys.of(key), x, previous))(keys)
+    assert_mean(draws, expected(case.scheme)(x, case.site, previous))
+
+
+@over_linear_cases
+def test_mean_of_a_linear_layer_is_expected(case):
+    w, x = case.value(), jax.random.normal(jax.random.key(1), case.shape[:1])
+    b = jnp.arange(case.shape[1], dtype=jnp.float32)
+    keys = jax.vmap(jax.random.key)(jnp.arange(4000))
+    draws = jax.vmap(lambda k: sampled(case.scheme, k).linear(x, w, b, case.site))(keys)
+    assert_mean(draws, expected(case.scheme).linear(x, w, b, case.site))
+
+
+@over_cases
+def test_gradient_is_the_factor_that_x_was_multiplied_by(case):
+    """So it is exactly 0 where x was dropped, and the scale where it was kept."""
+    assert case.scheme.linear_in_x, "declare what the gradient is, and test it beside the scheme"
+    x, previous, ct = case.value(), case.previous(), jnp.full(case.shape, 3.0)
+
+    def at(x):
+        return realise(case, case.keys(), x, previous)
+
+    factor = at(jnp.ones_like(x)) - at(jnp.zeros_like(x))
+    y, pullback = jax.vjp(at, x)
+    (gradient,) = pullback(ct)
+    np.testing.assert_allclose(gradient, factor * ct, rtol=1e-6)
+    untouched_by_x = np.asarray(y) == np.asarray(at(x + 1))
+    assert np.all(np.asarray(gradient)[untouched_by_x] == 0)
+
+
+@over_cases
+def test_same_key_same_output_and_other_key_other_output(case):
+    x, previous = case.value(), case.previous()
+    first = realise(case, case.keys(0), x, previous)
+    assert same_bits(first, realise(case, case.keys(0), x, previous))
+    assert any(not same_bits(first, realise(case, case.keys(i), x, previous)) for i in range(1, 9))
+
+
+@over_cases
+def test_jit_equals_eager(case):
+    x, previous = case.value(), case.previous()
+    compiled = jax.jit(lambda c, k: realise(Case(c, case.site), k, x, previous))
+    eager = realise(case, case.keys(), x, previous)
+    np.testing.assert_allclose(compiled(case.scheme, case.keys()), eager, rtol=1e-6)
+
+
+@over_cases
+def test_vmap_equals_loop(case):
+    x, previous = case.value(), case.previous()
+    rows = jnp.arange(3)
+
+    def one(row):
+        return realise(case, Keys.of(jax.random.key(7), row), x, previous)
+
+    for batched, row in zip(jax.vmap(one)(rows), rows, strict=True):
+        np.testing.assert_allclose(batched, one(row), rtol=1e-6)
+
+
+@over_cases
+def test_gradients_are_finite_at_a_traced_rate_of_1(case):
+    x, previous = case.value(), case.previous()
+
+    @jax.jit
+    def total(x, rate):
+        scheme = dataclasses.replace(case.scheme, rate=rate)
+        return jnp.sum(realise(Case(scheme, case.site), case.keys(), x, previous))
+
+    for rate in (0.0, 0.5, 1.0):
+        gradients = jax.grad(total, argnums=(0, 1))(x, rate)
+        assert all(bool(jnp.all(jnp.isfinite(g))) for g in gradients)
+
+
+@over_cases
+def test_does_not_retrace_when_rate_strength_or_key_change(case):
+    traces = []
+
+    @jax.jit
+    def run(scheme, strength, keys, x, previous):
+        traces.append(None)
+        return realise(Case(scheme.scaled(strength), case.site), keys, x, previous)
+
+    for i, (rate, strength) in enumerate([(0.1, 1.0), (0.5, 1.0), (0.5, 0.5)]):
+        scheme = dataclasses.replace(case.scheme, rate=rate)
+        run(scheme, strength, case.keys(i), case.value(), case.previous())
+    assert len(traces) == 1
+
+
+@over_cases
+def test_rates_stack_into_lanes(case):
+    x, previous = case.value(), case.previous()
+    rates = [0.1, 0.6]
+    schemes = [dataclasses.replace(case.scheme, rate=rate) for rate in rates]
+    stacked = dataclasses.replace(case.scheme, rate=jnp.asarray(rates))
+    axes = jax.tree.map(lambda _: None, case.scheme)
+    axes = jax.tree.unflatten(
+        jax.tree.structure(case.scheme),
+        [0 if leaf is stacked.rate else None for leaf in jax.tree.leaves(stacked)],
+    )
+    lanes = jax.vmap(
+        lambda scheme: realise(Case(scheme, case.site), case.keys(), x, previous), in_axes=(axes,)
+    )(stacked)
+    for lane, scheme in zip(lanes, schemes, strict=True):
+        alone = realise(Case(scheme, case.site), case.keys(), x, previous)
+        np.testing.assert_allclose(lane, alone, rtol=1e-6)
+
+
+@over_timed_cases
+def test_noise_before_a_scan_and_applied_inside_equals_the_whole(case):
+    """Row t of the noise does to step t what the noise does to all."""
+    x, previous = case.value(), case.previous()
+    draw = sampled(case.scheme, case.keys())
+    noise = draw.noise(case.site, case.shape)
+
+    def step(carry, inputs):
+        t, x_t, previous_t = inputs
+        return carry, draw.apply(draw.at(noise, t), x_t, case.site, previous_t)
+
+    _, rows = jax.lax.scan(step, 0, (jnp.arange(len(x)), x, previous))
+    np.testing.assert_allclose(rows, draw(x, case.site, previous), rtol=1e-6)
+
+
+@over_cases
+def test_links_of_a_chain(case):
+    """The first link draws what it draws alone; a second, equal one draws another mask."""
+    x, previous, keys = jnp.ones(case.shape), jnp.zeros(case.shape), case.keys()
+    first = realise(case, keys, x, previous)
+    chain = Chain((case.scheme, case.scheme))
+    noise = sampled(chain, keys).noise(case.site, case.shape)
+    assert same_bits(case.scheme.apply(noise[0], x, case.site, previous), first)
+    others = [sampled(chain, case.keys(i)).noise(case.site, case.shape) for i in range(8)]
+    assert any(
+        not same_bits(a, b)
+        for one, two in others
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True)
+    )
+
+
+@over_linear_cases
+def test_a_linear_site_takes_one_link(case):
+    draw = sampled(Chain((case.scheme, case.scheme)), case.keys())
+    with pytest.raises(ValueError, match="takes one"):
+        draw.linear(jnp.ones(case.shape[:1]), case.value(), None, case.site)
+
+
+@over_cases
+def test_forks_are_independent_of_each_other(case):
+    draw, x = sampled(case.scheme, case.keys()), case.value()
+    forks = [draw.fork(i)(x, case.site, case.previous()) for i in range(8)]
+    assert any(not same_bits(forks[0], fork) for fork in forks[1:])
+    assert same_bits(forks[1], draw.fork(1)(x, case.site, case.previous()))
+
+
+@over_schemes
+def test_sites_it_does_not_want_are_untouched(scheme):
+    for kind, site in SITES.items():
+        if kind in scheme.acts_on:
+            continue
+        assert not scheme.wants(site)
+        x = jax.random.normal(jax.random.key(0), shape_of(site))
+        for draw in (sampled(scheme, jax.random.key(1)), expected(scheme), CLEAN):
+            assert same_bits(draw(x, site, x + 1), x)
+            if kind is Kind.LINEAR:
+                assert same_bits(draw.linear(x[:, 0], x, None, site), x[:, 0] @ x)
+
+
+@over_schemes
+def test_text_round_trip(scheme):
+    assert parse(str(scheme)) == scheme
+    named = dataclasses.replace(scheme, at='a"b|(c)') if scheme.acts_on else scheme
+    assert parse(str(named)) == named
+    assert parse(f"{named}|{named}") == Chain((named, named))
+
+
+@over_schemes
+def test_is_a_hashable_value_and_a_pytree_of_numbers(scheme):
+    assert hash(scheme) == hash(dataclasses.replace(scheme))
+    leaves, structure = jax.tree.flatten(scheme)
+    assert all(isinstance(leaf, float) for leaf in leaves)
+    assert jax.tree.unflatten(structure, leaves) == scheme
+
+
+@over_schemes
+def test_bad_rates_are_refused(scheme):
+    if not isinstance(getattr(scheme, "rate", None), float):
+        assert not jax.tree.leaves(scheme), "a scheme with numbers has a rate among them"
+        return
+    for rate in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=r"rate .*\[0, 1\]"):
+            dataclasses.replace(scheme, rate=rate)
+    for rate in (True, "half", None):
+        with pytest.raises(TypeError, match="rate"):
+            dataclasses.replace(scheme, rate=rate)
+
+
+def test_base_class_leaves_sampling_to_the_scheme():
+    with pytest.raises(NotImplementedError):
+        Scheme().sample(Keys.of(jax.random.key(0)), SITES[Kind.HIDDEN], (3,))

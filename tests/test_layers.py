@@ -1,0 +1,94 @@
+"""Imports go one way."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+# What the modules of each layer may import, besides the standard library and their own layer.
+ALLOWED = {
+    "ops": {"jax", "numpy"},
+    "core": {"jax", "numpy", "ops"},
+    "schemes": {"jax", "numpy", "ops", "core"},
+    "nn": {"jax", "numpy", "flax", "ops", "core"},
+    "models": {"jax", "numpy", "flax", "ops", "core", "nn"},
+    "train": {"jax", "numpy", "optax", "safetensors", "ops", "core"},
+    "evaluate": {"jax", "numpy", "ops", "core"},
+    "data": {"numpy", "sklearn"},
+    "": {"ops", "core", "schemes"},  # dropjax/__init__.py, dropjax/expected.py
+}
+STANDARD = set(__import__("sys").stdlib_module_names)
+FILES = sorted((ROOT / "dropjax").rglob("*.py"))
+
+
+def layer_of(path: Path) -> str:
+    parts = path.relative_to(ROOT / "dropjax").parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level packages and layers of dropjax that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            first, *rest = name.split(".")
+            found.add(rest[0] if first == "dropjax" and rest else first)
+    return found - STANDARD
+
+
+def test_every_layer_has_a_rule():
+    assert {layer_of(path) for path in FILES} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports(path):
+    layer = layer_of(path)
+    if layer == "":
+        layers = {"expected", *ALLOWED}
+        assert imported(path) <= layers and imported(path) & set(ALLOWED) <= ALLOWED[""]
+    else:
+        assert imported(path) <= ALLOWED[layer] | {layer}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_one_place_knows_of_pmap(path):
+    names = {n.attr for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)}
+    assert ("pmap" in names) == (path.name == "devices.py")
+
+
+def test_importing_dropjax_needs_jax_alone(python):
+    """Neither Flax nor anything else of the dependencies, and no op imports them later."""
+    script = """
+import sys, jax, time
+import numpy, scipy  # jax imports them, some of it late
+before = set(sys.modules)
+start = time.perf_counter()
+import dropjax
+took = time.perf_counter() - start
+x, key = jax.numpy.ones((3, 4)), jax.random.key(0)
+dropjax.dropout(key, x, 0.5), dropjax.variational_dropout(key, x, 0.5)
+dropjax.zoneout(key, x, 0.5, previous=x), dropjax.dropconnect(key, x, 0.5)
+new = {name.split(".")[0] for name in set(sys.modules) - before}
+print(sorted(new & {"flax", "optax", "absl", "sklearn", "matplotlib", "tensorflow_datasets",
+                    "tensorflow", "safetensors", "tqdm"}))
+print(took)
+"""
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+    modules, seconds = done.stdout.splitlines()
+    assert modules == "[]"
+    assert float(seconds) < 0.3
+
+
+def test_no_tensorflow_in_an_experiment(python):
+    script = "import sys, experiments.mnist; print('tensorflow' in sys.modules)"
+    assert python("-c", script).stdout.strip() == "False"

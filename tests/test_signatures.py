@@ -1,0 +1,84 @@
+"""One form for all public functions, and docstrings that say what a user needs."""
+
+import doctest
+import importlib
+import inspect
+import re
+
+import pytest
+
+import dropjax
+from dropjax.core.scheme import SCHEMES
+from tests.conftest import ROOT
+
+NOT_OPS = {"derive", "sampled"}
+OPS = {
+    name: value
+    for name, value in vars(dropjax).items()
+    if name in dropjax.__all__ and inspect.isfunction(value) and name not in NOT_OPS
+}
+EXPECTED = {name: getattr(dropjax.expected, name) for name in dropjax.expected.__all__}
+over_ops = pytest.mark.parametrize("name", OPS)
+
+
+def parameters(function):
+    return list(inspect.signature(function).parameters.values())
+
+
+def test_there_are_ops():
+    assert {"dropout", "variational_dropout", "zoneout", "dropconnect"} <= set(OPS)
+
+
+@over_ops
+def test_key_then_array_then_rate_then_options_by_keyword(name):
+    first, second, third, *options = parameters(OPS[name])
+    assert first.name == "key"
+    assert second.name in ("x", "w")
+    assert third.name == "rate"
+    assert all(option.kind is option.KEYWORD_ONLY for option in options)
+    assert not {"rng", "rngs", "p", "prob", "keep_prob", "deterministic", "train"} & {
+        option.name for option in options
+    }
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_expected_counterpart_takes_the_same_less_the_key(name):
+    op = {p.name: p for p in parameters(OPS[name])}
+    for parameter in parameters(EXPECTED[name]):
+        assert op[parameter.name] == parameter
+    assert "key" not in inspect.signature(EXPECTED[name]).parameters
+
+
+@over_ops
+def test_docstring_sections(name):
+    text = inspect.getdoc(OPS[name]) or ""
+    for section in ("Args:", "Returns:", "Raises:", "Cost:", "Source:", "Example:"):
+        assert f"\n{section}" in text, f"{name} has no {section}"
+    documented = re.findall(
+        r"^  (\w+): ", text.partition("Args:")[2].partition("Returns:")[0], re.M
+    )
+    assert documented == [parameter.name for parameter in parameters(OPS[name])]
+
+
+@pytest.mark.parametrize("name", SCHEMES.names())
+def test_every_scheme_file_has_a_source_a_test_and_its_examples_run(name):
+    module = importlib.import_module(f"dropjax.schemes.{name}")
+    assert "\nSource: " in (module.__doc__ or "")
+    assert (ROOT / "tests" / "schemes" / f"test_{name}.py").exists()
+    failed, _ = doctest.testmod(module)
+    assert failed == 0
+
+
+def test_examples_of_the_ops_are_tested():
+    tried = sum(
+        doctest.testmod(importlib.import_module(f"dropjax.schemes.{name}")).attempted
+        for name in SCHEMES.names()
+    )
+    assert tried >= 2 * len(OPS)
+
+
+@pytest.mark.parametrize("module", ["dropjax", "dropjax.expected", "dropjax.schemes"])
+def test_all_is_sorted_and_exists(module):
+    imported = importlib.import_module(module)
+    assert all(hasattr(imported, name) for name in imported.__all__)
+    assert len(set(imported.__all__)) == len(imported.__all__)

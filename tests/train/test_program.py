@@ -1,0 +1,194 @@
+"""The compiled step, against a loop written out by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dropjax.core import plan
+from dropjax.core.draw import sampled
+from dropjax.core.keys import Keys
+from dropjax.core.scheme import Scheme
+from dropjax.core.site import Kind, Site
+from dropjax.ops.keys import derive
+from dropjax.schemes import parse
+from dropjax.train import Examples, Problem, Program, chunks
+from tests.throwaway import LearnedRate, PreActivation, WholeBatch
+
+SITE = Site("hidden", Kind.HIDDEN, ("feature",))
+LINEAR = Site("linear", Kind.LINEAR, ("input", "output"))
+KEY = jax.random.key(3)
+N, BATCH = 10, 4
+X = jax.random.normal(jax.random.key(0), (N, 6))
+Y = jax.random.normal(jax.random.key(1), (N, 2))
+PARAMS = {"w": jax.random.normal(jax.random.key(2), (6, 2)), "b": jnp.zeros(2)}
+
+
+def apply(params, x, draw):
+    return draw.linear(draw(x, SITE), params["w"], params["b"], LINEAR)
+
+
+def metrics(outputs, y):
+    return {"loss": jnp.sum((outputs - y) ** 2), "first": outputs[0]}
+
+
+def program(scheme, *, examples=N, batch=BATCH, optimizer=None, metrics=metrics, strength=1.0):
+    sites = plan.record(lambda draw: apply(PARAMS, X[0], draw))
+    problem = Problem(apply, metrics, scheme, sites, optimizer or optax.sgd(0.01), strength)
+    data = Examples(X[:examples], Y[:examples])
+    return Program(problem, data, key=KEY, batch_size=batch, devices=jax.devices()[:1])
+
+
+def train(of: Program, epochs: int = 1, size: int | None = None):
+    state = of.init(PARAMS)
+    for start in range(0, epochs * of.steps_per_epoch, size or of.steps_per_epoch):
+        stop = min(start + (size or of.steps_per_epoch), epochs * of.steps_per_epoch)
+        state = of.run(state, start, stop)
+    return state
+
+
+def by_hand(scheme: Scheme, epochs: int, strength=lambda step: 1.0):
+    """The same training as a Python loop over examples, with its own sums."""
+    params, step, losses = PARAMS, 0, []
+    for epoch in range(epochs):
+        order = np.asarray(jax.random.permutation(derive(KEY, "data", epoch), N))
+        losses = []
+        for rows in (order[i : i + BATCH] for i in range(0, N, BATCH)):
+            now = scheme.scaled(strength(step))
+
+            def loss(params, rows=rows, step=step, now=now):
+                total = 0.0
+                for row in rows:
+                    keys = Keys.of(derive(KEY, "noise", step), row)
+                    outputs = apply(params, X[row], sampled(now, keys))
+                    total = total + metrics(outputs, Y[row])["loss"]
+                return total / len(rows)
+
+            value, gradient = jax.value_and_grad(loss)(params)
+            losses.append(float(value) * len(rows))
+            params = jax.tree.map(lambda p, g: p - 0.01 * g, params, gradient)
+            step += 1
+    return params, sum(losses) / N
+
+
+def assert_close(a, b, rtol=1e-5):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6), a, b)
+
+
+@pytest.mark.parametrize("text", ["none", "bernoulli(rate=0.4)", "dropconnect(rate=0.3)"])
+def test_equals_a_loop_by_hand(text):
+    """So the last, smaller batch weighs what it holds, and each mask is its example's own."""
+    state = train(program(parse(text)), epochs=2)
+    params, mean_loss = by_hand(parse(text), epochs=2)
+    assert_close(state.params["params"], params)
+    assert state.means()["loss"] == pytest.approx(mean_loss, rel=1e-5)
+    assert int(state.step) == 6
+
+
+def test_strength_is_read_at_every_step():
+    schedule = optax.linear_schedule(0.0, 1.0, 4)
+    state = train(program(parse("bernoulli"), strength=schedule), epochs=2)
+    params, _ = by_hand(parse("bernoulli"), 2, strength=lambda step: min(step / 4, 1.0))
+    assert_close(state.params["params"], params)
+
+
+@pytest.mark.parametrize(
+    "scheme", [parse("bernoulli"), WholeBatch(), PreActivation(), LearnedRate()], ids=str
+)
+def test_where_chunks_end_changes_no_bit(scheme):
+    whole, single = (train(program(scheme), epochs=2, size=size) for size in (None, 1))
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(single), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def test_every_chunk_length_is_one_program():
+    traced = []
+
+    def counted(outputs, y):
+        traced.append(None)
+        return metrics(outputs, y)
+
+    of = program(parse("bernoulli"), metrics=counted)
+    state = of.run(of.init(PARAMS), 0, 1)
+    before = len(traced)
+    state = of.run(state, 1, 3)
+    of.run(state, 3, 4)
+    assert len(traced) == before > 0
+
+
+def test_data_order_and_initial_values_do_not_depend_on_the_scheme():
+    a, b = program(parse("none")), program(parse("bernoulli|dropconnect(rate=0.1)"))
+    np.testing.assert_array_equal(a._order(3), b._order(3))
+    assert sorted(np.asarray(a._order(3)).tolist()) == list(range(N))
+    assert a._order(3).tolist() != a._order(4).tolist()
+    assert_close(a.init(PARAMS).params["params"], b.init(PARAMS).params["params"], rtol=0)
+
+
+def test_a_mask_depends_on_seed_step_and_example_alone():
+    """Not on the batch size: a step over all rows makes the masks of a step over some."""
+    scheme = parse("bernoulli")
+    one = program(scheme, batch=N, optimizer=optax.sgd(0.0))
+    first_outputs = train(one).means()["first"]
+    masks = [
+        apply(PARAMS, X[i], sampled(scheme, Keys.of(derive(KEY, "noise", 0), i)))[0]
+        for i in range(N)
+    ]
+    assert first_outputs == pytest.approx(float(np.mean(masks)), rel=1e-5)
+
+
+def test_learned_values_train_and_their_penalty_is_divided_by_the_examples():
+    scheme = LearnedRate(rate=0.0, weight=7.0)  # no noise: only the penalty moves it
+    of = program(scheme)
+    state = of.init(PARAMS)
+    before = float(state.params["learned"]["hidden"]["logit"])
+    state = of.run(state, 0, 1)
+    s = jax.nn.sigmoid(before)
+    assert state.params["learned"]["hidden"]["logit"] == pytest.approx(
+        before + 0.01 * 7.0 * float(s * (1 - s)) / N, rel=1e-6
+    )
+
+
+def test_learned_values_of_a_chain():
+    state = train(program(parse("bernoulli|tests.throwaway:LearnedRate(rate=0.3)")))
+    nothing, learned = state.params["learned"]
+    assert nothing == {} and list(learned) == ["hidden"]
+
+
+def test_the_step_whose_loss_is_not_finite_is_noted():
+    of = program(parse("none"), optimizer=optax.sgd(1e30))
+    state = train(of, epochs=2)
+    assert 1 <= int(state.diverged_at) <= 3
+    assert int(train(program(parse("none"))).diverged_at) == -1
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 4), (2, 2), (2, 5), (3, 2)])
+def test_steps_that_are_not_of_one_epoch_are_refused(start, stop):
+    of = program(parse("none"))
+    with pytest.raises(ValueError, match="not a part of one epoch"):
+        of.run(of.init(PARAMS), start, stop)
+
+
+def test_no_examples_are_refused():
+    with pytest.raises(ValueError, match="no training examples"):
+        program(parse("none"), examples=0)
+
+
+def test_the_loop_ends_chunks_at_epochs_and_goes_on_from_a_state():
+    of = program(parse("bernoulli"))
+    seen = [(c.step, c.epoch, c.ends_epoch) for c in chunks(of, of.init(PARAMS), epochs=3)]
+    assert [s for s in seen if s[2]] == [(3, 0, True), (6, 1, True), (9, 2, True)]
+    assert seen[0] == (1, 0, False), "a first chunk of one step"
+    assert [step for step, _, _ in seen] == sorted({step for step, _, _ in seen})
+    state = train(program(parse("bernoulli")))
+    resumed = list(chunks(of, of.place(state), epochs=3))
+    assert resumed[0].step == 4 and resumed[-1].step == 9
+    whole = train(program(parse("bernoulli")), epochs=3)
+    assert_close(resumed[-1].state.params, whole.params, rtol=0)
+
+
+def test_a_state_that_was_used_up_says_so():
+    of = program(parse("none"))
+    state = of.init(PARAMS)
+    of.run(state, 0, 1)
+    assert state.step.is_deleted()
