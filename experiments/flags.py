@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 
-from dropjax import data
+from dropjax import data, models, schemes
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import LogError
 from experiments import run
@@ -28,8 +28,9 @@ RATE = flags.DEFINE_float(
 MODEL = flags.DEFINE_string(
     "model",
     "auto",
-    "The model: mlp, rnn, or one with arguments such as 'mlp(widths=(800,800))' or "
-    "'rnn(cell=\"gru\",width=256)'. auto: the one that the scheme was made for.",
+    f"The model: {', '.join(models.names())}, or one with arguments such as "
+    "'mlp(widths=(800,800))' or 'rnn(cell=\"gru\",width=256)'. auto: the one that the scheme was "
+    "made for.",
 )
 DATASET = flags.DEFINE_enum(
     "dataset",
@@ -51,9 +52,10 @@ SEED = flags.DEFINE_integer(
     0,
     "Seed of everything random: initial weights, order of the data, noise.",
     lower_bound=0,
+    upper_bound=2**31 - 1,
 )
 EPOCHS = flags.DEFINE_integer(
-    "epochs", None, "Passes over the training data. Default: 10, for the digits 60.", lower_bound=1
+    "epochs", None, "Passes over the training data. Default: 10, for the digits 100.", lower_bound=1
 )
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
@@ -67,7 +69,9 @@ OPTIMIZER = flags.DEFINE_string(
     "An optax optimiser, with arguments if need be: adam, 'adamw(weight_decay=0.01)', "
     "'sgd(momentum=0.9,nesterov=True)'.",
 )
-LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.001, "The optimiser's learning rate.")
+LEARNING_RATE = flags.DEFINE_float(
+    "learning_rate", None, "The optimiser's learning rate. Default: 0.001, for the digits 0.003."
+)
 STRENGTH = flags.DEFINE_string(
     "strength",
     "1",
@@ -98,6 +102,8 @@ def main(experiment: str) -> None:
     def start(argv: list[str]) -> int:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # or every library's notes stand among ours
         _use_compilation_cache()
         workdir = None if WORKDIR.value is None else Path(WORKDIR.value)
         given = Flags(

@@ -17,7 +17,7 @@ from dropjax.train.checkpoint import restore, save, tree_hash
 from dropjax.train.log import NOTHING, JsonLines
 from experiments import folder, report
 from experiments.console import Console, say
-from experiments.setup import Flags, Setup, set_up, values_after
+from experiments.setup import Flags, Setup, set_up
 
 DIVERGED = 3
 """Exit status of a run whose loss became infinite or NaN."""
@@ -153,8 +153,8 @@ class _Run:
         return record
 
     def _log_probabilities(self, state: State, step: int, x: np.ndarray) -> jax.Array:
-        values = values_after(self.setup, state, step)
-        return evaluate.map_examples(self.setup.log_probabilities, values, x)
+        values = self.setup.values(state, step)
+        return evaluate.map_examples(self.setup.network.log_probabilities, values, x)
 
     def _finish(self, state: State, step: int, rate: float | None) -> int:
         setup, dataset = self.setup, self.setup.dataset
@@ -166,8 +166,8 @@ class _Run:
         log_p = None
         if setup.config.mc_samples:
             log_p = evaluate.monte_carlo_log_probabilities(
-                setup.sampled_log_probabilities,
-                values_after(setup, state, step),
+                setup.network.sampled_log_probabilities,
+                setup.values(state, step),
                 dataset.x_test,
                 setup.eval_key,
                 samples=setup.config.mc_samples,

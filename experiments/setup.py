@@ -17,7 +17,7 @@ from dropjax.core.literals import format_call
 from dropjax.core.scheme import Scheme
 from dropjax.core.strength import Strength, check_strength, strength_at
 from dropjax.ops.keys import derive
-from dropjax.train import Examples, Problem, Program
+from dropjax.train import Examples, Problem, Program, State
 from dropjax.train.objectives import classification
 from dropjax.train.optax_spec import parse_optimizer, parse_strength
 
@@ -50,7 +50,7 @@ class Flags:
     epochs: int | None = None
     batch_size: int | None = None
     optimizer: str = "adam"
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None
     strength: str = "1"
     mc_samples: int | None = None
 
@@ -78,11 +78,54 @@ class Config:
 
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "digits": {"validation": 144, "epochs": 60, "batch_size": 32},
-    "mnist": {"validation": 5000, "epochs": 10, "batch_size": 128},
-    "fashion_mnist": {"validation": 5000, "epochs": 10, "batch_size": 128},
+    "digits": {"validation": 144, "epochs": 100, "batch_size": 32, "learning_rate": 3e-3},
+    "mnist": {"validation": 5000, "epochs": 10, "batch_size": 128, "learning_rate": 1e-3},
+    "fashion_mnist": {"validation": 5000, "epochs": 10, "batch_size": 128, "learning_rate": 1e-3},
 }
 _MC_SAMPLES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A model on pixels, and what it predicts under a scheme.
+
+    Args:
+      module: the Flax module.
+      max_value: the largest value a pixel can have.
+      scheme: with nothing learned and no strength applied yet.
+    """
+
+    module: Any
+    max_value: int
+    scheme: Scheme
+
+    def __call__(self, params: Any, x: Any, draw: Draw) -> Array:
+        """The logits of one image."""
+        pixels = jnp.asarray(x).astype(jnp.float32) / self.max_value
+        return cast(Array, self.module.apply({"params": params}, pixels, draw))
+
+    def init(self, key: Array, x: Any) -> Any:
+        """Initial parameters. Compiled: op by op it would take several times as long."""
+        pixels = jnp.asarray(x).astype(jnp.float32)
+        return jax.jit(lambda key: self.module.init(key, pixels, CLEAN)["params"])(key)
+
+    def log_probabilities(self, values: Any, x: Array) -> Array:
+        """(classes,) of one image, deterministic; `values` are from `Setup.values`."""
+        return jax.nn.log_softmax(self(values["params"], x, expected(self._bound(values))))
+
+    def sampled_log_probabilities(self, values: Any, x: Array, keys: Keys) -> Array:
+        """(classes,) of one image under one draw of the noise."""
+        return jax.nn.log_softmax(self(values["params"], x, sampled(self._bound(values), keys)))
+
+    def text(self) -> str:
+        """The text of the module, every argument written out."""
+        hidden = ("outputs", "parent", "name")
+        fields = [f.name for f in dataclasses.fields(self.module) if f.name not in hidden]
+        arguments = {name: getattr(self.module, name) for name in fields}
+        return format_call(models.MODELS.name_of(type(self.module)), arguments)
+
+    def _bound(self, values: Any) -> Scheme:
+        return self.scheme.scaled(values["strength"]).bind(values["learned"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,23 +135,31 @@ class Setup:
     Args:
       config: what is run.
       dataset: loaded and split.
+      network: the model with its scheme.
       program: compiled on first use.
       params: the model's initial parameters.
-      log_probabilities: (state's params and strength, x) -> (classes,), deterministic.
-      sampled_log_probabilities: the same with noise: (..., x, keys).
+      strength: multiplies every rate.
       site_table: as text.
       eval_key: for Monte-Carlo.
     """
 
     config: Config
     dataset: data.Dataset
+    network: Network
     program: Program
     params: Any
-    log_probabilities: Callable[[Any, Array], Array]
-    sampled_log_probabilities: Callable[[Any, Array, Keys], Array]
     strength: Strength
     site_table: str
     eval_key: Array
+
+    def values(self, state: State, step: int) -> dict[str, Any]:
+        """What a prediction depends on after `step` steps: parameters, learned values, strength.
+
+        The strength is the last step's: a scheme whose expectation depends on its rate is
+        evaluated at the rate it was trained at last.
+        """
+        last = jnp.int32(max(step - 1, 0))
+        return state.params | {"strength": strength_at(self.strength, last)}
 
 
 def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
@@ -124,75 +175,51 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
     with _launching():
         _check_random_numbers()
         scheme = schemes.parse(flags.dropout, rate=flags.rate)
-        model_name = _model_for(scheme) if flags.model == "auto" else flags.model
-        optimizer = parse_optimizer(flags.optimizer, flags.learning_rate)
-        strength = parse_strength(flags.strength)
+        strength = _strength(flags.strength, scheme)
         mc_samples = _mc_samples(flags.mc_samples, scheme)
-        if strength != 1.0 and not _is_random(scheme):
-            raise ValueError(f"strength={flags.strength} would do nothing: {scheme} has no rate")
+        model_text = _model_for(scheme) if flags.model == "auto" else flags.model
+        # Texts first, data later: a typo should not wait.
+        models.parse(model_text, outputs=1)
+        parse_optimizer(flags.optimizer, flags.learning_rate or 0.0)
         folder = None if flags.data_dir is None else Path(flags.data_dir)
-        models.parse(model_name, outputs=1)  # before the data is read: a typo should not wait
         dataset = data.load(flags.dataset, folder, say=say)
         given = dataclasses.asdict(flags)
-        chosen = {k: v for k, v in given.items() if v is not None}
-        chosen = given | _DEFAULTS[dataset.name] | chosen
+        chosen = given | _DEFAULTS[dataset.name] | {k: v for k, v in given.items() if v is not None}
         dataset = dataset.with_validation(chosen["validation"])
-        model = models.parse(model_name, outputs=dataset.classes)
+        network = Network(models.parse(model_text, dataset.classes), dataset.max_value, scheme)
+        resolved = {
+            "dropout": str(scheme),
+            "rate": getattr(scheme, "rate", None),
+            "model": network.text(),
+            "dataset": dataset.name,
+            "mc_samples": mc_samples,
+        }
+        config = Config(**chosen | resolved)
         if flags.model == "auto":
-            say(f"model=auto: {_model_text(model)}")
-
-        def apply(params: Any, x: Array, draw: Draw) -> Array:
-            pixels = jnp.asarray(x).astype(jnp.float32) / dataset.max_value
-            return cast(Array, model.apply({"params": params}, pixels, draw))
-
-        key = jax.random.key(flags.seed)
+            say(f"model=auto: {config.model}")
+        key = jax.random.key(config.seed)
         example = dataset.x_train[0]
-        # Compiled: op by op, initialisation is several times slower.
-        init = jax.jit(lambda key: model.init(key, example.astype("float32"), CLEAN)["params"])
-        params = init(derive(key, "init"))
-        sites = plan.record(lambda draw: apply(params, example, draw))
-        plan.check(scheme, sites, model_name)
+        params = network.init(derive(key, "init"), example)
+        sites = plan.record(lambda draw: network(params, example, draw))
+        plan.check(scheme, sites, model_text)
+        optimizer = parse_optimizer(config.optimizer, config.learning_rate)
         program = Program(
-            Problem(apply, classification, scheme, sites, optimizer, strength),
+            Problem(network, classification, scheme, sites, optimizer, strength),
             Examples(dataset.x_train, dataset.y_train),
             key=key,
-            batch_size=chosen["batch_size"],
+            batch_size=config.batch_size,
         )
-        check_strength(strength, chosen["epochs"] * program.steps_per_epoch)
-
-    def log_probabilities(values: Any, x: Array) -> Array:
-        return jax.nn.log_softmax(apply(values["params"], x, expected(_bound(scheme, values))))
-
-    def sampled_log_probabilities(values: Any, x: Array, keys: Keys) -> Array:
-        return jax.nn.log_softmax(apply(values["params"], x, sampled(_bound(scheme, values), keys)))
-
-    resolved = chosen | {
-        "dropout": str(scheme),
-        "rate": getattr(scheme, "rate", None),
-        "model": _model_text(model),
-        "dataset": dataset.name,
-        "mc_samples": mc_samples,
-    }
+        check_strength(strength, config.epochs * program.steps_per_epoch)
     return Setup(
-        config=Config(**resolved),
+        config=config,
         dataset=dataset,
+        network=network,
         program=program,
         params=params,
-        log_probabilities=log_probabilities,
-        sampled_log_probabilities=sampled_log_probabilities,
         strength=strength,
         site_table=plan.table(scheme, sites),
         eval_key=derive(key, "eval"),
     )
-
-
-def values_after(setup: Setup, state: Any, step: int) -> dict[str, Any]:
-    """What a prediction depends on after `step` steps: parameters, learned values, strength.
-
-    The strength is the last step's: a scheme whose expectation depends on its rate is evaluated
-    at the rate it was trained at last.
-    """
-    return state.params | {"strength": strength_at(setup.strength, jnp.int32(max(step - 1, 0)))}
 
 
 def jax_setting(name: str) -> Any:
@@ -200,12 +227,15 @@ def jax_setting(name: str) -> Any:
     return getattr(jax.config, name)
 
 
-def _bound(scheme: Scheme, values: Any) -> Scheme:
-    return scheme.scaled(values["strength"]).bind(values["learned"])
-
-
 def _is_random(scheme: Scheme) -> bool:
     return any(link.acts_on or link.can_act_on for link in scheme.links)
+
+
+def _strength(text: str, scheme: Scheme) -> Strength:
+    strength = parse_strength(text)
+    if strength != 1.0 and not _is_random(scheme):
+        raise ValueError(f"strength={text} would do nothing: {scheme} has no rate")
+    return strength
 
 
 def _model_for(scheme: Scheme) -> str:
@@ -223,13 +253,6 @@ def _mc_samples(samples: int | None, scheme: Scheme) -> int:
     if samples:
         raise ValueError(f"mc_samples={samples} would do nothing: {scheme} has no noise")
     return 0
-
-
-def _model_text(model: Any) -> str:
-    fields = [f.name for f in dataclasses.fields(model) if f.init and f.repr]
-    hidden = ("outputs", "parent", "name")
-    name = models.MODELS.name_of(type(model))
-    return format_call(name, {f: getattr(model, f) for f in fields if f not in hidden})
 
 
 def _check_random_numbers() -> None:

@@ -139,6 +139,7 @@ def _describe(annotation: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(repr, args))
     if origin is tuple:
-        return f"a tuple of {_describe(args[0])}, such as (512,256)" if args else "a tuple"
+        items = {float: "numbers", int: "integers", str: "strings"}.get(args[0]) if args else None
+        return f"a tuple of {items}, such as (512,256)" if items == "integers" else "a tuple"
     names = {float: "a number", int: "an integer", bool: "True or False", str: "a string"}
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))

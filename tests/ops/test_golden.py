@@ -1,6 +1,5 @@
 """The ops against peer libraries, against loops, and against masks written down."""
 
-import dropjax
 import equinox as eqx
 import flax.linen as linen
 import flax.nnx as nnx
@@ -9,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import dropjax
 
 RATES = [0.1, 0.25, 0.5, 0.95]
 SHAPES = [(), (33, 5), (2, 3, 4, 5)]

@@ -1,0 +1,162 @@
+import gzip
+import hashlib
+import importlib.util
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dropjax.data import DataError, idx, load
+
+KNOWN = {
+    "train-images-idx3-ubyte.gz": (
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+    ),
+    "train-labels-idx1-ubyte.gz": (
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+    ),
+    "t10k-images-idx3-ubyte.gz": (
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+    ),
+    "t10k-labels-idx1-ubyte.gz": (
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+    ),
+}
+PARTS = dict(zip(("x_train", "y_train", "x_test", "y_test"), KNOWN, strict=True))
+SHAPES = {"x_train": (30, 5, 4), "y_train": (30,), "x_test": (12, 5, 4), "y_test": (12,)}
+
+
+def packed(array: np.ndarray) -> bytes:
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    return gzip.compress(header + array.tobytes(), mtime=0)
+
+
+@pytest.fixture
+def arrays() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        part: rng.integers(0, 256 if part.startswith("x") else 10, shape, np.uint8)
+        for part, shape in SHAPES.items()
+    }
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, arrays) -> Path:
+    """Four small files that pass for the original ones."""
+    sums = {}
+    for part, file in PARTS.items():
+        data = packed(arrays[part])
+        (tmp_path / file).write_bytes(data)
+        sums[file] = hashlib.sha256(data).hexdigest()
+    monkeypatch.setattr(idx, "_PARTS", {p: (file, SHAPES[p]) for p, file in PARTS.items()})
+    monkeypatch.setattr(idx, "checksums", lambda name: dict(sums))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", idx.NAMES)
+def test_values_and_labels_are_what_was_written(folder, arrays, name):
+    dataset = idx.idx(name, folder)
+    assert (dataset.name, dataset.classes, dataset.max_value) == (name, 10, 255)
+    for part, written in arrays.items():
+        read = getattr(dataset, part)
+        if part.startswith("x"):
+            assert read.dtype == np.uint8 and read.shape == (*written.shape, 1)
+            assert np.array_equal(read[..., 0], written)
+        else:
+            assert read.dtype == np.int32 and read.shape == written.shape
+            assert np.array_equal(read, written)
+
+
+def test_auto_finds_the_files(folder, arrays):
+    said = []
+    dataset = load("auto", folder, say=said.append)
+    assert dataset.name == "mnist" and said == []
+    assert np.array_equal(dataset.x_test[..., 0], arrays["x_test"])
+
+
+def refused(folder: Path, file: str, data: bytes) -> str:
+    (folder / file).write_bytes(data)
+    with pytest.raises(DataError) as caught:
+        load("mnist", folder, say=lambda line: pytest.fail(line))
+    assert str(folder / file) in str(caught.value)
+    assert hashlib.sha256(data).hexdigest() in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("file", KNOWN)
+def test_a_truncated_file_is_refused(folder, file):
+    data = (folder / file).read_bytes()
+    for size in (0, 1, len(data) // 2, len(data) - 1):
+        assert "cut short" in refused(folder, file, data[:size])
+
+
+@pytest.mark.parametrize("file", KNOWN)
+def test_a_file_with_more_behind_it_is_refused(folder, file):
+    refused(folder, file, (folder / file).read_bytes() + b"\0")
+
+
+@pytest.mark.parametrize("file", KNOWN)
+def test_a_file_with_one_flipped_bit_is_refused(folder, file):
+    data = (folder / file).read_bytes()
+    for at in range(0, len(data), max(1, len(data) // 16)):
+        flipped = bytearray(data)
+        flipped[at] ^= 1 << at % 8
+        assert "damaged" in refused(folder, file, bytes(flipped))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_another_array_in_valid_gzip_is_refused(folder, arrays, part):
+    other = arrays[part].copy()
+    other.flat[0] ^= 1
+    refused(folder, PARTS[part], packed(other))
+
+
+def test_the_same_content_compressed_otherwise_is_refused(folder):
+    file = PARTS["x_train"]
+    raw = gzip.decompress((folder / file).read_bytes())
+    refused(folder, file, gzip.compress(raw, compresslevel=1, mtime=1))
+
+
+def test_train_and_test_files_may_not_be_exchanged(folder):
+    refused(folder, PARTS["x_train"], (folder / PARTS["x_test"]).read_bytes())
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_array_of_another_shape_is_refused(folder, monkeypatch, part):
+    shapes = SHAPES | {part: (SHAPES[part][0] + 1, *SHAPES[part][1:])}
+    monkeypatch.setattr(idx, "_PARTS", {p: (file, shapes[p]) for p, file in PARTS.items()})
+    with pytest.raises(DataError, match="no idx header"):
+        idx.idx("mnist", folder)
+
+
+@pytest.mark.parametrize("file", KNOWN)
+def test_a_missing_file_is_named(folder, file):
+    (folder / file).unlink()
+    with pytest.raises(DataError) as caught:
+        idx.idx("mnist", folder)
+    first_line = str(caught.value).splitlines()[0]
+    assert [name for name in KNOWN if name in first_line] == [file]
+
+
+def test_present_lists_what_is_there(folder):
+    assert idx.present(folder) == list(KNOWN)
+    (folder / PARTS["y_train"]).unlink()
+    assert idx.present(folder) == [f for f in KNOWN if f != PARTS["y_train"]]
+
+
+def test_mnist_checksums_are_the_known_ones():
+    assert idx.checksums("mnist") == KNOWN
+
+
+def test_fashion_mnist_has_checksums_of_its_own():
+    fashion = idx.checksums("fashion_mnist")
+    assert list(fashion) == list(KNOWN)
+    assert not set(fashion.values()) & set(KNOWN.values())
+    assert all(len(bytes.fromhex(sha256)) == 32 for sha256 in fashion.values())
+
+
+def test_without_a_list_of_checksums_nothing_is_read(monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match="tensorflow-datasets is not installed"):
+        idx.idx("mnist", tmp_path)

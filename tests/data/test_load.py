@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from dropjax.data import NAMES, DataError, Dataset, idx, load
+
+IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
+
+
+def silent(line: str) -> None:
+    raise AssertionError(f"nothing should be said, but: {line}")
+
+
+def rows(x: np.ndarray, y: np.ndarray) -> list[bytes]:
+    return sorted(
+        image.astype(np.uint8).tobytes() + bytes([label]) for image, label in zip(x, y, strict=True)
+    )
+
+
+def test_digits_are_as_promised():
+    digits = load("digits", None, say=silent)
+    assert (digits.name, digits.classes, digits.max_value) == ("digits", 10, 16)
+    for x, y, size in (
+        (digits.x_train, digits.y_train, 1437),
+        (digits.x_test, digits.y_test, 360),
+    ):
+        assert x.shape == (size, 8, 8, 1) and x.dtype == np.uint8
+        assert y.shape == (size,) and y.dtype == np.int32
+        assert (x.min(), x.max()) == (0, 16)
+        assert set(y.tolist()) == set(range(10))
+    assert len(digits.x_validation) == len(digits.y_validation) == 0
+
+
+def test_digits_are_all_of_scikit_learns_each_once():
+    x, y = load_digits(return_X_y=True)
+    digits = load("digits", None, say=silent)
+    both = np.concatenate([digits.x_train, digits.x_test])
+    assert rows(both, np.concatenate([digits.y_train, digits.y_test])) == rows(x, y)
+
+
+def test_digits_split_is_stratified():
+    digits = load("digits", None, say=silent)
+    train, test = (np.bincount(y, minlength=10) for y in (digits.y_train, digits.y_test))
+    assert np.all(np.abs(test - (train + test) * 360 / 1797) < 1)
+
+
+def test_digits_split_is_fixed():
+    digits = load("digits", None, say=silent)
+    assert digits.sha256() == "eab14b47478ffd2949d75e6fb6dc92205e7f925104d739667ddf8ca181da25fc"
+
+
+@pytest.mark.parametrize("empty_folder", [False, True])
+def test_auto_falls_back_with_one_loud_line(tmp_path, empty_folder):
+    said = []
+    dataset = load("auto", tmp_path if empty_folder else None, say=said.append)
+    assert dataset.sha256() == load("digits", None, say=silent).sha256()
+    (line,) = said
+    assert line.startswith("NOT MNIST") and "\n" not in line
+    assert (str(tmp_path) if empty_folder else "--data_dir") in line
+
+
+def test_auto_falls_back_when_only_other_files_are_there(tmp_path):
+    (tmp_path / "photo.gz").write_bytes(b"")
+    said = []
+    assert load("auto", tmp_path, say=said.append).name == "digits"
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("there", [[IMAGES], [TEST_LABELS], [IMAGES, LABELS, TEST_IMAGES]])
+def test_auto_with_some_of_the_files_is_an_error(tmp_path, there):
+    for name in there:
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        load("auto", tmp_path, say=silent)
+    first_line = str(caught.value).splitlines()[0]
+    for name in (IMAGES, LABELS, TEST_IMAGES, TEST_LABELS):
+        assert (name in first_line) == (name not in there)
+
+
+@pytest.mark.parametrize("name", ["auto", "mnist"])
+def test_all_four_files_are_read_as_mnist(tmp_path, monkeypatch, name):
+    for file in (IMAGES, LABELS, TEST_IMAGES, TEST_LABELS):
+        (tmp_path / file).write_bytes(b"")
+    asked = []
+    found = Dataset("mnist", *[np.zeros(1, np.uint8)] * 4, classes=10, max_value=255)
+    monkeypatch.setattr(idx, "idx", lambda *arguments: asked.append(arguments) or found)
+    assert load(name, tmp_path, say=silent) is found
+    assert asked == [("mnist", tmp_path)]
+
+
+def test_digits_with_a_data_dir_are_an_error(tmp_path):
+    with pytest.raises(DataError, match="data_dir would do nothing"):
+        load("digits", tmp_path, say=silent)
+
+
+@pytest.mark.parametrize("name", ["MNIST", "minst", ""])
+def test_an_unknown_name_is_an_error_with_the_list(name):
+    with pytest.raises(DataError) as caught:
+        load(name, None, say=silent)
+    assert repr(name) in str(caught.value) and ", ".join(NAMES) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["missing", "file"])
+def test_a_data_dir_that_is_no_folder_is_an_error(tmp_path, name, kind):
+    place = tmp_path / "place"
+    if kind == "file":
+        place.write_bytes(b"")
+    with pytest.raises(DataError, match="place is not a folder"):
+        load(name, place, say=silent)
+
+
+@pytest.mark.parametrize("name", idx.NAMES)
+@pytest.mark.parametrize("given", [False, True])
+def test_a_named_set_that_is_missing_is_never_replaced(tmp_path, name, given):
+    with pytest.raises(DataError) as caught:
+        load(name, tmp_path if given else None, say=silent)
+    message = str(caught.value)
+    assert name in message and (str(tmp_path) if given else "--data_dir") in message
+    for file, sha256 in idx.checksums(name).items():
+        assert file in message.splitlines()[0]
+        assert f"{file}  sha256 {sha256}" in message

@@ -1,0 +1,686 @@
+"""What holds for each of the four functions, whatever the transformation, dtype or rate."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+import dropjax
+from tests.statistics import assert_mean
+
+# Zoneout towards zeros, so that it drops as the others do; its own tests are below.
+OPS = {
+    "dropout": dropjax.dropout,
+    "variational_dropout": dropjax.variational_dropout,
+    "zoneout": lambda key, x, rate: dropjax.zoneout(key, x, rate, previous=jnp.zeros_like(x)),
+    "dropconnect": dropjax.dropconnect,
+}
+SCALED = ["dropout", "variational_dropout", "dropconnect"]
+WHAT = {name: "w" if name == "dropconnect" else "x" for name in OPS}
+
+KEY = jax.random.key(5)
+X = np.random.default_rng(0).uniform(0.5, 2, (6, 8)).astype(np.float32)
+
+each = pytest.mark.parametrize("op", OPS)
+
+
+def same(a, b) -> bool:
+    """Equal in shape, dtype and every bit."""
+    a, b = np.asarray(a), np.asarray(b)
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def dropped(y) -> np.ndarray:
+    return np.asarray(y) == 0
+
+
+# Keys and transformations.
+
+
+@each
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_typed_and_raw_keys_draw_the_same(op: str, impl: str) -> None:
+    with jax.default_prng_impl(impl):
+        raw = jax.random.PRNGKey(5)
+        typed = OPS[op](jax.random.key(5), X, 0.5)
+        assert 0 < dropped(typed).sum() < X.size
+        assert same(typed, OPS[op](raw, X, 0.5))
+        assert same(typed, OPS[op](np.asarray(raw), X, 0.5))
+
+
+@each
+def test_the_key_decides(op: str) -> None:
+    a, b = (OPS[op](jax.random.key(seed), X, 0.5) for seed in (1, 2))
+    assert same(a, OPS[op](jax.random.key(1), X, 0.5))
+    assert not same(dropped(a), dropped(b))
+
+
+@each
+def test_jit_equals_eager(op: str) -> None:
+    traced = jax.jit(OPS[op])
+    for rate in (0.0, 0.1, 0.3, 0.9, 1.0):
+        assert same(OPS[op](KEY, X, rate), traced(KEY, X, rate))
+    static = jax.jit(lambda key, x: OPS[op](key, x, 0.3))
+    assert same(OPS[op](KEY, X, 0.3), static(KEY, X))
+
+
+@each
+def test_vmap_and_scan_over_keys_equal_the_loop(op: str) -> None:
+    keys = jax.random.split(KEY, 4)
+    xs = np.stack([X * (i + 1) for i in range(4)])
+    loop = np.stack([OPS[op](key, x, 0.3) for key, x in zip(keys, xs, strict=True)])
+    assert same(loop, jax.vmap(lambda key, x: OPS[op](key, x, 0.3))(keys, xs))
+    _, scanned = jax.lax.scan(lambda _, at: (None, OPS[op](*at, 0.3)), None, (keys, xs))
+    assert same(loop, scanned)
+    # One key for all is one mask for all, as documented.
+    shared = jax.vmap(lambda x: OPS[op](KEY, x, 0.3))(xs)
+    assert (dropped(shared) == dropped(shared)[0]).all()
+
+
+@each
+def test_vmap_over_rates_equals_the_loop(op: str) -> None:
+    rates = jnp.array([0.0, 0.1, 0.5, 1.0])
+    loop = np.stack([OPS[op](KEY, X, rate) for rate in rates])
+    assert same(loop, jax.vmap(lambda rate: OPS[op](KEY, X, rate))(rates))
+
+
+@each
+def test_the_gradient_is_the_scaled_mask(op: str) -> None:
+    weights = np.random.default_rng(1).normal(size=X.shape).astype(np.float32)
+
+    def loss(x):
+        return (OPS[op](KEY, x, 0.25) * weights).sum()
+
+    y = OPS[op](KEY, np.ones_like(X), 0.25)
+    expected = np.asarray(y) * weights
+    for gradient in (jax.grad(loss)(X), jax.jit(jax.grad(jax.checkpoint(loss)))(X)):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+    value, tangent = jax.jvp(loss, (X,), (np.ones_like(X),))
+    np.testing.assert_allclose(value, (np.asarray(y) * weights * X).sum(), rtol=1e-5)
+    np.testing.assert_allclose(tangent, expected.sum(), rtol=1e-5)
+
+
+@each
+def test_checkpoint_recomputes_the_same_mask(op: str) -> None:
+    def loss(x, key):
+        return jnp.sum(jnp.sin(OPS[op](key, x, 0.5)))
+
+    plain = jax.jit(jax.grad(loss))(X, KEY)
+    assert same(plain, jax.jit(jax.grad(jax.checkpoint(loss)))(X, KEY))
+
+
+@each
+def test_no_gradient_with_respect_to_the_rate(op: str) -> None:
+    def loss(rate):
+        return OPS[op](KEY, X, rate).sum()
+
+    assert jax.grad(loss)(0.3) == 0
+    assert jax.jit(jax.grad(loss))(1.0) == 0
+    per_feature = jnp.linspace(0, 1, X.shape[1])
+    assert same(jax.grad(loss)(per_feature), np.zeros_like(per_feature))
+
+
+@each
+def test_nothing_is_traced_again_for_another_key_or_rate(op: str) -> None:
+    traces = []
+
+    @jax.jit
+    def call(key, x, rate):
+        traces.append(rate)
+        return OPS[op](key, x, rate)
+
+    results = {call(jax.random.key(seed), X, 0.1 * seed).tobytes() for seed in range(1, 6)}
+    assert len(traces) == 1
+    assert len(results) == 5
+
+
+# Dtypes.
+
+
+@each
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "complex64"])
+def test_shape_and_dtype_are_kept(op: str, dtype: str) -> None:
+    x = jnp.asarray(X).astype(dtype)
+    y, reference = OPS[op](KEY, x, 0.3), OPS[op](KEY, X, 0.3)
+    assert y.shape == x.shape
+    assert y.dtype == x.dtype
+    assert same(dropped(y), dropped(reference))
+    gradient = jax.grad(lambda x: OPS[op](KEY, x, 0.3).real.sum().astype(jnp.float32))(x)
+    assert gradient.dtype == x.dtype
+    assert same(dropped(gradient), dropped(reference))
+
+
+def test_complex_values_are_scaled_whole() -> None:
+    x = (X + 2j * X).astype(np.complex64)
+    y, keep = np.asarray(dropjax.dropout(KEY, x, 0.2)), ~dropped(dropjax.dropout(KEY, X, 0.2))
+    np.testing.assert_allclose(y, np.where(keep, x / 0.8, 0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("op", SCALED)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("rate", [0.1, 0.3])
+def test_low_precision_is_scaled_to_the_nearest(op: str, dtype: str, rate: float) -> None:
+    # Every mantissa of bfloat16; x / 0.9 computed in bfloat16 is off by up to two of its units.
+    x = (1 + jnp.arange(128, dtype=jnp.float32) / 128).astype(dtype)[None]
+    exact = np.asarray(x, np.float64) / (1 - rate)
+    for y in (OPS[op](KEY, x, rate), jax.jit(OPS[op])(KEY, x, rate)):
+        kept = ~dropped(y)
+        assert 0 < kept.sum() < kept.size
+        assert same(np.asarray(y)[kept], exact.astype(x.dtype)[kept])
+
+
+@each
+def test_numpy_inputs(op: str) -> None:
+    expected = OPS[op](KEY, jnp.asarray(X), 0.5)
+    y = OPS[op](KEY, X, np.float64(0.5))
+    assert isinstance(y, jax.Array)
+    assert same(y, expected)
+    assert same(OPS[op](KEY, X.astype(np.float64), 0.5), expected)  # float32 without x64
+
+
+@each
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_empty_arrays(op: str, shape: tuple[int, ...]) -> None:
+    assert OPS[op](KEY, jnp.ones(shape), 0.5).shape == shape
+
+
+@pytest.mark.parametrize("op", ["dropout", "zoneout", "dropconnect"])
+def test_rank_0(op: str) -> None:
+    kept = [OPS[op](jax.random.key(seed), jnp.float32(3), 0.5) for seed in range(8)]
+    assert {y.shape for y in kept} == {()}
+    assert {float(y) for y in kept} == {0.0, 3.0 if op == "zoneout" else 6.0}
+    assert float(OPS[op](KEY, 3.0, 0)) == 3
+
+
+# Rates.
+
+
+@each
+def test_rate_0_returns_every_bit(op: str) -> None:
+    x = np.array([[np.inf, -np.inf, np.nan, -0.0, 0.0, 3e38, 0.1, 7]], np.float32)
+    for rate in (0, 0.0, np.float32(0)):
+        assert same(OPS[op](KEY, x, rate), x)
+    assert same(jax.jit(OPS[op])(KEY, x, 0.0), x)
+    low = jnp.asarray(x).astype(jnp.bfloat16)
+    assert same(OPS[op](KEY, low, 0.0), low)
+
+
+@each
+@pytest.mark.parametrize("where", ["static", "traced"])
+def test_rate_1_gives_zeros_and_zero_gradients(op: str, where: str) -> None:
+    def loss(x, rate):
+        return OPS[op](KEY, x, rate).sum()
+
+    with jax.debug_nans(True):
+        if where == "static":
+            y, gradient = OPS[op](KEY, X, 1.0), jax.grad(loss)(X, 1)
+        else:
+            y = jax.jit(lambda rate: OPS[op](KEY, X, rate))(1.0)
+            gradient = jax.jit(jax.grad(loss))(X, 1.0)
+    assert same(y, np.zeros_like(X))
+    assert same(gradient, np.zeros_like(X))
+
+
+@each
+def test_what_is_dropped_is_0_even_if_it_was_not_finite(op: str) -> None:
+    keep = ~dropped(OPS[op](KEY, X, 0.5))
+    for bad in (np.inf, -np.inf, np.nan):
+        x = np.where(keep, X, np.float32(bad))
+        assert same(OPS[op](KEY, x, 0.5), OPS[op](KEY, X, 0.5))
+        gradient = jax.grad(lambda x: OPS[op](KEY, x, 0.5).sum())(x)
+        assert (np.asarray(gradient)[~keep] == 0).all()
+        assert np.isfinite(gradient).all()
+        x = np.where(keep, np.float32(bad), X)
+        y = np.asarray(OPS[op](KEY, x, 0.5))
+        np.testing.assert_array_equal(y, np.where(keep, x, 0))
+
+
+@each
+def test_the_type_of_the_rate_does_not_matter(op: str) -> None:
+    expected = OPS[op](KEY, X, 0.25)
+    rates = [np.float64(0.25), np.float32(0.25), np.float16(0.25), np.array(0.25)]
+    rates += [jnp.float32(0.25), jnp.bfloat16(0.25), jnp.full((1, 1), 0.25)]
+    for rate in rates:
+        assert same(OPS[op](KEY, X, rate), expected)
+    for rate in (np.float16(0.25), jnp.full((1, 1), 0.25)):
+        assert same(jax.jit(OPS[op])(KEY, X, rate), expected)
+    for one, zero in ((1, 0), (np.int32(1), np.uint8(0)), (jnp.int32(1), jnp.int32(0))):
+        assert same(OPS[op](KEY, X, one), np.zeros_like(X))
+        assert same(OPS[op](KEY, X, zero), X)
+
+
+@each
+def test_a_traced_rate_draws_the_mask_of_a_static_one(op: str) -> None:
+    x, traced = np.ones((4, 2000), np.float32), jax.jit(OPS[op])
+    for rate in (0.001, 0.1, 0.3):
+        assert same(OPS[op](KEY, x, rate), traced(KEY, x, rate))
+        low = jnp.bfloat16(rate)
+        for drawn in (OPS[op](KEY, x, low), traced(KEY, x, low)):
+            assert same(drawn, OPS[op](KEY, x, float(low)))
+
+
+@each
+def test_a_low_precision_rate_drops_as_often_as_it_says(op: str) -> None:
+    # 1 - 0.001 in bfloat16 is 0.992: eight times the drops.
+    x = np.ones((1, 200_000), np.float32)
+    assert_mean(dropped(OPS[op](KEY, x, jnp.bfloat16(0.001)))[0], float(jnp.bfloat16(0.001)))
+
+
+def by_hand(op: str, rate: np.ndarray) -> np.ndarray:
+    """What the function makes of X, from the uniform numbers that its key draws."""
+    shape = (1, X.shape[1]) if op == "variational_dropout" else X.shape
+    keep = np.asarray(jax.random.uniform(KEY, shape)) < 1 - rate
+    with np.errstate(divide="ignore"):
+        return np.where(keep, X / (1 - rate) if op in SCALED else X, 0)
+
+
+@each
+@pytest.mark.parametrize("shape", [(8,), (1, 8)])
+def test_a_rate_for_each_feature(op: str, shape: tuple[int, ...]) -> None:
+    rate = np.linspace(0, 1, 8, dtype=np.float32).reshape(shape)
+    for call in (OPS[op], jax.jit(OPS[op])):
+        y = call(KEY, X, rate)
+        np.testing.assert_array_equal(dropped(y), by_hand(op, rate) == 0)
+        np.testing.assert_allclose(y, by_hand(op, rate), rtol=1e-6)
+
+
+@pytest.mark.parametrize("op", ["dropout", "zoneout", "dropconnect"])
+@pytest.mark.parametrize("shape", [(6, 1), (6, 8)])
+def test_a_rate_for_each_row(op: str, shape: tuple[int, ...]) -> None:
+    rate = np.linspace(0, 1, np.prod(shape), dtype=np.float32).reshape(shape)
+    y = OPS[op](KEY, X, rate)
+    np.testing.assert_array_equal(dropped(y), by_hand(op, rate) == 0)
+    np.testing.assert_allclose(y, by_hand(op, rate), rtol=1e-6)
+
+
+@each
+@pytest.mark.parametrize("shape", [(6,), (7,), (2, 8), (1, 6, 8), (6, 8, 1), (0,)])
+def test_a_rate_that_does_not_broadcast_is_refused(op: str, shape: tuple[int, ...]) -> None:
+    rate = np.full(shape, 0.5, np.float32)
+    for call in (OPS[op], jax.jit(OPS[op])):
+        with pytest.raises(ValueError, match="rate of shape"):
+            call(KEY, X, rate)
+
+
+def test_a_rate_must_fit_the_shared_mask() -> None:
+    with pytest.raises(ValueError, match="rate of shape"):
+        dropjax.variational_dropout(KEY, X, np.full((6, 1), 0.5, np.float32))
+    with pytest.raises(ValueError, match="rate of shape"):
+        dropjax.dropout(KEY, X, np.full(8, 0.5, np.float32), shared_axes=1)
+
+
+@each
+def test_x64_draws_the_same_mask(op: str) -> None:
+    x = np.ones((5, 400), np.float32)
+    for rate in (0.1, np.linspace(0, 1, 400)):
+        expected = OPS[op](KEY, x, rate)
+        with jax.enable_x64(True):
+            assert same(jax.jit(OPS[op])(KEY, x, rate), expected)
+            double = OPS[op](KEY, x.astype(np.float64), rate)
+        assert double.dtype == np.float64
+        assert same(dropped(double), dropped(expected))
+
+
+@pytest.mark.parametrize("op", SCALED)
+def test_x64_scales_in_double(op: str) -> None:
+    with jax.enable_x64(True):
+        y = np.asarray(OPS[op](KEY, np.ones((1, 50)), 0.1))
+    np.testing.assert_allclose(y[y != 0], 1 / 0.9, rtol=1e-15)
+
+
+def test_x64_as_a_process_starts_with_it(python) -> None:
+    code = (
+        "import jax, numpy as np, dropjax\n"
+        "y = dropjax.dropout(jax.random.key(5), np.ones((5, 400), np.float32), 0.1)\n"
+        "print(y.dtype, np.packbits(np.asarray(y) != 0).tobytes().hex())"
+    )
+    done = python("-c", code, JAX_ENABLE_X64="1")
+    assert done.returncode == 0, done.stderr
+    y = np.asarray(dropjax.dropout(KEY, np.ones((5, 400), np.float32), 0.1))
+    assert done.stdout.split() == ["float32", np.packbits(y != 0).tobytes().hex()]
+
+
+# Shared axes, and statistics.
+
+
+@pytest.mark.parametrize(
+    "axes, positive",
+    [
+        ((), ()),
+        (0, (0,)),
+        (-1, (2,)),
+        ([2, 0], (0, 2)),
+        ((-3, 1, 2), (0, 1, 2)),
+    ],
+)
+def test_shared_axes_share_one_decision(axes, positive: tuple[int, ...]) -> None:
+    x = np.ones((4, 5, 6), np.float32)
+    keep = np.asarray(dropjax.dropout(KEY, x, 0.5, shared_axes=axes))
+    for axis in range(3):
+        constant = (keep == keep.take([0], axis)).all()
+        assert constant == (axis in positive)
+
+
+def test_variational_dropout_shares_time_alone() -> None:
+    x = np.ones((3, 7, 10), np.float32)
+    y = np.asarray(dropjax.variational_dropout(KEY, x, 0.5))
+    assert (y == y[:, :1]).all()
+    assert not (y == y[:1]).all()
+    assert not (y == y[:, :, :1]).all()
+    assert same(dropjax.variational_dropout(KEY, x, 0.5, time_axis=1), y)
+
+
+SAMPLES = 20_000
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+@each
+def test_the_drop_fraction_and_the_mean(op: str, rate: float) -> None:
+    x = np.ones((SAMPLES, 1, 6), np.float32)
+    y = np.asarray(OPS[op](KEY, x, rate))[:, 0]
+    assert_mean(y == 0, rate)
+    assert_mean(y, 1 if op in SCALED else 1 - rate)
+    assert_mean((y == 0).sum(axis=1) == 2, 15 * rate**2 * (1 - rate) ** 4)
+
+
+@each
+def test_decisions_are_independent(op: str) -> None:
+    rate, x = 0.3, np.ones((SAMPLES, 2, 4), np.float32)
+    noise = dropped(OPS[op](KEY, x, rate)) - rate
+    # Between features of an example, and between neighbouring examples.
+    for a in range(4):
+        for b in range(a):
+            assert_mean(noise[:, 0, a] * noise[:, 0, b], 0)
+        assert_mean(noise[1:, 0, a] * noise[:-1, 0, a], 0)
+    across_time = rate * (1 - rate) if op == "variational_dropout" else 0
+    assert_mean(noise[:, 0, 0] * noise[:, 1, 0], across_time)
+
+
+def test_keys_draw_independent_masks() -> None:
+    keys = jax.random.split(KEY, SAMPLES)
+    y = jax.vmap(lambda key: dropjax.dropout(key, np.ones(3, np.float32), 0.4))(keys)
+    noise = dropped(y) - 0.4
+    assert_mean(noise, 0)
+    assert_mean(noise[1:] * noise[:-1], 0)
+
+
+# Zoneout.
+
+
+def test_zoneout_keeps_the_previous_value_exactly() -> None:
+    previous = np.where(X > 1, np.float32(np.inf), -X)
+    keep = ~dropped(OPS["zoneout"](KEY, X, 0.5))
+    assert same(dropjax.zoneout(KEY, X, 0.5, previous=previous), np.where(keep, X, previous))
+    assert same(dropjax.zoneout(KEY, X, 1, previous=previous), previous)
+    assert same(dropjax.zoneout(KEY, X, 0, previous=previous), X)
+
+
+def test_zoneout_gradients_go_to_what_was_taken() -> None:
+    def loss(x, previous):
+        return dropjax.zoneout(KEY, x, 0.5, previous=previous).sum()
+
+    keep = ~dropped(OPS["zoneout"](KEY, X, 0.5))
+    to_x, to_previous = jax.grad(loss, (0, 1))(X, 2 * X)
+    assert same(to_x, keep.astype(np.float32))
+    assert same(to_previous, (~keep).astype(np.float32))
+
+
+# The expectations.
+
+
+@pytest.mark.parametrize("scaling", ["train", "test"])
+@pytest.mark.parametrize("name", ["dropout", "dropconnect"])
+def test_expected_is_the_mean(name: str, scaling: str) -> None:
+    op, expected = getattr(dropjax, name), getattr(dropjax.expected, name)
+    many = np.broadcast_to(X[0], (SAMPLES, 8))
+    sampled = op(KEY, many, 0.3, scaling=scaling)
+    assert_mean(sampled, expected(X[0], 0.3, scaling=scaling))
+    np.testing.assert_allclose(
+        expected(X, 0.3, scaling=scaling), X if scaling == "train" else X * 0.7, rtol=1e-6
+    )
+
+
+def test_expected_zoneout_is_the_mean() -> None:
+    x, previous = X[0], X[1]
+    many = [np.broadcast_to(value, (SAMPLES, 8)) for value in (x, previous)]
+    expected = dropjax.expected.zoneout(x, 0.3, previous=previous)
+    np.testing.assert_allclose(expected, 0.3 * previous + 0.7 * x, rtol=1e-6)
+    assert_mean(dropjax.zoneout(KEY, many[0], 0.3, previous=many[1]), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64"])
+def test_expected_keeps_the_dtype(dtype: str) -> None:
+    x = jnp.asarray(X).astype(dtype)
+    per_feature = np.linspace(0, 1, 8, dtype=np.float32)
+    for rate in (0.1, per_feature):
+        values = [
+            dropjax.expected.dropout(x, rate, scaling="test"),
+            dropjax.expected.dropconnect(x, rate, scaling="test"),
+            dropjax.expected.zoneout(x, rate, previous=jnp.zeros_like(x)),
+        ]
+        exact = np.asarray(x, np.complex128) * (1 - rate)
+        for y in values:
+            assert y.dtype == x.dtype
+            eps = float(jnp.finfo(x.dtype).eps)
+            np.testing.assert_allclose(np.asarray(y, np.complex128), exact, rtol=eps, atol=1e-7)
+
+
+# Errors.
+
+
+@each
+@pytest.mark.parametrize(
+    "key", [None, 0, 1.5, "key", jnp.float32(1), jnp.zeros(2, jnp.int32), [0, 0]]
+)
+def test_what_is_no_key_is_refused(op: str, key) -> None:
+    with pytest.raises(TypeError, match=r"^key must be a PRNG key"):
+        OPS[op](key, X, 0.5)
+
+
+@each
+@pytest.mark.parametrize(
+    "key", [jax.random.split(KEY, 3), np.zeros((1, 2), np.uint32), np.zeros((), np.uint32)]
+)
+def test_a_batch_of_keys_is_refused(op: str, key) -> None:
+    with pytest.raises(ValueError, match=r"^key must be one .*jax\.vmap"):
+        OPS[op](key, X, 0.5)
+
+
+@pytest.mark.parametrize("width", [0, 1, 3, 5])
+def test_a_raw_key_of_the_wrong_width_is_refused(width: int) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"\bkey\b"):
+        dropjax.dropout(np.zeros(width, np.uint32), X, 0.5)
+
+
+@pytest.mark.parametrize("op", ["dropout", "variational_dropout", "dropconnect"])
+@pytest.mark.parametrize(
+    "x", [np.ones((2, 3), int), jnp.ones((2, 3), bool), 1, True, None, "x", [1.0]]
+)
+def test_what_holds_no_floats_is_refused(op: str, x) -> None:
+    with pytest.raises(TypeError, match=rf"^{WHAT[op]} must be an array of floats"):
+        OPS[op](KEY, x, 0.5)
+    expected = {"dropout": dropjax.expected.dropout, "dropconnect": dropjax.expected.dropconnect}
+    if op in expected:
+        with pytest.raises(TypeError, match=rf"^{WHAT[op]} must be an array of floats"):
+            expected[op](x, 0.5)
+
+
+@pytest.mark.parametrize("name", ["x", "previous"])
+@pytest.mark.parametrize("bad", [np.ones((6, 8), int), np.ones((6, 8), bool), None, "x"])
+def test_zoneout_refuses_what_holds_no_floats(name: str, bad) -> None:
+    states = {"x": X, "previous": X} | {name: bad}
+    with pytest.raises(TypeError, match=rf"^{name} must be an array of floats"):
+        dropjax.zoneout(KEY, states["x"], 0.5, previous=states["previous"])
+    with pytest.raises(TypeError, match=rf"^{name} must be an array of floats"):
+        dropjax.expected.zoneout(states["x"], 0.5, previous=states["previous"])
+
+
+@pytest.mark.parametrize(
+    "previous", [X[:1], X[0], X[..., None], X.astype(np.float16), np.float32(0), 0.0]
+)
+def test_zoneout_refuses_a_previous_state_unlike_x(previous) -> None:
+    with pytest.raises(ValueError, match=r"^previous must have the shape and dtype of x"):
+        dropjax.zoneout(KEY, X, 0.5, previous=previous)
+    with pytest.raises(ValueError, match=r"^previous must have the shape and dtype of x"):
+        dropjax.expected.zoneout(X, 0.5, previous=previous)
+
+
+OUT_OF_RANGE = [-0.1, 1.5, np.nan, np.inf, -1, 2, np.float32(1.0001), np.array([[0.5, 1.5] * 4])]
+NO_NUMBER = [True, False, "a", "0.5", None, [0.5], 0.5j, np.bool_(True), np.array([True])]
+
+
+@each
+@pytest.mark.parametrize("rate", OUT_OF_RANGE)
+def test_a_rate_out_of_range_is_refused(op: str, rate) -> None:
+    with pytest.raises(ValueError, match=r"^rate is the probability of dropping, in \[0, 1\]"):
+        OPS[op](KEY, X, rate)
+
+
+@each
+@pytest.mark.parametrize("rate", NO_NUMBER)
+def test_a_rate_that_is_no_number_is_refused(op: str, rate) -> None:
+    with pytest.raises(TypeError, match=r"^rate must be a number in \[0, 1\]"):
+        OPS[op](KEY, X, rate)
+
+
+@pytest.mark.parametrize("scaling", ["train", "test"])
+@pytest.mark.parametrize("name", ["dropout", "zoneout", "dropconnect"])
+def test_the_expectations_check_the_rate(name: str, scaling: str) -> None:
+    arguments = {"previous": X} if name == "zoneout" else {"scaling": scaling}
+    for rate in (-0.1, 1.5, np.nan):
+        with pytest.raises(ValueError, match=r"^rate is the probability"):
+            getattr(dropjax.expected, name)(X, rate, **arguments)
+    with pytest.raises(TypeError, match=r"^rate must be a number"):
+        getattr(dropjax.expected, name)(X, "a", **arguments)
+
+
+@pytest.mark.parametrize("axes", [2, -3, (0, 2), (-3,)])
+def test_axes_out_of_range_are_refused(axes) -> None:
+    with pytest.raises(ValueError, match=r"^shared_axes names axis"):
+        dropjax.dropout(KEY, X, 0.5, shared_axes=axes)
+
+
+@pytest.mark.parametrize("axes", [(0, 0), (1, -1)])
+def test_axes_named_twice_are_refused(axes) -> None:
+    with pytest.raises(ValueError, match=r"^shared_axes names an axis twice"):
+        dropjax.dropout(KEY, X, 0.5, shared_axes=axes)
+
+
+@pytest.mark.parametrize("axes", [None, 1.5, (1.5,), "a", ("a",)])
+def test_axes_that_are_no_integers_are_refused(axes) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"^shared_axes"):
+        dropjax.dropout(KEY, X, 0.5, shared_axes=axes)
+
+
+def test_axes_may_be_numpy_integers() -> None:
+    expected = dropjax.dropout(KEY, X, 0.5, shared_axes=1)
+    assert same(dropjax.dropout(KEY, X, 0.5, shared_axes=(np.int64(1),)), expected)
+
+
+def test_a_wrong_time_axis_is_refused() -> None:
+    for x, axis in ((X[0], -2), (X, 2), (X, -3)):
+        with pytest.raises(ValueError, match=r"^time_axis names axis"):
+            dropjax.variational_dropout(KEY, x, 0.5, time_axis=axis)
+
+
+@pytest.mark.parametrize("scaling", ["inverted", "", None, 1])
+def test_a_wrong_scaling_is_refused(scaling) -> None:
+    calls = [
+        lambda: dropjax.dropout(KEY, X, 0.5, scaling=scaling),
+        lambda: dropjax.dropconnect(KEY, X, 0.5, scaling=scaling),
+        lambda: dropjax.expected.dropout(X, 0.5, scaling=scaling),
+        lambda: dropjax.expected.dropconnect(X, 0.5, scaling=scaling),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"^scaling must be one of train, test"):
+            call()
+
+
+# Devices.
+
+
+def test_inside_shard_map_and_pmap_of_one_device() -> None:
+    def call(key, x):
+        return {name: op(key, x, 0.3) for name, op in OPS.items()}
+
+    one, rows = jax.devices()[:1], P("d")
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,), devices=one)
+    sharded = jax.shard_map(call, mesh=mesh, in_specs=(P(), rows), out_specs=rows)
+    in_shard_map = jax.jit(sharded)(KEY, X)
+    in_pmap = jax.pmap(call, in_axes=(None, 0), devices=one)(KEY, X[None])
+    for name, expected in call(KEY, X).items():
+        assert same(in_shard_map[name], expected)
+        assert same(in_pmap[name][0], expected)
+
+
+EIGHT_DEVICES = """
+import jax, jax.numpy as jnp, numpy as np, dropjax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+assert len(jax.devices()) == 8
+key, x = jax.random.key(5), np.random.default_rng(0).uniform(0.5, 2, (8, 8)).astype(np.float32)
+
+
+def call(k, x):
+    return {
+        "dropout": dropjax.dropout(k, x, 0.3),
+        "variational_dropout": dropjax.variational_dropout(k, x, 0.3),
+        "zoneout": dropjax.zoneout(k, x, 0.3, previous=2 * x),
+        "dropconnect": dropjax.dropconnect(k, x, 0.3),
+    }
+
+
+def both(k, x):
+    return call(k, x), jax.grad(lambda x: sum(map(jnp.sum, call(k, x).values())))(x)
+
+
+def check(actual, expected):
+    for y, z in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert (np.asarray(y) == np.asarray(z)).all()
+
+
+expected = jax.jit(both)(key, x)
+kinds = {AxisType.Explicit: P("a", "b"), AxisType.Auto: P(("a", "b"), None)}
+for kind, spec in kinds.items():
+    mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(kind, kind))
+    with jax.set_mesh(mesh):
+        xs = jax.device_put(x, NamedSharding(mesh, spec))
+        actual = jax.jit(both)(key, xs)
+        check(actual, expected)
+        if kind is AxisType.Explicit:
+            assert all(y.sharding == xs.sharding for y in jax.tree.leaves(actual))
+            check(call(key, xs), expected[0])
+
+# In a map over devices, a key derived from the device's number draws a mask of its own.
+by_hand = [jax.jit(call)(dropjax.derive(key, i), x[i : i + 1]) for i in range(8)]
+by_hand = jax.tree.map(lambda *rows: np.concatenate(rows), *by_hand)
+own = lambda k, x: call(dropjax.derive(k, jax.lax.axis_index("d")), x)
+mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+sharded = jax.shard_map(own, mesh=mesh, in_specs=(P(), P("d")), out_specs=P("d"))
+check(jax.jit(sharded)(key, x), by_hand)
+mapped = jax.pmap(own, in_axes=(None, 0), axis_name="d")(key, x[:, None])
+check(jax.tree.map(lambda y: y[:, 0], mapped), by_hand)
+print("as expected")
+"""
+
+
+def test_sharding_over_eight_devices_changes_no_bit(python) -> None:
+    done = python("-c", EIGHT_DEVICES, JAX_NUM_CPU_DEVICES="8")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "as expected"
+
+
+@each
+def test_the_key_reuse_checker_is_content_and_awake(op: str) -> None:
+    with jax.debug_key_reuse(True):
+        key, other = jax.random.key(9), jax.random.key(10)
+        OPS[op](key, X, 0.5)
+        with pytest.raises(jax.errors.KeyReuseError):
+            OPS[op](key, X, 0.5)
+        OPS[op](dropjax.derive(other, "a"), X, 0.5)
+        OPS[op](dropjax.derive(other, "b"), X, 0.5)
+        jax.jit(OPS[op])(other, X, 0.5)
+        with pytest.raises(jax.errors.KeyReuseError):
+            jax.jit(lambda key, x: OPS[op](key, OPS[op](key, x, 0.5), 0.5))(jax.random.key(11), X)

@@ -1,0 +1,113 @@
+"""What the READMEs say is true: their code runs, their commands parse, their tables are the code's."""
+
+import re
+import shlex
+import subprocess
+
+import pytest
+from absl import flags as absl_flags
+from absl.testing import flagsaver
+
+from dropjax.core.scheme import SCHEMES
+from experiments import flags  # noqa: F401  (defines the flags)
+from experiments.setup import Flags, set_up
+from scripts import scheme_table
+from tests.conftest import ROOT, run_python
+
+README = (ROOT / "README.md").read_text()
+PAGES = {
+    path.relative_to(ROOT): path.read_text()
+    for path in [ROOT / "README.md", ROOT / "experiments" / "README.md"]
+}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def commands() -> list[str]:
+    text = "\n".join(block for page in PAGES.values() for block in blocks(page, "bash"))
+    lines = text.replace("\\\n", " ").splitlines()
+    return [part.strip() for line in lines for part in line.split("&&") if part.strip()]
+
+
+def experiments() -> list[str]:
+    return [command for command in commands() if command.startswith("python -m experiments.")]
+
+
+@pytest.fixture
+def clean_registry():
+    before = dict(SCHEMES._added)
+    yield
+    SCHEMES._added.clear()
+    SCHEMES._added.update(before)
+
+
+@pytest.mark.parametrize("number", range(len(blocks(README, "python"))))
+def test_python_runs(number, tmp_path):
+    path = tmp_path / "example.py"
+    path.write_text(blocks(README, "python")[number])
+    done = run_python("-W", "error", str(path))
+    assert done.returncode == 0, done.stderr
+
+
+def test_there_are_commands():
+    assert "python -m experiments.mnist --dropout=variational" in experiments()
+    assert {"pip install .", "pytest", "pip install '.[dev]'"} <= set(commands())
+
+
+@pytest.mark.parametrize("command", sorted(set(commands()) - {"pytest"}))
+def test_commands_name_what_exists(command):
+    words = shlex.split(command)
+    if words[:2] == ["pip", "install"]:
+        assert re.fullmatch(r"\.(\[\w+\])?", words[2])
+    else:
+        assert words[:2] == ["python", "-m"], f"what is {command!r}?"
+        assert (ROOT / (words[2].replace(".", "/") + ".py")).exists()
+
+
+@pytest.mark.parametrize("command", sorted(set(experiments())))
+def test_flags_of_experiments_are_right(command):
+    """All that can be wrong at launch is, but for the data, which is not here."""
+    words = shlex.split(command)[3:]
+    if words == ["--help"]:
+        return
+    with flagsaver.flagsaver():
+        assert absl_flags.FLAGS([command, *words]) == [command]
+        given = {name: absl_flags.FLAGS[name].value for name in Flags.__dataclass_fields__}
+    small = {"dataset": "digits", "data_dir": None, "validation": 0}
+    set_up(Flags(**given | small), lambda line: None)
+
+
+def test_the_main_command_runs(tmp_path):
+    done = run_python(
+        *("-m", "experiments.mnist", "--dropout=variational", "--epochs=1", "--mc_samples=2"),
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "NOT MNIST" in done.stdout and "layer_0/recurrent " in done.stdout
+    assert re.search(r"^test, 2 draws +0\.\d{4} +\d\.\d{4} +0\.\d{4}$", done.stdout, re.M)
+    assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_scheme_table_is_the_code_s(clean_registry):
+    assert scheme_table.PATH.read_text() == scheme_table.table(), (
+        "run python -m scripts.scheme_table"
+    )
+
+
+def test_the_map_names_every_folder_and_module():
+    tree = README.partition("## The house")[2]
+    for folder in (ROOT / "dropjax").iterdir():
+        if folder.is_dir() and (folder / "__init__.py").exists():
+            assert f"\n  {folder.name}/" in tree
+    tracked = subprocess.run(
+        ["git", "ls-files", "experiments", "scripts"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
+    for path in tracked:
+        stem = path.rsplit("/", 1)[1].removesuffix(".py")
+        assert stem in ("__init__", "README.md") or stem in tree, f"{path} is not on the map"
+
+
+def test_readme_length():
+    assert len(README.splitlines()) <= 250
