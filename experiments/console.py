@@ -26,14 +26,17 @@ class Console:
             disable=not sys.stderr.isatty(),
         )
         self._last_line = 0.0
+        self._validation: dict[str, float] = {}
 
     def advance(self, steps: int, means: dict[str, float]) -> None:
-        """Shows that `steps` more are done."""
-        self._bar.set_postfix({k: f"{v:.4f}" for k, v in means.items()}, refresh=False)
+        """Shows that `steps` more are done, with the epoch's means and the last validation."""
+        shown = means | self._validation
+        self._bar.set_postfix({k: f"{v:.4f}" for k, v in shown.items()}, refresh=False)
         self._bar.update(steps)
 
     def epoch(self, record: dict[str, float], epochs: int) -> None:
         """Shows an epoch's metrics; where there is no bar, a line every two seconds at most."""
+        self._validation = {k: v for k, v in record.items() if k == "validation_accuracy"}
         last = record["epoch"] == epochs
         if self._bar.disable and (last or time.monotonic() - self._last_line > 2):
             self._last_line = time.monotonic()

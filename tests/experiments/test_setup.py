@@ -11,6 +11,7 @@ from dropjax.train.devices import check_batch_size
 from experiments import flags
 from experiments.setup import Flags, LaunchError, set_up
 
+FLAGS = flags.flags.FLAGS
 SMALL = {"dataset": "digits", "model": "mlp(widths=(8,))"}
 RAMP = "linear_schedule(init_value={},end_value={},transition_steps=100)"
 
@@ -72,7 +73,7 @@ def test_an_unknown_name_suggests_the_nearest(monkeypatch, flag, text, nearest, 
     [
         ("dropout", "bernoulli(rat=0.1)", "no argument 'rat'; it takes .*rate"),
         ("model", "mlp(width=8)", "no argument 'width'; it takes widths"),
-        ("model", "mlp(widths=8)", r"widths must be a tuple of an integer"),
+        ("model", "mlp(widths=8)", r"widths must be a tuple of integers"),
         ("model", "mlp(widths=(0,))", "widths must be positive"),
         ("model", 'rnn(cell="ltsm")', "cell must be one of 'lstm', 'gru', 'elman'"),
         ("optimizer", "sgd(momentun=0.9)", "no argument 'momentun'; it takes momentum"),
@@ -235,7 +236,7 @@ def test_every_default_is_filled_in_as_the_help_says():
     assert (config.dataset, config.data_dir, config.seed) == ("digits", None, 0)
     assert (config.optimizer, config.strength, config.mc_samples) == ("adam", "1", 20)
     for name in ("validation", "epochs", "batch_size", "learning_rate"):
-        found = re.search(r"digits\s+([\d.]+)\.$", getattr(flags, name.upper()).help)
+        found = re.search(r"digits\s+([\d.]+)\.$", FLAGS[name].help)
         assert found is not None and getattr(config, name) == float(found[1])
     assert len(said) == 2
     assert said[0].startswith("NOT MNIST") and said[1] == f"model=auto: {config.model}"

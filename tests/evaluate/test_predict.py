@@ -1,0 +1,255 @@
+"""Predictions against explicit loops over examples and samples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropjax
+from dropjax.evaluate import map_examples, monte_carlo, monte_carlo_log_probabilities
+
+KEY = jax.random.key(8)
+EXAMPLES = 7
+XS = np.random.default_rng(0).normal(size=(EXAMPLES, 4)).astype(np.float32)
+PARAMS = {"scale": np.float32(2), "shift": np.arange(4, dtype=np.float32)}
+LABELS = np.arange(EXAMPLES, dtype=np.float32)
+
+
+def affine(params, x):
+    return params["scale"] * x + params["shift"]
+
+
+def noisy(params, x, key):
+    return dropjax.dropout(key, affine(params, x), 0.5)
+
+
+def log_probabilities(params, x, keys):
+    """Noise on the input, each example's own, and on a weight, shared by all."""
+    x = dropjax.dropout(keys.example, affine(params, x), 0.3)
+    w = dropjax.dropconnect(keys.step, jnp.ones(4), 0.5)
+    return jax.nn.log_softmax(10 * x * w)
+
+
+def keys_of(sample, example):
+    return dropjax.Keys.of(dropjax.derive(KEY, sample), example, sample)
+
+
+def test_map_examples_is_the_loop():
+    loop = np.stack([affine(PARAMS, x) for x in XS])
+    for batch_size in (1, 3, 7, 1000):
+        actual = map_examples(affine, PARAMS, XS, batch_size=batch_size)
+        np.testing.assert_allclose(actual, loop, rtol=1e-6)
+
+
+def test_map_examples_of_trees():
+    def function(params, example):
+        return {"sum": example["x"].sum() + example["y"], "x": affine(params, example["x"])}
+
+    actual = map_examples(function, PARAMS, {"x": XS, "y": LABELS}, batch_size=3)
+    assert set(actual) == {"sum", "x"}
+    np.testing.assert_allclose(actual["sum"], XS.sum(axis=1) + LABELS, rtol=1e-5)
+    np.testing.assert_allclose(actual["x"], affine(PARAMS, XS[:, None])[:, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("samples", [2, 9])
+def test_monte_carlo_is_the_loop(samples):
+    loop = np.array(
+        [
+            [noisy(PARAMS, x, keys_of(s, i).example) for i, x in enumerate(XS)]
+            for s in range(samples)
+        ],
+        np.float64,
+    )
+    mean, deviation = monte_carlo(noisy, PARAMS, XS, KEY, samples=samples, batch_size=3)
+    np.testing.assert_allclose(mean, loop.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(deviation, loop.std(axis=0, ddof=1), rtol=1e-5, atol=1e-6)
+    assert (loop != loop[0]).any()
+
+
+def test_monte_carlo_of_trees():
+    def function(params, example, key):
+        return {"noisy": noisy(params, example["x"], key), "y": example["y"]}
+
+    mean, deviation = monte_carlo(function, PARAMS, {"x": XS, "y": LABELS}, KEY, samples=3)
+    expected = monte_carlo(noisy, PARAMS, XS, KEY, samples=3)
+    np.testing.assert_allclose(mean["noisy"], expected[0], rtol=1e-5)
+    np.testing.assert_allclose(deviation["noisy"], expected[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(mean["y"], LABELS)
+    np.testing.assert_array_equal(deviation["y"], 0 * LABELS)
+
+
+def test_a_small_spread_around_a_large_mean_is_kept():
+    """E[v^2] - E[v]^2 would give 0 or NaN here."""
+
+    def function(params, x, key):
+        return 4096 + jax.random.uniform(key)
+
+    _, deviation = monte_carlo(function, (), XS, KEY, samples=50)
+    loop = [[function((), x, keys_of(s, i).example) for s in range(50)] for i, x in enumerate(XS)]
+    np.testing.assert_allclose(deviation, np.std(np.float64(loop), axis=1, ddof=1), rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_model_of_low_precision(dtype):
+    def function(params, x, key):
+        return noisy(params, x, key).astype(dtype)
+
+    mean, deviation = monte_carlo(function, PARAMS, XS, KEY, samples=4)
+    exact = monte_carlo(noisy, PARAMS, XS, KEY, samples=4)
+    for value, expected in zip((mean, deviation), exact, strict=True):
+        np.testing.assert_allclose(np.float32(value), expected, rtol=0.03, atol=0.03)
+
+
+def test_log_mean_exp_is_that_of_numpy():
+    samples = 6
+    loop = np.array(
+        [
+            [log_probabilities(PARAMS, x, keys_of(s, i)) for i, x in enumerate(XS)]
+            for s in range(samples)
+        ],
+        np.float64,
+    )
+    expected = np.log(np.mean(np.exp(loop), axis=0))
+    for batch_size in (2, 1000):
+        actual = monte_carlo_log_probabilities(
+            log_probabilities, PARAMS, XS, KEY, samples=samples, batch_size=batch_size
+        )
+        assert actual.shape == (EXAMPLES, 4)
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+    # Neither the mean of the logarithms, nor one sample, would pass.
+    assert np.abs(expected - loop.mean(axis=0)).max() > 0.1
+    assert np.abs(expected - loop[0]).max() > 0.1
+    np.testing.assert_allclose(np.exp(expected).sum(axis=1), 1, rtol=1e-6)
+
+
+def test_probabilities_too_small_for_float32_are_kept():
+    assert np.exp(np.float32(-200)) == 0
+
+    def function(params, x, keys):
+        rare = -200 - jnp.asarray(keys.sample_id, jnp.float32)
+        return jnp.stack([rare, jnp.zeros(())])
+
+    actual = monte_carlo_log_probabilities(function, (), XS, KEY, samples=3)
+    rare = np.log(np.mean(np.exp(np.array([-200.0, -201, -202]))))
+    np.testing.assert_allclose(actual, np.tile([rare, 0], (EXAMPLES, 1)), rtol=1e-6, atol=1e-6)
+
+
+def test_a_probability_of_0_stays_0():
+    def function(params, x, keys):
+        return jnp.array([0.0, -jnp.inf])
+
+    actual = monte_carlo_log_probabilities(function, (), XS, KEY, samples=3)
+    np.testing.assert_allclose(actual[:, 0], 0, atol=1e-6)
+    assert (actual[:, 1] == -jnp.inf).all()
+
+
+def test_one_sample_is_that_sample():
+    actual = monte_carlo_log_probabilities(log_probabilities, PARAMS, XS, KEY, samples=1)
+    expected = [log_probabilities(PARAMS, x, keys_of(0, i)) for i, x in enumerate(XS)]
+    np.testing.assert_allclose(actual, np.stack(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_no_result_depends_on_the_batch_size():
+    def masks(params, x, key):
+        return dropjax.dropout(key, jnp.ones(16), 0.5)
+
+    results = [
+        monte_carlo(masks, (), XS, KEY, samples=4, batch_size=size) for size in (1, 2, 7, 1000)
+    ]
+    for mean, deviation in results[1:]:
+        np.testing.assert_array_equal(mean, results[0][0])
+        np.testing.assert_array_equal(deviation, results[0][1])
+    # Nor on which examples come along.
+    mean, _ = monte_carlo(masks, (), XS[:3], KEY, samples=4)
+    np.testing.assert_array_equal(mean, results[0][0][:3])
+
+
+def drawn(function, samples):
+    """What a function of (example's number, keys) gives: (samples, examples, ...)."""
+    numbers = np.arange(EXAMPLES)
+
+    def wrapped(params, number, keys):
+        at = jax.nn.one_hot(keys.sample_id, samples)
+        return jnp.where(at[:, None] > 0, function(number, keys)[None], -jnp.inf)
+
+    # Each sample writes a row of its own, so log-mean-exp keeps them apart.
+    values = monte_carlo_log_probabilities(wrapped, (), numbers, KEY, samples=samples, batch_size=3)
+    return np.asarray(values).swapaxes(0, 1) + np.log(samples)
+
+
+def test_weight_noise_is_shared_within_a_sample_and_differs_between_samples():
+    weights = drawn(lambda number, keys: jax.random.uniform(keys.step, (3,)), samples=4)
+    np.testing.assert_array_equal(weights, np.broadcast_to(weights[:, :1], weights.shape))
+    assert len(np.unique(weights[:, 0, 0])) == 4
+
+
+def test_noise_on_activations_differs_between_examples_and_samples():
+    noise = drawn(lambda number, keys: jax.random.uniform(keys.example, (3,)), samples=4)
+    assert noise.shape == (4, EXAMPLES, 3)
+    assert len(np.unique(noise)) == noise.size
+
+
+def test_numbers_of_example_and_sample():
+    def function(number, keys):
+        right = number == keys.example_id
+        return jnp.stack([jnp.where(right, 0.0, -jnp.inf), keys.sample_id.astype(jnp.float32)])
+
+    values = drawn(function, samples=3)
+    np.testing.assert_allclose(values[..., 0], 0, atol=1e-6)
+    np.testing.assert_allclose(
+        values[..., 1], np.arange(3.0)[:, None].repeat(EXAMPLES, 1), atol=1e-6
+    )
+
+
+def test_raw_keys_and_other_keys():
+    args = (noisy, PARAMS, XS)
+    typed, _ = monte_carlo(*args, jax.random.key(8), samples=2)
+    raw, _ = monte_carlo(*args, jax.random.PRNGKey(8), samples=2)
+    other, _ = monte_carlo(*args, jax.random.key(9), samples=2)
+    np.testing.assert_array_equal(raw, typed)
+    assert (np.asarray(other) != typed).any()
+
+
+def test_nothing_is_compiled_again_for_the_same_function():
+    traces = {"map": 0, "mc": 0, "log": 0}
+
+    def mapped(params, x):
+        traces["map"] += 1
+        return affine(params, x)
+
+    def sampled(params, x, key):
+        traces["mc"] += 1
+        return noisy(params, x, key)
+
+    def logs(params, x, keys):
+        traces["log"] += 1
+        return log_probabilities(params, x, keys)
+
+    def call(factor, key):
+        params = jax.tree.map(lambda p: p * np.float32(factor), PARAMS)
+        map_examples(mapped, params, XS * np.float32(factor))
+        monte_carlo(sampled, params, XS * np.float32(factor), key, samples=2)
+        monte_carlo_log_probabilities(logs, params, XS, key, samples=2)
+
+    call(1, KEY)
+    first = dict(traces)
+    assert min(first.values()) > 0
+    call(3, jax.random.key(1))
+    assert traces == first
+
+
+@pytest.mark.parametrize("samples", [1, 0, -1])
+def test_too_few_samples_are_refused(samples):
+    with pytest.raises(ValueError, match=f"samples must be at least 2.*got {samples}"):
+        monte_carlo(noisy, PARAMS, XS, KEY, samples=samples)
+    if samples < 1:
+        with pytest.raises(ValueError, match=f"samples must be at least 1, got {samples}"):
+            monte_carlo_log_probabilities(log_probabilities, PARAMS, XS, KEY, samples=samples)
+
+
+@pytest.mark.parametrize("key", [0, None, jax.random.split(KEY, 2)])
+def test_what_is_no_key_is_refused(key):
+    with pytest.raises((TypeError, ValueError), match=r"^key must be"):
+        monte_carlo(noisy, PARAMS, XS, key, samples=2)
+    with pytest.raises((TypeError, ValueError), match=r"^key must be"):
+        monte_carlo_log_probabilities(log_probabilities, PARAMS, XS, key, samples=2)

@@ -1,0 +1,35 @@
+import json
+
+
+def test_a_scheme_that_does_not_fit_the_model_exits_2(python, tmp_path):
+    done = python(
+        *("-m", "experiments.mnist", "--dropout=zoneout", "--model=mlp"),
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert done.returncode == 2
+    assert "STATE" in done.stderr and "HIDDEN" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
+
+
+def test_help_lists_flags_and_exit_statuses(python):
+    done = python("-m", "experiments.mnist", "--help")
+    text = done.stdout + done.stderr
+    assert done.returncode == 1 and "Traceback" not in text
+    for words in ("--dropout", "--workdir", "--[no]resume", "Exit status: 0 completed", "143"):
+        assert words in text
+
+
+def test_a_run_from_the_command_line_learns_something(python, tmp_path):
+    path = tmp_path / "run"
+    done = python(
+        *("-m", "experiments.mnist", "--dropout=bernoulli", "--rate=0.2", "--dataset=digits"),
+        *("--model=mlp(widths=(32,))", "--epochs=8", "--learning_rate=0.01", "--mc_samples=2"),
+        f"--workdir={path}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    for words in ("bernoulli(rate=0.2)", "epoch 8/8", "test, 2 draws", str(path)):
+        assert words in done.stdout
+    result = json.loads((path / "result.json").read_text())
+    assert result["status"] == "completed" and result["test_accuracy"] > 0.8
+    assert result["mc_test_accuracy"] > 0.8 and f"{result['test_nll']:.4f}" in done.stdout

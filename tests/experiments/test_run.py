@@ -1,0 +1,459 @@
+import dataclasses
+import json
+import os
+import shlex
+import shutil
+import signal
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from absl.flags import IllegalFlagValueError
+from absl.testing import flagsaver
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+from dropjax.train.checkpoint import CheckpointError
+from dropjax.train.log import JsonLines, LogError
+from experiments import flags, folder, report, run
+from experiments.setup import Flags, LaunchError, set_up
+
+DRAW_CURVES, FLAGS = report.draw_curves, flags.flags.FLAGS
+SMALL = Flags(
+    dropout="variational",
+    model="rnn(width=8)",
+    dataset="digits",
+    epochs=2,
+    batch_size=256,
+    learning_rate=0.01,
+    mc_samples=2,
+)
+STEPS = 12
+MLP = dataclasses.replace(
+    SMALL,
+    dropout="bernoulli",
+    model="mlp(widths=(8,))",
+    mc_samples=0,
+    optimizer="sgd",
+    learning_rate=0.1,
+)
+# One program for all tests that need some run and no particular one.
+QUICK = dataclasses.replace(MLP, dropout="none", validation=0, epochs=1)
+MEASURES = [
+    f"{part}_{measure}"
+    for part in ("train", "validation", "test", "mc_test")
+    for measure in ("accuracy", "nll", "ece")
+]
+FILES = {
+    *("config.json", "sites.txt", "metrics.jsonl", "timing.jsonl", "result.json", "curves.png"),
+    *("checkpoints", "lock"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(compilation_cache, tmp_path_factory) -> Iterator[None]:
+    """The same few programs many times: compiled once, and kept on disk."""
+    values = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "xla"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in values}
+    for settings in (values, before):
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        reset_cache()  # else JAX stays with what it found at its first compilation
+        if settings is values:
+            yield
+
+
+@pytest.fixture(autouse=True)
+def no_picture(monkeypatch) -> None:
+    monkeypatch.setattr(report, "draw_curves", lambda history, title, path: None)
+
+
+def start(path: Path | None, given: Flags = SMALL, *, resume=False, overwrite=False) -> int:
+    # optax's Adam mixes dtypes; all else is held to the suite's strictness.
+    mode = "standard" if given.optimizer.startswith("adam") else "strict"
+    with jax.numpy_dtype_promotion(mode):
+        return run.run("mnist", given, path, resume=resume, overwrite=overwrite)
+
+
+@pytest.fixture(scope="module")
+def finished(compile_once, tmp_path_factory) -> Path:
+    """A run that was not disturbed, with its picture. Not to be changed."""
+    path = tmp_path_factory.mktemp("finished") / "run"
+    assert start(path) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def broken_off(compile_once, tmp_path_factory) -> Path:
+    """A run that ended after 8 steps, with checkpoints of the last two. Not to be changed."""
+    path = tmp_path_factory.mktemp("broken") / "run"
+    interrupt(path, before=8)
+    return path
+
+
+@pytest.fixture
+def broken(broken_off, tmp_path) -> Path:
+    return Path(shutil.copytree(broken_off, tmp_path / "run"))
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def result(path: Path) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads((path / "result.json").read_text(), parse_constant=refuse)
+
+
+def assert_same_run(path: Path, other: Path) -> None:
+    for name in ("metrics.jsonl", "sites.txt"):
+        assert (path / name).read_bytes() == (other / name).read_bytes()
+    timed = dict.fromkeys(("resumed_from_step", "seconds", "examples_per_second"))
+    assert result(path) | timed == result(other) | timed
+    assert result(path)["param_hash"] == result(other)["param_hash"]
+
+
+def disturb(
+    monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], *, before: int, saving: bool = True
+) -> None:
+    """Makes chunks of one step, and lets `act` happen before that one is handed out.
+
+    With `saving`, so much time seems to pass that a checkpoint follows each; else none.
+    """
+    clock, real = [0.0], run.chunks
+
+    def chunks(program: Any, state: Any, *, epochs: int) -> Iterator[Any]:
+        for number, chunk in enumerate(real(program, state, epochs=epochs, seconds=1e-9)):
+            assert chunk.steps == 1
+            if number == before:
+                act()
+            clock[0] += 10.0 if saving else 0.0
+            yield chunk
+
+    monkeypatch.setattr(run, "chunks", chunks)
+    monkeypatch.setattr(run, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+
+
+class Broken(Exception):
+    """What ends a run in the middle."""
+
+
+def break_off() -> None:
+    raise Broken
+
+
+def interrupt(path: Path, *, before: int, saving: bool = True) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Broken):
+        disturb(patch, break_off, before=before, saving=saving)
+        start(path)
+
+
+def checkpoints(path: Path) -> list[int]:
+    return sorted(int(p.name) for p in (path / "checkpoints").iterdir())
+
+
+def test_a_run_leaves_its_files(finished):
+    assert {p.name for p in finished.iterdir()} == FILES
+    assert (finished / "lock").read_text() == ""
+    assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "layer_0/recurrent " in (finished / "sites.txt").read_text()
+    assert len(checkpoints(finished)) == 2 and checkpoints(finished)[-1] == STEPS
+
+
+def test_result_json_has_what_was_measured(finished):
+    found = result(finished)
+    assert set(found) == {
+        *("status", "dataset", "model", "dropout", "seed", "mc_samples", "parameters"),
+        *("param_hash", "resumed_from_step", "seconds", "examples_per_second", *MEASURES),
+    }
+    assert (found["status"], found["dataset"], found["seed"]) == ("completed", "digits", 0)
+    assert found["model"] == 'rnn(cell="lstm",width=8,layers=1)'
+    assert (found["dropout"], found["mc_samples"]) == ("variational(rate=0.25)", 2)
+    assert found["parameters"] == 8 * 32 + 32 + 8 * 32 + 8 * 10 + 10
+    assert found["resumed_from_step"] is None and len(bytes.fromhex(found["param_hash"])) == 32
+    assert found["seconds"] > 0 and found["examples_per_second"] > 0
+    for name in MEASURES:
+        assert 0 <= found[name] <= (1 if not name.endswith("nll") else 10)
+    assert found["mc_test_nll"] != found["test_nll"]
+
+
+def test_metrics_have_a_line_an_epoch(finished):
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["epoch"]) for line in lines] == [(6, 1), (12, 2)]
+    names = {f"{part}_{name}" for part in ("train", "validation") for name in ("loss", "accuracy")}
+    assert all(set(line) == names | {"step", "epoch"} for line in lines)
+    last, found = lines[-1], result(finished)
+    assert last["validation_accuracy"] == found["validation_accuracy"]
+    assert last["validation_loss"] == found["validation_nll"]
+
+
+def test_timing_has_every_step(finished):
+    lines = [json.loads(line) for line in (finished / "timing.jsonl").read_text().splitlines()]
+    assert sum(line.get("steps", 0) for line in lines) == STEPS
+    assert [line for line in lines if "first_step_after_seconds" in line] == [lines[1]]
+
+
+def test_the_same_seed_gives_the_same_run(finished, tmp_path):
+    assert start(tmp_path / "again") == 0
+    assert_same_run(tmp_path / "again", finished)
+
+
+def test_another_seed_gives_another_run(finished, tmp_path):
+    assert start(tmp_path, dataclasses.replace(SMALL, seed=1)) == 0
+    assert result(tmp_path)["param_hash"] != result(finished)["param_hash"]
+    assert (tmp_path / "metrics.jsonl").read_text() != (finished / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("before", "saving", "resumed_from"),
+    [
+        (3, True, 3),  # within an epoch
+        (6, True, 6),  # between two
+        (10, False, 0),  # an epoch's line was written, but no checkpoint after it
+    ],
+)
+def test_a_resumed_run_is_the_undisturbed_one(finished, tmp_path, before, saving, resumed_from):
+    interrupt(tmp_path, before=before, saving=saving)
+    assert not (tmp_path / "result.json").exists()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == before // 6
+    assert max(checkpoints(tmp_path)) == resumed_from
+    assert start(tmp_path, resume=True) == 0
+    assert result(tmp_path)["resumed_from_step"] == resumed_from
+    assert_same_run(tmp_path, finished)
+
+
+def test_a_run_may_be_interrupted_again_and_again(finished, broken):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Broken):
+        disturb(patch, break_off, before=2)
+        start(broken, resume=True)
+    assert start(broken, resume=True) == 0
+    assert result(broken)["resumed_from_step"] == 10
+    assert_same_run(broken, finished)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_half_a_line_dropped(finished, broken, capsys):
+    os.truncate(broken / "checkpoints" / "0000000008" / "state.safetensors", 100)
+    with (broken / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 12, "epo')
+    assert start(broken, resume=True) == 0
+    assert capsys.readouterr().out.count("WARNING: checkpoint 0000000008 is damaged") == 1
+    assert result(broken)["resumed_from_step"] == 7
+    assert_same_run(broken, finished)
+
+
+def test_without_a_good_checkpoint_nothing_is_resumed(broken):
+    for path in (broken / "checkpoints").iterdir():
+        os.truncate(path / "state.safetensors", 100)
+    with pytest.raises(CheckpointError, match="none of the 2"):
+        start(broken, resume=True)
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_starts_anew(finished, broken, capsys):
+    shutil.rmtree(broken / "checkpoints")
+    assert start(broken, resume=True) == 0
+    assert "starting anew" in capsys.readouterr().out
+    assert result(broken)["resumed_from_step"] == 0
+    assert_same_run(broken, finished)
+
+
+def test_metrics_that_were_changed_are_not_continued(broken):
+    text = (broken / "metrics.jsonl").read_text()
+    (broken / "metrics.jsonl").write_text(text.replace("1", "2", 1))
+    with pytest.raises(LogError):
+        start(broken, resume=True)
+
+
+def test_a_finished_run_can_be_resumed_and_another_environment_is_said_aloud(
+    finished, copied, capsys
+):
+    (copied / "result.json").unlink()
+    config = json.loads((copied / "config.json").read_text())
+    config["environment"]["python"] = "2.7"
+    (copied / "config.json").write_text(json.dumps(config))
+    assert start(copied, resume=True) == 0
+    found = result(copied)
+    assert (found["resumed_from_step"], found["examples_per_second"]) == (STEPS, None)
+    assert_same_run(copied, finished)
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("ENVIRONMENT")]
+    assert "environment.python: was '2.7'" in line
+
+
+def test_resuming_with_another_flag_is_refused(finished, copied):
+    with pytest.raises(LaunchError, match=r"flags\.seed: was 0, is 1"):
+        start(copied, dataclasses.replace(SMALL, seed=1), resume=True)
+    assert_same_run(copied, finished)
+
+
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def number(request) -> Iterator[signal.Signals]:
+    """A signal; not caught by the run, it fails the test instead of ending the process."""
+
+    def unheeded(number: int, frame: Any) -> None:
+        raise AssertionError("the run did not catch the signal")
+
+    outside = signal.signal(request.param, unheeded)
+    yield request.param
+    after = signal.signal(request.param, outside)
+    assert after is unheeded  # the run put it back
+
+
+def test_a_signal_stops_a_run_that_can_be_resumed(finished, tmp_path, capsys, number):
+    with pytest.MonkeyPatch.context() as patch:
+        # No time passes: the checkpoint is the signal's own.
+        disturb(patch, lambda: os.kill(os.getpid(), number), before=4, saving=False)
+        assert start(tmp_path) == {"SIGTERM": 143, "SIGINT": 130}[number.name]
+    assert f"{number.name}: stopped at step 5 of 12" in capsys.readouterr().out
+    assert checkpoints(tmp_path) == [0, 5] and not (tmp_path / "result.json").exists()
+    assert (tmp_path / "lock").read_text() == ""
+    assert start(tmp_path, resume=True) == 0
+    assert result(tmp_path)["resumed_from_step"] == 5
+    assert_same_run(tmp_path, finished)
+
+
+def test_a_signal_in_the_last_chunk_lets_the_run_finish(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        disturb(patch, lambda: os.kill(os.getpid(), signal.SIGTERM), before=STEPS // 2 - 1)
+        assert start(tmp_path, QUICK) == 0
+    assert result(tmp_path)["status"] == "completed"
+
+
+def test_a_run_that_diverges_keeps_a_finite_checkpoint(tmp_path, monkeypatch, capsys):
+    given = dataclasses.replace(QUICK, learning_rate=1e30)
+    disturb(monkeypatch, lambda: None, before=0)
+    assert start(tmp_path, given) == run.DIVERGED == 3
+    found = result(tmp_path)
+    assert (found["status"], found["diverged_at"]) == ("diverged", 1)
+    assert all(found[name] is None for name in MEASURES)
+    assert "DIVERGED" in capsys.readouterr().out
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+    assert checkpoints(tmp_path) == [0, 1]
+    for path in (tmp_path / "checkpoints").iterdir():
+        arrays = safetensors.numpy.load_file(path / "state.safetensors")
+        assert all(np.isfinite(array).all() for array in arrays.values())
+        assert arrays["diverged_at"] == -1
+    assert start(tmp_path, given, resume=True) == 3  # and is no other when resumed
+    assert result(tmp_path)["resumed_from_step"] == 1
+
+
+def test_noise_is_applied_in_training_and_rate_0_is_none(tmp_path):
+    lines, hashes = {}, {}
+    for name, changes in {
+        "none": {},
+        "rate 0": {"dropout": "bernoulli", "rate": 0.0},
+        "strength 0": {"dropout": "bernoulli", "rate": 0.5, "strength": "0"},
+        "rate 0.5": {"dropout": "bernoulli", "rate": 0.5},
+    }.items():
+        assert start(tmp_path / name, dataclasses.replace(QUICK, **changes)) == 0
+        lines[name] = json.loads((tmp_path / name / "metrics.jsonl").read_text())
+        hashes[name] = result(tmp_path / name)["param_hash"]
+    assert hashes["none"] == hashes["rate 0"] == hashes["strength 0"] != hashes["rate 0.5"]
+    assert lines["none"] == lines["rate 0"] == lines["strength 0"]
+    assert lines["none"]["train_loss"] < lines["rate 0.5"]["train_loss"]
+
+
+def test_a_run_without_validation_or_draws_says_so_by_null(tmp_path):
+    assert start(tmp_path, QUICK) == 0
+    found, line = result(tmp_path), json.loads((tmp_path / "metrics.jsonl").read_text())
+    for name in MEASURES:
+        assert (found[name] is None) == name.startswith(("validation", "mc_test"))
+    assert not any(name.startswith("validation") for name in line)
+
+
+def test_a_picture_depends_on_metrics_alone(finished, tmp_path):
+    title = 'digits, rnn(cell="lstm",width=8,layers=1), variational(rate=0.25), seed 0'
+    DRAW_CURVES(JsonLines(finished / "metrics.jsonl").read(), title, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes() == (finished / "curves.png").read_bytes()
+
+
+def test_resume_and_overwrite_need_to_make_sense(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LaunchError, match="contradict"):
+        start(tmp_path / "run", resume=True, overwrite=True)
+    for flag in ("resume", "overwrite"):
+        with pytest.raises(LaunchError, match=f"--{flag} needs --workdir"):
+            start(None, **{flag: True})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_replaced_only_by_overwrite(tmp_path):
+    assert start(tmp_path, QUICK) == 0
+    first = result(tmp_path)["param_hash"]
+    with pytest.raises(LaunchError, match="already holds a run"):
+        start(tmp_path, QUICK)
+    (tmp_path / "mine").write_text("kept")
+    assert start(tmp_path, dataclasses.replace(QUICK, seed=1), overwrite=True) == 0
+    assert result(tmp_path)["param_hash"] != first and (tmp_path / "mine").exists()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"optimizer": "sgd(momentum='a')"}, {"dropout": "nothing"}, {"batch_size": 0}]
+)
+def test_an_old_run_survives_flags_that_are_wrong(finished, copied, changes):
+    with pytest.raises(LaunchError):
+        start(copied, dataclasses.replace(SMALL, **changes), overwrite=True)
+    assert_same_run(copied, finished)
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path):
+    with folder.locked(tmp_path), pytest.raises(LaunchError, match=f"pid {os.getpid()}"):
+        start(tmp_path, QUICK)
+    assert [p.name for p in tmp_path.iterdir()] == ["lock"]
+
+
+def parsed(command: str) -> Flags:
+    """The flags that a command in config.json gives."""
+    python, dash_m, module, *arguments = shlex.split(command)
+    assert (python, dash_m, module) == ("python", "-m", "experiments.mnist")
+    with flagsaver.flagsaver():
+        assert FLAGS(["mnist", *arguments]) == ["mnist"]
+        return Flags(**{f.name: FLAGS[f.name].value for f in dataclasses.fields(Flags)})
+
+
+def test_the_command_in_config_json_repeats_the_run(finished, tmp_path):
+    config = json.loads((finished / "config.json").read_text())
+    assert start(tmp_path, parsed(config["command"])) == 0
+    assert json.loads((tmp_path / "config.json").read_text()) == config
+    assert_same_run(tmp_path, finished)
+
+
+RAMP = "linear_schedule(init_value=0.0,end_value=1.0,transition_steps=7)"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dropout": "bernoulli", "rate": 1 / 3, "strength": RAMP, "seed": 2**31 - 1},
+        {"dropout": 'bernoulli|bernoulli(rate=0.2,at="^in|\'x")', "learning_rate": 1e-5 / 3},
+        {"dropout": "none", "mc_samples": None, "validation": 0, "dataset": "auto"},
+        {"optimizer": "sgd(momentum=0.9,nesterov=True)", "strength": "0.25", "mc_samples": 3},
+    ],
+)
+def test_any_command_gives_the_same_configuration(changes):
+    setup = set_up(dataclasses.replace(MLP, **changes), lambda line: None)
+    config = dataclasses.asdict(setup.config)
+    command = folder.describe(config, "", "mnist")["command"]
+    again = set_up(parsed(command), lambda line: None)
+    assert dataclasses.asdict(again.config) == config
+
+
+@pytest.mark.parametrize("flag", ["--seed=2147483648", "--seed=-1", "--epochs=0", "--batch_size=0"])
+def test_a_number_out_of_range_is_refused_by_its_flag(flag):
+    with flagsaver.flagsaver(), pytest.raises(IllegalFlagValueError):
+        FLAGS(["mnist", flag])
+
+
+def test_every_flag_of_a_run_has_the_command_lines_default():
+    for name, default in dataclasses.asdict(Flags()).items():
+        assert FLAGS[name].default == default

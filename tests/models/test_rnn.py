@@ -1,0 +1,262 @@
+"""The recurrent network against Flax, and its noise against a loop over time in NumPy."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from dropjax import models, sampled
+from dropjax.core.draw import CLEAN, expected
+from dropjax.core.plan import record
+from dropjax.core.site import Kind, Site
+from dropjax.models.rnn import RNN
+from dropjax.nn.recurrent import CELLS
+from dropjax.schemes import parse
+from tests.nn.test_recurrent import FLAX, random_params, to_flax
+
+STEPS, FEATURES, WIDTH, OUTPUTS = 5, 3, 4, 2
+KEY = jax.random.key(3)
+X = np.random.default_rng(2).normal(size=(STEPS, FEATURES)).astype(np.float32)
+
+
+def params_of(cell, layers=1):
+    """Random parameters, every entry in use."""
+    rng = np.random.default_rng(3)
+    params = {
+        f"layer_{i}": random_params(cell, WIDTH if i else FEATURES, WIDTH) for i in range(layers)
+    }
+    head = {"kernel": rng.normal(size=(WIDTH, OUTPUTS)), "bias": rng.normal(size=OUTPUTS)}
+    return params | {"head": {name: p.astype(np.float32) for name, p in head.items()}}
+
+
+def apply(cell, draw, layers=1):
+    model = RNN(OUTPUTS, cell=cell, width=WIDTH, layers=layers)
+    return jax.jit(lambda draw: model.apply({"params": params_of(cell, layers)}, X, draw))(draw)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def step(cell, a, u, state):
+    """New states from the parts of the pre-activations that come from the input and from h."""
+    if cell == "elman":
+        return (np.tanh(a + u),)
+    if cell == "gru":
+        (a_r, a_z, a_n), (u_r, u_z, u_n) = np.split(a, 3), np.split(u, 3)
+        z = sigmoid(a_z + u_z)
+        return ((1 - z) * np.tanh(a_n + sigmoid(a_r + u_r) * u_n) + z * state[0],)
+    i, f, g, o = np.split(a + u, 4)
+    c = sigmoid(f) * state[1] + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(c), c
+
+
+def nothing(i, t, value, *previous):
+    return value
+
+
+def by_hand(cell, *, layers=1, params=None, x=X, recurrent=nothing, state=nothing, output=nothing):
+    """The network as a loop over time.
+
+    `recurrent(layer, t, h)` is what enters the gates in place of the hidden state, and
+    `state(layer, t, new, old)` the states in place of the cell's.
+    """
+    params, x = params or params_of(cell, layers), np.asarray(x, np.float64)
+    for i in range(layers):
+        p = params[f"layer_{i}"]
+        states = tuple(np.zeros(WIDTH) for _ in CELLS[cell].states)
+        outputs = []
+        for t in range(STEPS):
+            a = x[t] @ p["kernel"] + p["bias"]
+            u = recurrent(i, t, states[0]) @ p["recurrent_kernel"] + p.get("recurrent_bias", 0)
+            states = state(i, t, step(cell, a, u, states), states)
+            outputs.append(states[0])
+        x = np.stack([output(i, t, h) for t, h in enumerate(outputs)])
+    return x[-1] @ params["head"]["kernel"] + params["head"]["bias"]
+
+
+def assert_close(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def noise_at(draw, scope, name, kind, shape, axes=("time", "feature")):
+    """The one link's noise at a site, as the model will be given it."""
+    (noise,) = draw.scope(scope).noise(Site(name, kind, axes), shape)
+    return np.asarray(noise)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_without_noise_it_is_the_network_of_flax(cell, layers):
+    params, x = params_of(cell, layers), X
+    with jax.numpy_rank_promotion("allow"):
+        for i in range(layers):
+            theirs = {"params": {"cell": to_flax(cell, params[f"layer_{i}"])}}
+            x = nn.RNN(FLAX[cell](WIDTH)).apply(theirs, x)
+        logits = nn.Dense(OUTPUTS).apply({"params": params["head"]}, x[-1])
+    assert_close(apply(cell, CLEAN, layers), logits)
+    assert_close(apply(cell, sampled(parse("none"), KEY), layers), logits)
+    assert_close(by_hand(cell, layers=layers), logits)  # the loop below stands on the same ground
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_variational_dropout_is_the_loop_with_one_mask_a_sequence(cell):
+    draw, layers, q = sampled(parse("variational(rate=0.4)"), KEY), 2, 0.6
+    (of_input,) = draw.noise(Site("input", Kind.INPUT, ("time", "feature")), X.shape)
+    of_h, of_output = [], []
+    for i in range(layers):
+        shape, axes = ((STEPS, WIDTH), ("time", "feature"))
+        of_h.append(noise_at(draw, f"layer_{i}", "recurrent", Kind.RECURRENT, shape))
+        if i == layers - 1:  # of the last layer, only the last output is read
+            shape, axes = (WIDTH,), ("feature",)
+        noise = noise_at(draw, f"layer_{i}", "output", Kind.HIDDEN, shape, axes)
+        of_output.append(noise.reshape(WIDTH))
+    masks = [of_input, *of_h]
+    assert [m.shape for m in masks] == [(1, FEATURES), (1, WIDTH), (1, WIDTH)]
+    assert 0 < np.concatenate([np.ravel(m) for m in (*masks, *of_output)]).mean() < 1
+
+    logits = by_hand(
+        cell,
+        layers=layers,
+        x=X * np.asarray(of_input) / q,
+        recurrent=lambda i, t, h: h * of_h[i][0] / q,
+        output=lambda i, t, h: h * of_output[i] / q,
+    )
+    assert_close(apply(cell, draw, layers), logits)
+    assert not np.allclose(logits, by_hand(cell, layers=layers), atol=0.01)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_zoneout_is_the_loop_with_a_mask_a_step(cell):
+    """Krueger et al. 2017: h_t = d_h h_tm1 + (1 - d_h) o_t tanh(f_t c_tm1 + i_t g_t).
+
+    The hidden state is computed from the cell that the LSTM proposes, before its own zoneout.
+    """
+    draw = sampled(parse("zoneout(rate=0.4)"), KEY)
+    names = CELLS[cell].states
+    new = [noise_at(draw, "layer_0", name, Kind.STATE, (STEPS, WIDTH)) for name in names]
+    for mask in new:
+        assert mask.shape == (STEPS, WIDTH)
+        assert (mask != mask[:1]).any()
+    logits = by_hand(
+        cell,
+        state=lambda i, t, proposed, old: tuple(
+            np.where(mask[t], a, b) for mask, a, b in zip(new, proposed, old, strict=True)
+        ),
+    )
+    assert_close(apply(cell, draw), logits)
+    assert not np.allclose(logits, by_hand(cell), atol=0.01)
+
+
+def test_zoneout_of_cell_and_state_at_rates_of_their_own():
+    draw = sampled(parse('zoneout(rate=0.5,at="cell")|zoneout(rate=0.05,at="state")'), KEY)
+    d_h = noise_at(draw, "layer_0", "state", Kind.STATE, (STEPS, WIDTH))
+    d_c = noise_at(draw, "layer_0", "cell", Kind.STATE, (STEPS, WIDTH))
+    assert d_h.mean() > d_c.mean()
+
+    def state(i, t, proposed, old):
+        return np.where(d_h[t], proposed[0], old[0]), np.where(d_c[t], proposed[1], old[1])
+
+    assert_close(apply("lstm", draw), by_hand("lstm", state=state))
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_the_expectation_of_zoneout_mixes_both_states(cell):
+    def state(i, t, proposed, old):
+        return tuple(0.3 * b + 0.7 * a for a, b in zip(proposed, old, strict=True))
+
+    draw = expected(parse("zoneout(rate=0.3)"))
+    assert_close(apply(cell, draw), by_hand(cell, state=state))
+
+
+@pytest.mark.parametrize("scheme", ["variational", "bernoulli", "dropconnect"])
+def test_the_expectation_of_scaled_schemes_is_the_clean_network(scheme):
+    assert_close(apply("lstm", expected(parse(scheme))), by_hand("lstm"))
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_dropconnect_is_the_loop_with_masked_kernels(cell):
+    draw, q = sampled(parse("dropconnect(rate=0.4)"), KEY), 0.6
+    params = params_of(cell)
+    weight = ("input", "output")
+    for scope, name, kind, param in [
+        ("layer_0", "linear", Kind.LINEAR, "kernel"),
+        ("layer_0", "recurrent_kernel", Kind.WEIGHT, "recurrent_kernel"),
+        ("head", "linear", Kind.LINEAR, "kernel"),
+    ]:
+        w = params[scope][param]
+        params[scope][param] = w * noise_at(draw, scope, name, kind, w.shape, weight) / q
+    assert_close(apply(cell, draw), by_hand(cell, params=params))
+
+
+@pytest.mark.parametrize("cell", ["elman", "gru"])
+def test_bernoulli_by_name_masks_each_step_anew(cell):
+    draw = sampled(parse('bernoulli(rate=0.4,at="recurrent$")'), KEY)
+    keep = noise_at(draw, "layer_0", "recurrent", Kind.RECURRENT, (STEPS, WIDTH))
+    assert (keep != keep[:1]).any()
+    logits = by_hand(cell, recurrent=lambda i, t, h: h * keep[t] / 0.6)
+    assert_close(apply(cell, draw), logits)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_sites(cell):
+    model = RNN(OUTPUTS, cell=cell, width=WIDTH, layers=2)
+    sites = record(lambda draw: model.init(KEY, X, draw))
+    gates, sequence, weight = CELLS[cell].gates, ("time", "feature"), ("input", "output")
+    found = {name: (s.kind, s.axes, shape, round(s.depth, 3)) for name, (s, shape) in sites.items()}
+    wanted = {"input": (Kind.INPUT, sequence, (STEPS, FEATURES), 0)}
+    for i, (inputs, depth) in enumerate([(FEATURES, 0.333), (WIDTH, 0.667)]):
+        states = ("state", "cell") if cell == "lstm" else ("state",)
+        h = (STEPS, WIDTH)
+        wanted |= {
+            f"layer_{i}/linear": (Kind.LINEAR, weight, (inputs, gates * WIDTH), depth),
+            f"layer_{i}/recurrent_kernel": (Kind.WEIGHT, weight, (WIDTH, gates * WIDTH), depth),
+            f"layer_{i}/recurrent": (Kind.RECURRENT, sequence, h, depth),
+            **{f"layer_{i}/{name}": (Kind.STATE, sequence, h, depth) for name in states},
+        }
+        out = (
+            (Kind.HIDDEN, sequence, h, depth)
+            if i == 0
+            else (Kind.HIDDEN, ("feature",), h[1:], depth)
+        )
+        wanted[f"layer_{i}/output"] = out
+    wanted["head/linear"] = (Kind.LINEAR, weight, (WIDTH, OUTPUTS), 1)
+    assert found == wanted
+    assert list(found) == list(wanted)  # in the order that the model meets them
+
+
+def test_rows_of_an_image_with_channels_are_flattened():
+    model, image = RNN(OUTPUTS, width=WIDTH), X.reshape(STEPS, 1, FEATURES)
+    params = {"params": params_of("lstm")}
+    np.testing.assert_array_equal(model.apply(params, image, CLEAN), model.apply(params, X, CLEAN))
+    with pytest.raises(ValueError, match="2 or more axes"):
+        model.apply(params, X[0], CLEAN)
+
+
+@pytest.mark.parametrize(
+    "text, error, match",
+    [
+        ("rnn(width=0)", ValueError, "width and layers must be positive, got width=0"),
+        ("rnn(width=-1)", ValueError, "width and layers must be positive"),
+        ("rnn(layers=0)", ValueError, "width and layers must be positive.*layers=0"),
+        (
+            'rnn(cell="foo")',
+            TypeError,
+            "rnn: cell must be one of 'lstm', 'gru', 'elman', got 'foo'",
+        ),
+        ("rnn(width=1.5)", TypeError, "rnn: width must be an integer, got 1.5"),
+        (
+            "rnn(outputs=3)",
+            ValueError,
+            "rnn has no argument 'outputs'; it takes cell, width, layers",
+        ),
+        ("rn", ValueError, "no model 'rn'; did you mean rnn"),
+    ],
+)
+def test_errors(text, error, match):
+    with pytest.raises(error, match=match):
+        models.parse(text, OUTPUTS)
+
+
+def test_from_text():
+    assert models.parse('rnn(cell="gru",width=7,layers=3)', 5) == RNN(5, "gru", 7, 3)
