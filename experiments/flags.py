@@ -7,7 +7,8 @@ from pathlib import Path
 import jax
 from absl import app, flags, logging
 
-from dropjax import data, models, schemes
+import experiments
+from dropjax import data, models
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import LogError
 from experiments import run
@@ -123,7 +124,12 @@ def main(experiment: str) -> None:
         )
         try:
             return run.run(
-                experiment, given, workdir, resume=RESUME.value, overwrite=OVERWRITE.value
+                experiment,
+                given,
+                workdir,
+                resume=RESUME.value,
+                overwrite=OVERWRITE.value,
+                began=experiments.STARTED,
             )
         except (LaunchError, CheckpointError, LogError) as error:
             print(f"{experiment}: {error}", file=sys.stderr)

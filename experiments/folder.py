@@ -68,8 +68,10 @@ def locked(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{here} pid {os.getpid()}\n")
         file.flush()
-        yield
-        file.truncate(0)
+        try:
+            yield
+        finally:
+            file.truncate(0)
 
 
 def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> list[str]:

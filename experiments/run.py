@@ -4,15 +4,16 @@ import dataclasses
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dropjax import evaluate
-from dropjax.train import State, chunks
+from dropjax.train import Chunk, State, chunks
 from dropjax.train.checkpoint import restore, save, tree_hash
 from dropjax.train.log import NOTHING, JsonLines
 from experiments import folder, report
@@ -24,7 +25,13 @@ DIVERGED = 3
 
 
 def run(
-    experiment: str, flags: Flags, workdir: Path | None, *, resume: bool, overwrite: bool
+    experiment: str,
+    flags: Flags,
+    workdir: Path | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+    began: float | None = None,
 ) -> int:
     """Runs an experiment.
 
@@ -34,6 +41,7 @@ def run(
       workdir: the run's folder; None for a new one below runs/.
       resume: continue the run in `workdir`.
       overwrite: replace the run in `workdir`.
+      began: when the program was started, by `time.perf_counter`; None for now.
 
     Returns:
       The exit status: 0, `DIVERGED`, or 128 and the number of the signal that stopped it.
@@ -41,7 +49,7 @@ def run(
     Raises:
       LaunchError: it cannot start.
     """
-    began = time.perf_counter()
+    began = time.perf_counter() if began is None else began
     if resume and overwrite:
         raise folder.LaunchError("--resume and --overwrite contradict each other")
     if workdir is None and (resume or overwrite):
@@ -64,54 +72,41 @@ class _Run:
         self.metrics = JsonLines(path / "metrics.jsonl")
         self.timing = JsonLines(path / "timing.jsonl")
         self.checkpoints = path / "checkpoints"
+        self.saved_at, self.save_seconds = time.perf_counter(), 0.0
+        self.warm_steps, self.warm_seconds = 0, 0.0
         self.resumed_from: int | None = None
 
     def go(self, resume: bool) -> int:
         program, epochs = self.setup.program, self.setup.config.epochs
-        state = self._start(resume)
-        total = epochs * program.steps_per_epoch
-        console = Console(total, int(state.step))
-        saved_at, save_seconds = time.perf_counter(), 0.0
-        trained, training_seconds = 0, 0.0
-        with _stop_signals() as stop:
+        state, total = self._start(resume), epochs * program.steps_per_epoch
+        with closing(Console(total, int(state.step))) as console, _stop_signals() as stop:
             for number, chunk in enumerate(chunks(program, state, epochs=epochs)):
                 state = chunk.state
+                self._note_time(chunk, first=number == 0)
                 console.advance(chunk.steps, state.means())
-                self.timing.append(
-                    {"step": chunk.step, "steps": chunk.steps, "seconds": chunk.seconds}
-                )
-                if number == 0:
-                    self.timing.append(
-                        {"first_step_after_seconds": time.perf_counter() - self.began}
-                    )
-                else:
-                    trained += chunk.steps
-                    training_seconds += chunk.seconds
-                if self._diverged(state):
-                    console.close()
+                if _diverged(state):
                     return self._end_diverged(state)
                 if chunk.ends_epoch:
                     record = self._epoch_record(state, chunk.step, chunk.epoch + 1)
                     self.metrics.append(record)
                     console.epoch(record, epochs)
-                since = time.perf_counter() - saved_at
-                if stop or chunk.step == total or since > max(1.0, 20 * save_seconds):
-                    before = time.perf_counter()
+                last = chunk.step == total
+                if stop or last or self._saving_is_due():
                     self._save(state, chunk.step)
-                    saved_at = time.perf_counter()
-                    save_seconds = saved_at - before
-                if stop and chunk.step < total:
-                    console.close()
+                if stop and not last:
                     name = signal.Signals(stop[0]).name
                     say(f"{name}: stopped at step {chunk.step} of {total}; --resume continues")
                     return 128 + stop[0]
-        console.close()
-        rate = (
-            trained * program.examples / program.steps_per_epoch / training_seconds
-            if trained
-            else None
-        )
-        return self._finish(state, total, rate)
+        return self._finish(state, total)
+
+    def _note_time(self, chunk: Chunk, *, first: bool) -> None:
+        self.timing.append({"step": chunk.step, "steps": chunk.steps, "seconds": chunk.seconds})
+        if first:
+            # Compilation is in it.
+            self.timing.append({"first_step_after_seconds": time.perf_counter() - self.began})
+        else:
+            self.warm_steps += chunk.steps
+            self.warm_seconds += chunk.seconds
 
     def _start(self, resume: bool) -> State:
         state = self.setup.program.init(self.setup.params)
@@ -134,13 +129,15 @@ class _Run:
         say(f"resuming from step {self.resumed_from}")
         return state
 
-    def _save(self, state: State, step: int) -> None:
-        save(self.checkpoints, state, step, metrics=self.metrics.mark())
+    def _saving_is_due(self) -> bool:
+        """After every chunk, unless saving would take over a twentieth of the time."""
+        return time.perf_counter() - self.saved_at > 20 * self.save_seconds
 
-    def _diverged(self, state: State) -> bool:
-        return int(state.diverged_at) >= 0 or not all(
-            bool(np.isfinite(leaf).all()) for leaf in map(np.asarray, jax.tree.leaves(state.params))
-        )
+    def _save(self, state: State, step: int) -> None:
+        began = time.perf_counter()
+        save(self.checkpoints, state, step, metrics=self.metrics.mark())
+        self.saved_at = time.perf_counter()
+        self.save_seconds = self.saved_at - began
 
     def _epoch_record(self, state: State, step: int, epoch: int) -> dict[str, Any]:
         record: dict[str, Any] = {"step": step, "epoch": epoch}
@@ -156,7 +153,7 @@ class _Run:
         values = self.setup.values(state, step)
         return evaluate.map_examples(self.setup.network.log_probabilities, values, x)
 
-    def _finish(self, state: State, step: int, rate: float | None) -> int:
+    def _finish(self, state: State, step: int) -> int:
         setup, dataset = self.setup, self.setup.dataset
         result: dict[str, Any] = {"status": "completed", **self._common(state)}
         for part in ("train", "validation", "test"):
@@ -173,7 +170,7 @@ class _Run:
                 samples=setup.config.mc_samples,
             )
         result |= _measures("mc_test_", log_p, dataset.y_test)
-        result |= self._cost(rate)
+        result |= self._cost()
         report.draw_curves(self.metrics.read(), self._title(), self.path / "curves.png")
         folder.write_json(self.path / "result.json", result)
         say(f"\n{report.table(result)}\n\nin {result['seconds']:.1f} s; folder {self.path}")
@@ -188,7 +185,7 @@ class _Run:
             for key, value in _measures(prefix, None, None).items()
         }
         result = {"status": "diverged", "diverged_at": step, **self._common(state), **nothing}
-        folder.write_json(self.path / "result.json", result | self._cost(None))
+        folder.write_json(self.path / "result.json", result | self._cost())
         say(f"DIVERGED: the loss is not finite {where}; the last finite checkpoint is kept")
         return DIVERGED
 
@@ -201,15 +198,23 @@ class _Run:
             "resumed_from_step": self.resumed_from,
         }
 
-    def _cost(self, examples_per_second: float | None) -> dict[str, Any]:
+    def _cost(self) -> dict[str, Any]:
+        program = self.setup.program
+        examples = self.warm_steps * program.examples / program.steps_per_epoch
         return {
             "seconds": time.perf_counter() - self.began,
-            "examples_per_second": examples_per_second,
+            "examples_per_second": examples / self.warm_seconds if self.warm_steps else None,
         }
 
     def _title(self) -> str:
         config = self.setup.config
         return f"{config.dataset}, {config.model}, {config.dropout}, seed {config.seed}"
+
+
+def _diverged(state: State) -> bool:
+    """Whether a loss was not finite, or the last update left parameters that are not."""
+    finite = jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), state.params)
+    return int(state.diverged_at) >= 0 or not all(map(bool, jax.tree.leaves(finite)))
 
 
 def _measures(prefix: str, log_p: Any, labels: Any) -> dict[str, float | None]:

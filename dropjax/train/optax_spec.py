@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from dropjax.core.literals import parse_call
@@ -36,7 +38,14 @@ def parse_optimizer(text: str, learning_rate: float) -> optax.GradientTransforma
     """
     if not 0 <= learning_rate < float("inf"):
         raise ValueError(f"learning_rate must be a finite number from 0 on, got {learning_rate}")
-    return _build(text, OPTIMIZERS, "optimizer", learning_rate=learning_rate)
+    optimizer = _build(text, OPTIMIZERS, "optimizer", learning_rate=learning_rate)
+    try:
+        # optax looks at most arguments only when it updates, and mixes dtypes when it does.
+        with jax.numpy_dtype_promotion("standard"):
+            jax.eval_shape(lambda x: optimizer.update(x, optimizer.init(x), x), jnp.zeros(2))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"optimizer={text!r}: {_first_line(error)}") from error
+    return optimizer
 
 
 def parse_strength(text: str) -> Strength:
@@ -68,4 +77,8 @@ def _build(text: str, names: Sequence[str], what: str, **given: Any) -> Any:
     try:
         return function(**given, **arguments)
     except (TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f"{what}={text!r}: {error}") from error
+        raise ValueError(f"{what}={text!r}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -153,9 +153,7 @@ def test_no_result_depends_on_the_batch_size():
     def masks(params, x, key):
         return dropjax.dropout(key, jnp.ones(16), 0.5)
 
-    results = [
-        monte_carlo(masks, (), XS, KEY, samples=4, batch_size=size) for size in (1, 2, 7, 1000)
-    ]
+    results = [monte_carlo(masks, (), XS, KEY, samples=4, batch_size=size) for size in (1, 3, 1000)]
     for mean, deviation in results[1:]:
         np.testing.assert_array_equal(mean, results[0][0])
         np.testing.assert_array_equal(deviation, results[0][1])

@@ -12,7 +12,7 @@ from experiments import flags
 from experiments.setup import Flags, LaunchError, set_up
 
 FLAGS = flags.flags.FLAGS
-SMALL = {"dataset": "digits", "model": "mlp(widths=(8,))"}
+SMALL = {"dataset": "digits", "model": "mlp(widths=(8,))", "optimizer": "sgd"}
 RAMP = "linear_schedule(init_value={},end_value={},transition_steps=100)"
 
 
@@ -88,7 +88,9 @@ def test_an_unknown_or_wrong_argument_is_named(monkeypatch, flag, text, words):
 
 @pytest.mark.parametrize("text", ["adam(b1='x')", "sgd(momentum='a')", "adam(eps=(1,2))"])
 def test_an_optimizer_argument_of_a_wrong_type_is_found_at_launch(text):
-    assert "optimizer" in refusal(optimizer=text)
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes dtypes
+        assert refusal(optimizer=text).startswith("optimizer=")
+        set_up(Flags(**SMALL | {"optimizer": text.partition("(")[0]}), silent)  # it is the argument
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan"), float("inf")])
@@ -229,7 +231,8 @@ def test_errors_of_the_data_are_errors_of_the_launch(given, words):
 
 def test_every_default_is_filled_in_as_the_help_says():
     said: list[str] = []
-    setup = set_up(Flags(dropout="zoneout"), said.append)
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes dtypes
+        setup = set_up(Flags(dropout="zoneout"), said.append)
     config = setup.config
     assert (config.dropout, config.rate) == ("zoneout(rate=0.1)", 0.1)
     assert config.model == 'rnn(cell="lstm",width=128,layers=1)'

@@ -46,7 +46,7 @@ def random_params(cell: str, features: int, width: int) -> dict[str, np.ndarray]
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_cell_is_that_of_flax_over_several_steps(cell: str) -> None:
+def test_a_cell_is_that_of_flax_over_several_steps(cell):
     params, rng = random_params(cell, 3, WIDTH), np.random.default_rng(1)
     theirs = {"params": to_flax(cell, params)}
     module = FLAX[cell](WIDTH)
@@ -66,7 +66,7 @@ def test_a_cell_is_that_of_flax_over_several_steps(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_layer_is_that_of_flax(cell: str) -> None:
+def test_a_layer_is_that_of_flax(cell):
     params = random_params(cell, 3, WIDTH)
     x = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
     ours = Recurrent(CELLS[cell], WIDTH).apply({"params": params}, x, CLEAN)
@@ -77,7 +77,7 @@ def test_a_layer_is_that_of_flax(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_how_a_layer_starts(cell: str) -> None:
+def test_how_a_layer_starts(cell):
     width, features, gates = 6, 5, CELLS[cell].gates
     layer = Recurrent(CELLS[cell], width)
     x = np.ones((3, features), np.float32)

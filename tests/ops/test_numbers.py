@@ -36,158 +36,183 @@ def dropped(y) -> np.ndarray:
     return np.asarray(y) == 0
 
 
+def every(key, x, rate):
+    """What each of the functions makes of x: as one tree, so that it compiles as one."""
+    return {name: op(key, x, rate) for name, op in OPS.items()}
+
+
+def total(key, x, rate):
+    return sum(y.sum() for y in every(key, x, rate).values())
+
+
+def assert_same(a, b):
+    """Two trees are equal in structure, shapes, dtypes and every bit."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for path, y in jax.tree.leaves_with_path(jax.tree.map(same, a, b)):
+        assert y, jax.tree_util.keystr(path)
+
+
 # Keys and transformations.
 
 
-@each
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-def test_typed_and_raw_keys_draw_the_same(op: str, impl: str) -> None:
+def test_typed_and_raw_keys_draw_the_same(impl):
     with jax.default_prng_impl(impl):
         raw = jax.random.PRNGKey(5)
-        typed = OPS[op](jax.random.key(5), X, 0.5)
-        assert 0 < dropped(typed).sum() < X.size
-        assert same(typed, OPS[op](raw, X, 0.5))
-        assert same(typed, OPS[op](np.asarray(raw), X, 0.5))
+        typed = every(jax.random.key(5), X, 0.5)
+        for y in typed.values():
+            assert 0 < dropped(y).sum() < X.size
+        assert_same(typed, every(raw, X, 0.5))
+        assert_same(typed, every(np.asarray(raw), X, 0.5))
 
 
 @each
-def test_the_key_decides(op: str) -> None:
+def test_the_key_decides(op):
     a, b = (OPS[op](jax.random.key(seed), X, 0.5) for seed in (1, 2))
     assert same(a, OPS[op](jax.random.key(1), X, 0.5))
     assert not same(dropped(a), dropped(b))
 
 
-@each
-def test_jit_equals_eager(op: str) -> None:
-    traced = jax.jit(OPS[op])
+def test_jit_equals_eager():
+    traced = jax.jit(every)
     for rate in (0.0, 0.1, 0.3, 0.9, 1.0):
-        assert same(OPS[op](KEY, X, rate), traced(KEY, X, rate))
-    static = jax.jit(lambda key, x: OPS[op](key, x, 0.3))
-    assert same(OPS[op](KEY, X, 0.3), static(KEY, X))
+        assert_same(every(KEY, X, rate), traced(KEY, X, rate))
+    static = jax.jit(lambda key, x: every(key, x, 0.3))
+    assert_same(every(KEY, X, 0.3), static(KEY, X))
 
 
-@each
-def test_vmap_and_scan_over_keys_equal_the_loop(op: str) -> None:
+def test_vmap_and_scan_over_keys_equal_the_loop():
     keys = jax.random.split(KEY, 4)
     xs = np.stack([X * (i + 1) for i in range(4)])
-    loop = np.stack([OPS[op](key, x, 0.3) for key, x in zip(keys, xs, strict=True)])
-    assert same(loop, jax.vmap(lambda key, x: OPS[op](key, x, 0.3))(keys, xs))
-    _, scanned = jax.lax.scan(lambda _, at: (None, OPS[op](*at, 0.3)), None, (keys, xs))
-    assert same(loop, scanned)
-    # One key for all is one mask for all, as documented.
-    shared = jax.vmap(lambda x: OPS[op](KEY, x, 0.3))(xs)
-    assert (dropped(shared) == dropped(shared)[0]).all()
+    ys = [every(key, x, 0.3) for key, x in zip(keys, xs, strict=True)]
+    loop = jax.tree.map(lambda *rows: np.stack(rows), *ys)
+
+    @jax.jit
+    def mapped(keys, xs):
+        in_vmap = jax.vmap(lambda key, x: every(key, x, 0.3))(keys, xs)
+        _, in_scan = jax.lax.scan(lambda _, at: (None, every(*at, 0.3)), None, (keys, xs))
+        one_key = jax.vmap(lambda x: every(KEY, x, 0.3))(xs)
+        return in_vmap, in_scan, one_key
+
+    in_vmap, in_scan, one_key = mapped(keys, xs)
+    assert_same(in_vmap, loop)
+    assert_same(in_scan, loop)
+    for y in one_key.values():  # one key for all is one mask for all, as documented
+        assert (dropped(y) == dropped(y)[0]).all()
 
 
-@each
-def test_vmap_over_rates_equals_the_loop(op: str) -> None:
+def test_vmap_over_rates_equals_the_loop():
     rates = jnp.array([0.0, 0.1, 0.5, 1.0])
-    loop = np.stack([OPS[op](KEY, X, rate) for rate in rates])
-    assert same(loop, jax.vmap(lambda rate: OPS[op](KEY, X, rate))(rates))
+    loop = jax.tree.map(lambda *rows: np.stack(rows), *[every(KEY, X, r) for r in rates])
+    assert_same(loop, jax.jit(jax.vmap(lambda rate: every(KEY, X, rate)))(rates))
 
 
 @each
-def test_the_gradient_is_the_scaled_mask(op: str) -> None:
+def test_the_gradient_is_the_scaled_mask(op):
     weights = np.random.default_rng(1).normal(size=X.shape).astype(np.float32)
 
     def loss(x):
         return (OPS[op](KEY, x, 0.25) * weights).sum()
 
-    y = OPS[op](KEY, np.ones_like(X), 0.25)
-    expected = np.asarray(y) * weights
-    for gradient in (jax.grad(loss)(X), jax.jit(jax.grad(jax.checkpoint(loss)))(X)):
-        np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+    y = np.asarray(OPS[op](KEY, np.ones_like(X), 0.25))
+    np.testing.assert_allclose(jax.grad(loss)(X), y * weights, rtol=1e-6)
     value, tangent = jax.jvp(loss, (X,), (np.ones_like(X),))
-    np.testing.assert_allclose(value, (np.asarray(y) * weights * X).sum(), rtol=1e-5)
-    np.testing.assert_allclose(tangent, expected.sum(), rtol=1e-5)
+    np.testing.assert_allclose(value, (y * weights * X).sum(), rtol=1e-5)
+    np.testing.assert_allclose(tangent, (y * weights).sum(), rtol=1e-5)
 
 
-@each
-def test_checkpoint_recomputes_the_same_mask(op: str) -> None:
+def test_checkpoint_recomputes_the_same_mask():
     def loss(x, key):
-        return jnp.sum(jnp.sin(OPS[op](key, x, 0.5)))
+        return sum(jnp.sin(y).sum() for y in every(key, x, 0.5).values())
 
     plain = jax.jit(jax.grad(loss))(X, KEY)
     assert same(plain, jax.jit(jax.grad(jax.checkpoint(loss)))(X, KEY))
+    cosines = [
+        np.where(dropped(y), 0, np.cos(y) * (1 if name == "zoneout" else 2))
+        for name, y in every(KEY, X, 0.5).items()
+    ]
+    np.testing.assert_allclose(plain, sum(cosines), rtol=1e-5, atol=1e-6)
 
 
-@each
-def test_no_gradient_with_respect_to_the_rate(op: str) -> None:
-    def loss(rate):
-        return OPS[op](KEY, X, rate).sum()
-
-    assert jax.grad(loss)(0.3) == 0
-    assert jax.jit(jax.grad(loss))(1.0) == 0
+def test_no_gradient_with_respect_to_the_rate():
+    gradient = jax.grad(lambda rate: total(KEY, X, rate))
+    assert gradient(0.3) == 0
+    assert jax.jit(gradient)(1.0) == 0
     per_feature = jnp.linspace(0, 1, X.shape[1])
-    assert same(jax.grad(loss)(per_feature), np.zeros_like(per_feature))
+    assert same(gradient(per_feature), np.zeros_like(per_feature))
 
 
-@each
-def test_nothing_is_traced_again_for_another_key_or_rate(op: str) -> None:
+def test_nothing_is_traced_again_for_another_key_or_rate():
     traces = []
 
     @jax.jit
     def call(key, x, rate):
         traces.append(rate)
-        return OPS[op](key, x, rate)
+        return every(key, x, rate)
 
-    results = {call(jax.random.key(seed), X, 0.1 * seed).tobytes() for seed in range(1, 6)}
+    results = [call(jax.random.key(seed), X, 0.1 * seed) for seed in range(1, 6)]
     assert len(traces) == 1
-    assert len(results) == 5
+    for name in OPS:
+        assert len({np.asarray(y[name]).tobytes() for y in results}) == 5
 
 
 # Dtypes.
 
 
-@each
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "complex64"])
-def test_shape_and_dtype_are_kept(op: str, dtype: str) -> None:
-    x = jnp.asarray(X).astype(dtype)
-    y, reference = OPS[op](KEY, x, 0.3), OPS[op](KEY, X, 0.3)
-    assert y.shape == x.shape
-    assert y.dtype == x.dtype
-    assert same(dropped(y), dropped(reference))
-    gradient = jax.grad(lambda x: OPS[op](KEY, x, 0.3).real.sum().astype(jnp.float32))(x)
-    assert gradient.dtype == x.dtype
-    assert same(dropped(gradient), dropped(reference))
+def test_shape_and_dtype_are_kept(dtype):
+    x, reference = jnp.asarray(X).astype(dtype), every(KEY, X, 0.3)
+
+    @jax.jit
+    def gradient(x):
+        def loss(op):
+            return lambda x: op(KEY, x, 0.3).real.sum().astype(jnp.float32)
+
+        return {name: jax.grad(loss(op))(x) for name, op in OPS.items()}
+
+    for values in (every(KEY, x, 0.3), gradient(x)):
+        for name, y in values.items():
+            assert y.shape == x.shape
+            assert y.dtype == x.dtype
+            assert same(dropped(y), dropped(reference[name]))
 
 
-def test_complex_values_are_scaled_whole() -> None:
+def test_complex_values_are_scaled_whole():
     x = (X + 2j * X).astype(np.complex64)
     y, keep = np.asarray(dropjax.dropout(KEY, x, 0.2)), ~dropped(dropjax.dropout(KEY, X, 0.2))
     np.testing.assert_allclose(y, np.where(keep, x / 0.8, 0), rtol=1e-6)
 
 
-@pytest.mark.parametrize("op", SCALED)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("rate", [0.1, 0.3])
-def test_low_precision_is_scaled_to_the_nearest(op: str, dtype: str, rate: float) -> None:
+def test_low_precision_is_scaled_to_the_nearest(dtype):
     # Every mantissa of bfloat16; x / 0.9 computed in bfloat16 is off by up to two of its units.
     x = (1 + jnp.arange(128, dtype=jnp.float32) / 128).astype(dtype)[None]
-    exact = np.asarray(x, np.float64) / (1 - rate)
-    for y in (OPS[op](KEY, x, rate), jax.jit(OPS[op])(KEY, x, rate)):
-        kept = ~dropped(y)
-        assert 0 < kept.sum() < kept.size
-        assert same(np.asarray(y)[kept], exact.astype(x.dtype)[kept])
+    traced = jax.jit(every)
+    for rate in (0.1, 0.3):
+        exact = (np.asarray(x, np.float64) / (1 - rate)).astype(x.dtype)
+        for values in (every(KEY, x, rate), traced(KEY, x, rate)):
+            for name in SCALED:
+                kept = ~dropped(values[name])
+                assert 0 < kept.sum() < kept.size
+                assert same(np.asarray(values[name])[kept], exact[kept])
+
+
+def test_numpy_inputs():
+    expected = every(KEY, jnp.asarray(X), 0.5)
+    y = every(KEY, X, np.float64(0.5))
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(y))
+    assert_same(y, expected)
+    assert_same(every(KEY, X.astype(np.float64), 0.5), expected)  # float32 without x64
 
 
 @each
-def test_numpy_inputs(op: str) -> None:
-    expected = OPS[op](KEY, jnp.asarray(X), 0.5)
-    y = OPS[op](KEY, X, np.float64(0.5))
-    assert isinstance(y, jax.Array)
-    assert same(y, expected)
-    assert same(OPS[op](KEY, X.astype(np.float64), 0.5), expected)  # float32 without x64
-
-
-@each
-@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
-def test_empty_arrays(op: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_empty_arrays(op, shape):
     assert OPS[op](KEY, jnp.ones(shape), 0.5).shape == shape
 
 
 @pytest.mark.parametrize("op", ["dropout", "zoneout", "dropconnect"])
-def test_rank_0(op: str) -> None:
+def test_rank_0(op):
     kept = [OPS[op](jax.random.key(seed), jnp.float32(3), 0.5) for seed in range(8)]
     assert {y.shape for y in kept} == {()}
     assert {float(y) for y in kept} == {0.0, 3.0 if op == "zoneout" else 6.0}
@@ -198,7 +223,7 @@ def test_rank_0(op: str) -> None:
 
 
 @each
-def test_rate_0_returns_every_bit(op: str) -> None:
+def test_rate_0_returns_every_bit(op):
     x = np.array([[np.inf, -np.inf, np.nan, -0.0, 0.0, 3e38, 0.1, 7]], np.float32)
     for rate in (0, 0.0, np.float32(0)):
         assert same(OPS[op](KEY, x, rate), x)
@@ -207,24 +232,20 @@ def test_rate_0_returns_every_bit(op: str) -> None:
     assert same(OPS[op](KEY, low, 0.0), low)
 
 
-@each
 @pytest.mark.parametrize("where", ["static", "traced"])
-def test_rate_1_gives_zeros_and_zero_gradients(op: str, where: str) -> None:
-    def loss(x, rate):
-        return OPS[op](KEY, x, rate).sum()
-
+def test_rate_1_gives_zeros_and_zero_gradients(where):
     with jax.debug_nans(True):
         if where == "static":
-            y, gradient = OPS[op](KEY, X, 1.0), jax.grad(loss)(X, 1)
+            values, gradient = every(KEY, X, 1.0), jax.grad(total, 1)(KEY, X, 1)
         else:
-            y = jax.jit(lambda rate: OPS[op](KEY, X, rate))(1.0)
-            gradient = jax.jit(jax.grad(loss))(X, 1.0)
-    assert same(y, np.zeros_like(X))
-    assert same(gradient, np.zeros_like(X))
+            values = jax.jit(every)(KEY, X, 1.0)
+            gradient = jax.jit(jax.grad(total, 1))(KEY, X, 1.0)
+    for y in (*values.values(), gradient):
+        assert same(y, np.zeros_like(X))
 
 
 @each
-def test_what_is_dropped_is_0_even_if_it_was_not_finite(op: str) -> None:
+def test_what_is_dropped_is_0_even_if_it_was_not_finite(op):
     keep = ~dropped(OPS[op](KEY, X, 0.5))
     for bad in (np.inf, -np.inf, np.nan):
         x = np.where(keep, X, np.float32(bad))
@@ -237,32 +258,32 @@ def test_what_is_dropped_is_0_even_if_it_was_not_finite(op: str) -> None:
         np.testing.assert_array_equal(y, np.where(keep, x, 0))
 
 
-@each
-def test_the_type_of_the_rate_does_not_matter(op: str) -> None:
-    expected = OPS[op](KEY, X, 0.25)
+def test_the_type_of_the_rate_does_not_matter():
+    expected = every(KEY, X, 0.25)
     rates = [np.float64(0.25), np.float32(0.25), np.float16(0.25), np.array(0.25)]
     rates += [jnp.float32(0.25), jnp.bfloat16(0.25), jnp.full((1, 1), 0.25)]
     for rate in rates:
-        assert same(OPS[op](KEY, X, rate), expected)
+        assert_same(every(KEY, X, rate), expected)
     for rate in (np.float16(0.25), jnp.full((1, 1), 0.25)):
-        assert same(jax.jit(OPS[op])(KEY, X, rate), expected)
+        assert_same(jax.jit(every)(KEY, X, rate), expected)
     for one, zero in ((1, 0), (np.int32(1), np.uint8(0)), (jnp.int32(1), jnp.int32(0))):
-        assert same(OPS[op](KEY, X, one), np.zeros_like(X))
-        assert same(OPS[op](KEY, X, zero), X)
+        for y in every(KEY, X, one).values():
+            assert same(y, np.zeros_like(X))
+        for y in every(KEY, X, zero).values():
+            assert same(y, X)
 
 
-@each
-def test_a_traced_rate_draws_the_mask_of_a_static_one(op: str) -> None:
-    x, traced = np.ones((4, 2000), np.float32), jax.jit(OPS[op])
+def test_a_traced_rate_draws_the_mask_of_a_static_one():
+    x, traced = np.ones((4, 2000), np.float32), jax.jit(every)
     for rate in (0.001, 0.1, 0.3):
-        assert same(OPS[op](KEY, x, rate), traced(KEY, x, rate))
+        assert_same(every(KEY, x, rate), traced(KEY, x, rate))
         low = jnp.bfloat16(rate)
-        for drawn in (OPS[op](KEY, x, low), traced(KEY, x, low)):
-            assert same(drawn, OPS[op](KEY, x, float(low)))
+        for drawn in (every(KEY, x, low), traced(KEY, x, low)):
+            assert_same(drawn, every(KEY, x, float(low)))
 
 
 @each
-def test_a_low_precision_rate_drops_as_often_as_it_says(op: str) -> None:
+def test_a_low_precision_rate_drops_as_often_as_it_says(op):
     # 1 - 0.001 in bfloat16 is 0.992: eight times the drops.
     x = np.ones((1, 200_000), np.float32)
     assert_mean(dropped(OPS[op](KEY, x, jnp.bfloat16(0.001)))[0], float(jnp.bfloat16(0.001)))
@@ -276,19 +297,18 @@ def by_hand(op: str, rate: np.ndarray) -> np.ndarray:
         return np.where(keep, X / (1 - rate) if op in SCALED else X, 0)
 
 
-@each
 @pytest.mark.parametrize("shape", [(8,), (1, 8)])
-def test_a_rate_for_each_feature(op: str, shape: tuple[int, ...]) -> None:
+def test_a_rate_for_each_feature(shape):
     rate = np.linspace(0, 1, 8, dtype=np.float32).reshape(shape)
-    for call in (OPS[op], jax.jit(OPS[op])):
-        y = call(KEY, X, rate)
-        np.testing.assert_array_equal(dropped(y), by_hand(op, rate) == 0)
-        np.testing.assert_allclose(y, by_hand(op, rate), rtol=1e-6)
+    for values in (every(KEY, X, rate), jax.jit(every)(KEY, X, rate)):
+        for name, y in values.items():
+            np.testing.assert_array_equal(dropped(y), by_hand(name, rate) == 0)
+            np.testing.assert_allclose(y, by_hand(name, rate), rtol=1e-6)
 
 
 @pytest.mark.parametrize("op", ["dropout", "zoneout", "dropconnect"])
 @pytest.mark.parametrize("shape", [(6, 1), (6, 8)])
-def test_a_rate_for_each_row(op: str, shape: tuple[int, ...]) -> None:
+def test_a_rate_for_each_row(op, shape):
     rate = np.linspace(0, 1, np.prod(shape), dtype=np.float32).reshape(shape)
     y = OPS[op](KEY, X, rate)
     np.testing.assert_array_equal(dropped(y), by_hand(op, rate) == 0)
@@ -297,40 +317,41 @@ def test_a_rate_for_each_row(op: str, shape: tuple[int, ...]) -> None:
 
 @each
 @pytest.mark.parametrize("shape", [(6,), (7,), (2, 8), (1, 6, 8), (6, 8, 1), (0,)])
-def test_a_rate_that_does_not_broadcast_is_refused(op: str, shape: tuple[int, ...]) -> None:
+def test_a_rate_that_does_not_broadcast_is_refused(op, shape):
     rate = np.full(shape, 0.5, np.float32)
     for call in (OPS[op], jax.jit(OPS[op])):
         with pytest.raises(ValueError, match="rate of shape"):
             call(KEY, X, rate)
 
 
-def test_a_rate_must_fit_the_shared_mask() -> None:
+def test_a_rate_must_fit_the_shared_mask():
     with pytest.raises(ValueError, match="rate of shape"):
         dropjax.variational_dropout(KEY, X, np.full((6, 1), 0.5, np.float32))
     with pytest.raises(ValueError, match="rate of shape"):
         dropjax.dropout(KEY, X, np.full(8, 0.5, np.float32), shared_axes=1)
 
 
-@each
-def test_x64_draws_the_same_mask(op: str) -> None:
+@pytest.mark.parametrize("rate", [0.1, np.linspace(0, 1, 400)], ids=["scalar", "array"])
+def test_x64_draws_the_same_mask(rate):
     x = np.ones((5, 400), np.float32)
-    for rate in (0.1, np.linspace(0, 1, 400)):
-        expected = OPS[op](KEY, x, rate)
-        with jax.enable_x64(True):
-            assert same(jax.jit(OPS[op])(KEY, x, rate), expected)
-            double = OPS[op](KEY, x.astype(np.float64), rate)
-        assert double.dtype == np.float64
-        assert same(dropped(double), dropped(expected))
-
-
-@pytest.mark.parametrize("op", SCALED)
-def test_x64_scales_in_double(op: str) -> None:
+    expected = every(KEY, x, rate)
     with jax.enable_x64(True):
-        y = np.asarray(OPS[op](KEY, np.ones((1, 50)), 0.1))
-    np.testing.assert_allclose(y[y != 0], 1 / 0.9, rtol=1e-15)
+        assert_same(jax.jit(every)(KEY, x, rate), expected)
+        double = every(KEY, x.astype(np.float64), rate)
+    for name, y in double.items():
+        assert y.dtype == np.float64
+        assert same(dropped(y), dropped(expected[name]))
 
 
-def test_x64_as_a_process_starts_with_it(python) -> None:
+def test_x64_scales_in_double():
+    with jax.enable_x64(True):
+        values = every(KEY, np.ones((5, 400)), 0.1)
+    for name in SCALED:
+        y = np.asarray(values[name])
+        np.testing.assert_allclose(y[y != 0], 1 / 0.9, rtol=1e-15)
+
+
+def test_x64_as_a_process_starts_with_it(python):
     code = (
         "import jax, numpy as np, dropjax\n"
         "y = dropjax.dropout(jax.random.key(5), np.ones((5, 400), np.float32), 0.1)\n"
@@ -355,7 +376,7 @@ def test_x64_as_a_process_starts_with_it(python) -> None:
         ((-3, 1, 2), (0, 1, 2)),
     ],
 )
-def test_shared_axes_share_one_decision(axes, positive: tuple[int, ...]) -> None:
+def test_shared_axes_share_one_decision(axes, positive):
     x = np.ones((4, 5, 6), np.float32)
     keep = np.asarray(dropjax.dropout(KEY, x, 0.5, shared_axes=axes))
     for axis in range(3):
@@ -363,7 +384,7 @@ def test_shared_axes_share_one_decision(axes, positive: tuple[int, ...]) -> None
         assert constant == (axis in positive)
 
 
-def test_variational_dropout_shares_time_alone() -> None:
+def test_variational_dropout_shares_time_alone():
     x = np.ones((3, 7, 10), np.float32)
     y = np.asarray(dropjax.variational_dropout(KEY, x, 0.5))
     assert (y == y[:, :1]).all()
@@ -377,7 +398,7 @@ SAMPLES = 20_000
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 @each
-def test_the_drop_fraction_and_the_mean(op: str, rate: float) -> None:
+def test_the_drop_fraction_and_the_mean(op, rate):
     x = np.ones((SAMPLES, 1, 6), np.float32)
     y = np.asarray(OPS[op](KEY, x, rate))[:, 0]
     assert_mean(y == 0, rate)
@@ -386,7 +407,7 @@ def test_the_drop_fraction_and_the_mean(op: str, rate: float) -> None:
 
 
 @each
-def test_decisions_are_independent(op: str) -> None:
+def test_decisions_are_independent(op):
     rate, x = 0.3, np.ones((SAMPLES, 2, 4), np.float32)
     noise = dropped(OPS[op](KEY, x, rate)) - rate
     # Between features of an example, and between neighbouring examples.
@@ -398,7 +419,7 @@ def test_decisions_are_independent(op: str) -> None:
     assert_mean(noise[:, 0, 0] * noise[:, 1, 0], across_time)
 
 
-def test_keys_draw_independent_masks() -> None:
+def test_keys_draw_independent_masks():
     keys = jax.random.split(KEY, SAMPLES)
     y = jax.vmap(lambda key: dropjax.dropout(key, np.ones(3, np.float32), 0.4))(keys)
     noise = dropped(y) - 0.4
@@ -409,7 +430,7 @@ def test_keys_draw_independent_masks() -> None:
 # Zoneout.
 
 
-def test_zoneout_keeps_the_previous_value_exactly() -> None:
+def test_zoneout_keeps_the_previous_value_exactly():
     previous = np.where(X > 1, np.float32(np.inf), -X)
     keep = ~dropped(OPS["zoneout"](KEY, X, 0.5))
     assert same(dropjax.zoneout(KEY, X, 0.5, previous=previous), np.where(keep, X, previous))
@@ -417,7 +438,7 @@ def test_zoneout_keeps_the_previous_value_exactly() -> None:
     assert same(dropjax.zoneout(KEY, X, 0, previous=previous), X)
 
 
-def test_zoneout_gradients_go_to_what_was_taken() -> None:
+def test_zoneout_gradients_go_to_what_was_taken():
     def loss(x, previous):
         return dropjax.zoneout(KEY, x, 0.5, previous=previous).sum()
 
@@ -432,7 +453,7 @@ def test_zoneout_gradients_go_to_what_was_taken() -> None:
 
 @pytest.mark.parametrize("scaling", ["train", "test"])
 @pytest.mark.parametrize("name", ["dropout", "dropconnect"])
-def test_expected_is_the_mean(name: str, scaling: str) -> None:
+def test_expected_is_the_mean(name, scaling):
     op, expected = getattr(dropjax, name), getattr(dropjax.expected, name)
     many = np.broadcast_to(X[0], (SAMPLES, 8))
     sampled = op(KEY, many, 0.3, scaling=scaling)
@@ -442,7 +463,7 @@ def test_expected_is_the_mean(name: str, scaling: str) -> None:
     )
 
 
-def test_expected_zoneout_is_the_mean() -> None:
+def test_expected_zoneout_is_the_mean():
     x, previous = X[0], X[1]
     many = [np.broadcast_to(value, (SAMPLES, 8)) for value in (x, previous)]
     expected = dropjax.expected.zoneout(x, 0.3, previous=previous)
@@ -451,7 +472,7 @@ def test_expected_zoneout_is_the_mean() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64"])
-def test_expected_keeps_the_dtype(dtype: str) -> None:
+def test_expected_keeps_the_dtype(dtype):
     x = jnp.asarray(X).astype(dtype)
     per_feature = np.linspace(0, 1, 8, dtype=np.float32)
     for rate in (0.1, per_feature):
@@ -474,7 +495,7 @@ def test_expected_keeps_the_dtype(dtype: str) -> None:
 @pytest.mark.parametrize(
     "key", [None, 0, 1.5, "key", jnp.float32(1), jnp.zeros(2, jnp.int32), [0, 0]]
 )
-def test_what_is_no_key_is_refused(op: str, key) -> None:
+def test_what_is_no_key_is_refused(op, key):
     with pytest.raises(TypeError, match=r"^key must be a PRNG key"):
         OPS[op](key, X, 0.5)
 
@@ -483,13 +504,13 @@ def test_what_is_no_key_is_refused(op: str, key) -> None:
 @pytest.mark.parametrize(
     "key", [jax.random.split(KEY, 3), np.zeros((1, 2), np.uint32), np.zeros((), np.uint32)]
 )
-def test_a_batch_of_keys_is_refused(op: str, key) -> None:
+def test_a_batch_of_keys_is_refused(op, key):
     with pytest.raises(ValueError, match=r"^key must be one .*jax\.vmap"):
         OPS[op](key, X, 0.5)
 
 
 @pytest.mark.parametrize("width", [0, 1, 3, 5])
-def test_a_raw_key_of_the_wrong_width_is_refused(width: int) -> None:
+def test_a_raw_key_of_the_wrong_width_is_refused(width):
     with pytest.raises((TypeError, ValueError), match=r"\bkey\b"):
         dropjax.dropout(np.zeros(width, np.uint32), X, 0.5)
 
@@ -498,7 +519,7 @@ def test_a_raw_key_of_the_wrong_width_is_refused(width: int) -> None:
 @pytest.mark.parametrize(
     "x", [np.ones((2, 3), int), jnp.ones((2, 3), bool), 1, True, None, "x", [1.0]]
 )
-def test_what_holds_no_floats_is_refused(op: str, x) -> None:
+def test_what_holds_no_floats_is_refused(op, x):
     with pytest.raises(TypeError, match=rf"^{WHAT[op]} must be an array of floats"):
         OPS[op](KEY, x, 0.5)
     expected = {"dropout": dropjax.expected.dropout, "dropconnect": dropjax.expected.dropconnect}
@@ -509,7 +530,7 @@ def test_what_holds_no_floats_is_refused(op: str, x) -> None:
 
 @pytest.mark.parametrize("name", ["x", "previous"])
 @pytest.mark.parametrize("bad", [np.ones((6, 8), int), np.ones((6, 8), bool), None, "x"])
-def test_zoneout_refuses_what_holds_no_floats(name: str, bad) -> None:
+def test_zoneout_refuses_what_holds_no_floats(name, bad):
     states = {"x": X, "previous": X} | {name: bad}
     with pytest.raises(TypeError, match=rf"^{name} must be an array of floats"):
         dropjax.zoneout(KEY, states["x"], 0.5, previous=states["previous"])
@@ -520,7 +541,7 @@ def test_zoneout_refuses_what_holds_no_floats(name: str, bad) -> None:
 @pytest.mark.parametrize(
     "previous", [X[:1], X[0], X[..., None], X.astype(np.float16), np.float32(0), 0.0]
 )
-def test_zoneout_refuses_a_previous_state_unlike_x(previous) -> None:
+def test_zoneout_refuses_a_previous_state_unlike_x(previous):
     with pytest.raises(ValueError, match=r"^previous must have the shape and dtype of x"):
         dropjax.zoneout(KEY, X, 0.5, previous=previous)
     with pytest.raises(ValueError, match=r"^previous must have the shape and dtype of x"):
@@ -533,21 +554,21 @@ NO_NUMBER = [True, False, "a", "0.5", None, [0.5], 0.5j, np.bool_(True), np.arra
 
 @each
 @pytest.mark.parametrize("rate", OUT_OF_RANGE)
-def test_a_rate_out_of_range_is_refused(op: str, rate) -> None:
+def test_a_rate_out_of_range_is_refused(op, rate):
     with pytest.raises(ValueError, match=r"^rate is the probability of dropping, in \[0, 1\]"):
         OPS[op](KEY, X, rate)
 
 
 @each
 @pytest.mark.parametrize("rate", NO_NUMBER)
-def test_a_rate_that_is_no_number_is_refused(op: str, rate) -> None:
+def test_a_rate_that_is_no_number_is_refused(op, rate):
     with pytest.raises(TypeError, match=r"^rate must be a number in \[0, 1\]"):
         OPS[op](KEY, X, rate)
 
 
 @pytest.mark.parametrize("scaling", ["train", "test"])
 @pytest.mark.parametrize("name", ["dropout", "zoneout", "dropconnect"])
-def test_the_expectations_check_the_rate(name: str, scaling: str) -> None:
+def test_the_expectations_check_the_rate(name, scaling):
     arguments = {"previous": X} if name == "zoneout" else {"scaling": scaling}
     for rate in (-0.1, 1.5, np.nan):
         with pytest.raises(ValueError, match=r"^rate is the probability"):
@@ -557,36 +578,36 @@ def test_the_expectations_check_the_rate(name: str, scaling: str) -> None:
 
 
 @pytest.mark.parametrize("axes", [2, -3, (0, 2), (-3,)])
-def test_axes_out_of_range_are_refused(axes) -> None:
+def test_axes_out_of_range_are_refused(axes):
     with pytest.raises(ValueError, match=r"^shared_axes names axis"):
         dropjax.dropout(KEY, X, 0.5, shared_axes=axes)
 
 
 @pytest.mark.parametrize("axes", [(0, 0), (1, -1)])
-def test_axes_named_twice_are_refused(axes) -> None:
+def test_axes_named_twice_are_refused(axes):
     with pytest.raises(ValueError, match=r"^shared_axes names an axis twice"):
         dropjax.dropout(KEY, X, 0.5, shared_axes=axes)
 
 
 @pytest.mark.parametrize("axes", [None, 1.5, (1.5,), "a", ("a",)])
-def test_axes_that_are_no_integers_are_refused(axes) -> None:
+def test_axes_that_are_no_integers_are_refused(axes):
     with pytest.raises((TypeError, ValueError), match=r"^shared_axes"):
         dropjax.dropout(KEY, X, 0.5, shared_axes=axes)
 
 
-def test_axes_may_be_numpy_integers() -> None:
+def test_axes_may_be_numpy_integers():
     expected = dropjax.dropout(KEY, X, 0.5, shared_axes=1)
     assert same(dropjax.dropout(KEY, X, 0.5, shared_axes=(np.int64(1),)), expected)
 
 
-def test_a_wrong_time_axis_is_refused() -> None:
+def test_a_wrong_time_axis_is_refused():
     for x, axis in ((X[0], -2), (X, 2), (X, -3)):
         with pytest.raises(ValueError, match=r"^time_axis names axis"):
             dropjax.variational_dropout(KEY, x, 0.5, time_axis=axis)
 
 
 @pytest.mark.parametrize("scaling", ["inverted", "", None, 1])
-def test_a_wrong_scaling_is_refused(scaling) -> None:
+def test_a_wrong_scaling_is_refused(scaling):
     calls = [
         lambda: dropjax.dropout(KEY, X, 0.5, scaling=scaling),
         lambda: dropjax.dropconnect(KEY, X, 0.5, scaling=scaling),
@@ -601,18 +622,17 @@ def test_a_wrong_scaling_is_refused(scaling) -> None:
 # Devices.
 
 
-def test_inside_shard_map_and_pmap_of_one_device() -> None:
+def test_inside_shard_map_and_pmap_of_one_device():
     def call(key, x):
-        return {name: op(key, x, 0.3) for name, op in OPS.items()}
+        return every(key, x, 0.3)
 
     one, rows = jax.devices()[:1], P("d")
     mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,), devices=one)
     sharded = jax.shard_map(call, mesh=mesh, in_specs=(P(), rows), out_specs=rows)
     in_shard_map = jax.jit(sharded)(KEY, X)
     in_pmap = jax.pmap(call, in_axes=(None, 0), devices=one)(KEY, X[None])
-    for name, expected in call(KEY, X).items():
-        assert same(in_shard_map[name], expected)
-        assert same(in_pmap[name][0], expected)
+    assert_same(in_shard_map, call(KEY, X))
+    assert_same(jax.tree.map(lambda y: y[0], in_pmap), call(KEY, X))
 
 
 EIGHT_DEVICES = """
@@ -666,14 +686,14 @@ print("as expected")
 """
 
 
-def test_sharding_over_eight_devices_changes_no_bit(python) -> None:
+def test_sharding_over_eight_devices_changes_no_bit(python):
     done = python("-c", EIGHT_DEVICES, JAX_NUM_CPU_DEVICES="8")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "as expected"
 
 
 @each
-def test_the_key_reuse_checker_is_content_and_awake(op: str) -> None:
+def test_the_key_reuse_checker_is_content_and_awake(op):
     with jax.debug_key_reuse(True):
         key, other = jax.random.key(9), jax.random.key(10)
         OPS[op](key, X, 0.5)

@@ -1,0 +1,192 @@
+"""Keys by name and number."""
+
+import itertools
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropjax
+from dropjax import Keys, derive, models
+from dropjax.core.draw import sampled
+from dropjax.core.plan import record
+from dropjax.core.site import Kind, Site
+from dropjax.schemes import parse
+
+KEY = jax.random.key(3)
+
+
+def bits(key):
+    return tuple(np.asarray(jax.random.key_data(key)).tolist())
+
+
+def fold(key, *numbers):
+    for number in numbers:
+        key = jax.random.fold_in(key, np.uint32(number))
+    return key
+
+
+def test_names_are_hashed_by_crc32():
+    # The check value of CRC-32, from its specification.
+    assert bits(derive(KEY, "123456789")) == bits(fold(KEY, 0xCBF43926))
+    assert bits(derive(KEY, "")) == bits(fold(KEY, 0))
+    assert bits(derive(KEY, "größe")) == bits(fold(KEY, zlib.crc32("größe".encode())))
+
+
+def test_numbers_are_folded_in_as_they_are():
+    for number in (0, 1, 2**31, 2**32 - 1):
+        assert bits(derive(KEY, number)) == bits(fold(KEY, number))
+    assert bits(derive(KEY, jnp.int32(7))) == bits(derive(KEY, np.uint32(7))) == bits(fold(KEY, 7))
+
+
+def test_labels_go_down_one_level_each():
+    assert bits(derive(KEY)) == bits(KEY)
+    path = ("noise", 12, "examples", 5)
+    step_by_step = KEY
+    for label in path:
+        step_by_step = derive(step_by_step, label)
+    assert bits(derive(KEY, *path)) == bits(step_by_step)
+    different = {bits(derive(KEY, *order)) for order in itertools.permutations(("a", "b", "c"))}
+    assert len(different) == 6
+    assert bits(derive(KEY, "ab")) != bits(derive(KEY, "a", "b"))
+
+
+def test_numbers_may_be_traced():
+    traced = jax.jit(lambda n: jax.random.key_data(derive(KEY, "a", n)))(jnp.int32(9))
+    assert tuple(np.asarray(traced).tolist()) == bits(derive(KEY, "a", 9))
+    mapped = jax.vmap(lambda n: derive(KEY, n))(jnp.arange(3))
+    assert [bits(key) for key in mapped] == [bits(derive(KEY, n)) for n in range(3)]
+
+
+def test_a_raw_key_gives_a_raw_key():
+    raw = derive(jax.random.PRNGKey(3), "a", 4)
+    assert raw.dtype == jnp.uint32
+    assert raw.shape == (2,)
+    assert bits(jax.random.wrap_key_data(raw)) == bits(derive(jax.random.key(3), "a", 4))
+
+
+def test_names_mean_the_same_in_another_process(python):
+    """Python's own `hash` of a string would not."""
+    script = (
+        "import jax, dropjax\n"
+        "print(jax.random.key_data(dropjax.derive(jax.random.key(3), 'noise', 4, 'a')).tolist())"
+    )
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(list(bits(derive(KEY, "noise", 4, "a"))))
+
+
+def test_the_keys_of_an_example():
+    keys = Keys.of(KEY, 5, 2)
+    assert bits(keys.example) == bits(fold(KEY, zlib.crc32(b"examples"), 5))
+    assert bits(keys.step) == bits(fold(KEY, zlib.crc32(b"weights")))
+    assert (keys.example_id, keys.sample_id) == (5, 2)
+    plain = Keys.of(KEY)
+    assert bits(plain.example) == bits(Keys.of(KEY, 0).example)
+    assert (plain.example_id, plain.sample_id) == (0, 0)
+
+
+def test_they_depend_on_key_and_id_alone():
+    ids = jnp.array([4, 0, 9, 5])
+    alone = {int(i): bits(Keys.of(KEY, i).example) for i in ids}
+    assert len(set(alone.values())) == 4
+    for order in ([0, 1, 2, 3], [3, 1], [2, 2, 0]):  # wherever it stands, whoever it stands with
+        batch = ids[jnp.array(order)]
+        keys = jax.jit(jax.vmap(lambda i: Keys.of(KEY, i)))(batch)
+        assert [bits(key) for key in keys.example] == [alone[int(i)] for i in batch]
+        assert {bits(key) for key in keys.step} == {bits(Keys.of(KEY).step)}
+    assert bits(Keys.of(KEY, 5, 1).example) == bits(Keys.of(KEY, 5, 0).example)
+    other = Keys.of(jax.random.key(4), 5)
+    assert bits(other.example) != alone[5]
+    assert bits(other.step) != bits(Keys.of(KEY).step)
+
+
+def test_raw_keys_are_taken_and_others_refused():
+    assert bits(Keys.of(jax.random.PRNGKey(3), 5).example) == bits(Keys.of(KEY, 5).example)
+    for wrong in (None, 3, jax.random.split(KEY, 2)):
+        with pytest.raises((TypeError, ValueError), match=r"^key must be"):
+            Keys.of(wrong)
+
+
+def test_within_goes_down_in_both_and_keeps_the_numbers():
+    keys, below = Keys.of(KEY, 5, 2), Keys.of(KEY, 5, 2).within("a", "b")
+    assert bits(below.example) == bits(derive(keys.example, "a", "b"))
+    assert bits(below.step) == bits(derive(keys.step, "a", "b"))
+    assert (below.example_id, below.sample_id) == (5, 2)
+
+
+def test_keys_are_a_pytree():
+    keys = jax.jit(lambda keys: keys.within("a"))(Keys.of(KEY, 5, 2))
+    assert bits(keys.example) == bits(Keys.of(KEY, 5).within("a").example)
+    assert int(keys.example_id) == 5
+
+
+SITES = {
+    **record(
+        lambda draw: models.parse("rnn(width=2,layers=3)", 2).init(KEY, jnp.ones((2, 2)), draw)
+    ),
+    **record(lambda draw: models.parse("mlp(widths=(2,2,2))", 2).init(KEY, jnp.ones(2), draw)),
+}
+
+
+def test_no_two_names_of_the_tree_share_a_hash():
+    names = ["noise", "data", "learned", "init", "eval", "examples", "weights", *SITES]
+    names += [f"{word} {i}" for word in ("link", "fork") for i in range(100)]
+    names += [f"layer_{i}/{name}" for i in range(100) for name in ("hidden", "linear", "recurrent")]
+    names = set(names)
+    assert len({zlib.crc32(name.encode()) for name in names}) == len(names)
+
+
+def test_no_two_places_of_the_run_tree_share_a_key():
+    run, names = jax.random.key(0), list(SITES)
+    found = {("run",): run, ("noise",): derive(run, "noise"), ("data",): derive(run, "data")}
+    found |= {("init",): derive(run, "init"), ("learned",): derive(run, "learned")}
+    found |= {("data", epoch): derive(run, "data", epoch) for epoch in range(4)}
+    for step in range(4):
+        step_key = derive(run, "noise", step)
+        found["step", step] = step_key
+        found["weights", step] = Keys.of(step_key).step
+        for name in names:
+            found["weights", step, name] = Keys.of(step_key).within(name).step
+        for row in range(4):
+            keys = Keys.of(step_key, row)
+            found["example", step, row] = keys.example
+            for name in (*names, "fork 0", "fork 1"):
+                found["site", step, row, name] = keys.within(name).example
+            for link in (1, 2):
+                below = keys.within(names[0]).within(f"link {link}")
+                found["link", step, row, link] = below.example
+    data = np.stack([np.asarray(jax.random.key_data(key)) for key in found.values()])
+    assert len(np.unique(data, axis=0)) == len(found)
+
+
+def test_links_forks_and_sites_draw_different_masks():
+    site = Site("a", Kind.HIDDEN, ("feature",))
+    draw = sampled(parse("bernoulli|bernoulli|bernoulli"), KEY)
+    draws = [
+        draw,
+        draw.fork(0),
+        draw.fork(1),
+        draw.scope("b"),
+        sampled(draw.scheme, Keys.of(KEY, 1)),
+    ]
+    masks = [np.asarray(mask).tobytes() for d in draws for mask in d.noise(site, (64,))]
+    masks += [np.asarray(m).tobytes() for m in draw.noise(Site("c", Kind.HIDDEN, ("f",)), (64,))]
+    assert len(set(masks)) == len(masks) == 18
+
+
+def test_the_first_link_draws_what_the_scheme_draws_alone():
+    site = Site("a", Kind.HIDDEN, ("feature",))
+    (alone,) = sampled(parse("bernoulli"), KEY).noise(site, (64,))
+    first, _ = sampled(parse("bernoulli|bernoulli"), KEY).noise(site, (64,))
+    np.testing.assert_array_equal(first, alone)
+
+
+def test_golden_mask_of_a_site():
+    """Provisional: any change of this mask raises dropjax.STREAM, and writes it anew."""
+    assert dropjax.STREAM == 1
+    keys = Keys.of(derive(jax.random.key(0, impl="threefry2x32"), "noise", 7), 42)
+    (mask,) = sampled(parse("bernoulli"), keys).noise(Site("a", Kind.HIDDEN, ("f",)), (64,))
+    assert np.packbits(mask).tobytes().hex() == "76c5df1e703e2432"
