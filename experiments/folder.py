@@ -21,9 +21,10 @@ from dropjax.train.checkpoint import write_whole
 from experiments.setup import LaunchError, jax_setting
 
 _CONFIG = "config.json"
+# The configuration last: while anything of a run is left, it says whose it is.
 _OURS = (
-    *(_CONFIG, "sites.txt", "metrics.jsonl", "timing.jsonl", "result.json", "curves.png"),
-    "checkpoints",
+    *("sites.txt", "metrics.jsonl", "timing.jsonl", "result.json", "curves.png", "checkpoints"),
+    _CONFIG,
 )
 
 
@@ -99,12 +100,18 @@ def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) 
         raise LaunchError(
             f"{path} already holds a run; --resume continues it, --overwrite replaces it"
         )
-    for name in _OURS:
+    found = [name for name in _OURS if (path / name).exists()]
+    if found and not overwrite:
+        raise LaunchError(
+            f"{path} holds no run, but has {', '.join(found)}; choose another folder, or let "
+            "--overwrite remove them"
+        )
+    for name in found:
         target = path / name
         if target.is_dir():
             shutil.rmtree(target)
         else:
-            target.unlink(missing_ok=True)
+            target.unlink()
     write_json(path / _CONFIG, config)
     return []
 

@@ -173,7 +173,7 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
       LaunchError: the run cannot start; the message says why and what would do.
     """
     with _launching():
-        _check_random_numbers()
+        _check_random_numbers(flags.seed)
         scheme = schemes.parse(flags.dropout, rate=flags.rate)
         strength = _strength(flags.strength, scheme)
         mc_samples = _mc_samples(flags.mc_samples, scheme)
@@ -255,7 +255,9 @@ def _mc_samples(samples: int | None, scheme: Scheme) -> int:
     return 0
 
 
-def _check_random_numbers() -> None:
+def _check_random_numbers(seed: int) -> None:
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed must be in [0, 2**31), got {seed}")
     implementation = str(jax_setting("jax_default_prng_impl"))
     if "rbg" in implementation:
         raise ValueError(

@@ -9,7 +9,7 @@ one took, and resumed, until --kills processes died; what then is left is run to
 A run that ends before its kill is compared, and a new folder begun. Beside the checkpoints lie
 torn ones under temporary names, as a kill in the middle of writing leaves them.
 
-Takes about 4 minutes on 2 cores. Prints a line for each kill and each completed run, then "ALL
+Takes 4 to 6 minutes on 2 cores. Prints a line for each kill and each completed run, then "ALL
 EQUAL", with exit status 0, if every completed run has the first one's result.json (parameters,
 measures; not the times) and metrics.jsonl bit for bit. Exit status 1 otherwise, and the folders
 are kept.

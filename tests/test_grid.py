@@ -45,7 +45,7 @@ def test_scheme_on_model(scheme, text):
     timed = any("time" in of.sites[name][0].axes for name in wanted)
     fits = wanted and (timed or scheme.made_for != "rnn")
     if scheme.acts_on and not fits:
-        with pytest.raises(ValueError, match="acts on|time axis"):
+        with pytest.raises(ValueError, match=r"acts on|time axis"):
             plan.check(scheme, of.sites, text)
         assert not wanted or scheme.made_for == "rnn", f"{scheme} should act on {kinds}"
         return

@@ -1,4 +1,4 @@
-"""What the READMEs say is true: their code runs, their commands parse, their tables are the code's."""
+"""What the READMEs say is true: code runs, commands parse, tables are the code's."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Schemes that exist only to prove that the frame holds them: learned, LINEAR, by the step's key."""
+"""Schemes that exist only to prove that the frame holds them."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar

@@ -42,6 +42,8 @@ class Dataset:
         Raises:
           DataError: a split of that size cannot be had.
         """
+        if len(self.y_validation):
+            raise DataError(f"{self.name} has a validation split already")
         if size == 0:
             return self
         most = len(self.y_train) - self.classes

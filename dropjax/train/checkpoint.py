@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-_STATE, _MANIFEST, _KEPT = "state.safetensors", "manifest.json", 2
+_STATE, _MANIFEST, _FORMAT, _KEPT = "state.safetensors", "manifest.json", 1, 2
 
 
 class CheckpointError(Exception):
@@ -28,11 +27,17 @@ class CheckpointError(Exception):
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves of a tree as arrays on the host, by path."""
+    """The leaves of a tree by path, as arrays on the host whose bytes are in row-major order."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     host = jax.device_get([leaf for _, leaf in leaves])
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    return {name: np.asarray(leaf) for name, leaf in zip(names, host, strict=True)}
+    names = [_name(path) for path, _ in leaves]
+    return {name: np.asarray(leaf, order="C") for name, leaf in zip(names, host, strict=True)}
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    """Keys joined by "/", with that sign escaped in a key as in a JSON pointer (RFC 6901)."""
+    keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
+    return "/".join(key.replace("~", "~0").replace("/", "~1") for key in keys)
 
 
 def tree_hash(tree: Any) -> str:
@@ -40,12 +45,14 @@ def tree_hash(tree: Any) -> str:
     digest = hashlib.sha256()
     for name, leaf in sorted(flatten(tree).items()):
         digest.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
+        digest.update(leaf.tobytes())
     return digest.hexdigest()
 
 
 def save(folder: Path, state: Any, step: int, **extra: Any) -> Path:
-    """Writes a checkpoint and removes all but the newest two.
+    """Writes a checkpoint; of those before it one is kept, and none of those after it.
+
+    Later ones are there only if they were damaged and passed over.
 
     Args:
       folder: holds the checkpoints; made if need be.
@@ -60,9 +67,9 @@ def save(folder: Path, state: Any, step: int, **extra: Any) -> Path:
       OSError: it could not be written whole, for example on a full disk. Older ones are intact.
     """
     arrays = flatten(state)
-    payload = safetensors.numpy.save(arrays)
+    payload = safetensors.numpy.save({name: _plain(array) for name, array in arrays.items()})
     manifest = {
-        "format": 1,
+        "format": _FORMAT,
         "step": step,
         "bytes": len(payload),
         "sha256": hashlib.sha256(payload).hexdigest(),
@@ -86,8 +93,10 @@ def save(folder: Path, state: Any, step: int, **extra: Any) -> Path:
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for old in _all(folder)[:-_KEPT]:
-        _remove(old)
+    older = [path for path in _all(folder) if path.name <= target.name]
+    for path in _all(folder):
+        if path not in older[-_KEPT:]:
+            _remove(path)
     for leftover in folder.glob("tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     return target
@@ -104,7 +113,7 @@ def restore(
       warn: is told of each damaged checkpoint that is passed over.
 
     Returns:
-      The state and the manifest's `extra`; None if there is no checkpoint.
+      The state, of NumPy arrays, and the manifest's `extra`; None if there is no checkpoint.
 
     Raises:
       CheckpointError: there are checkpoints, but none is good.
@@ -121,7 +130,7 @@ def restore(
 
 
 def load(path: Path, template: Any) -> tuple[Any, dict[str, Any]]:
-    """One checkpoint: its state and the manifest's `extra`.
+    """One checkpoint: its state, of NumPy arrays, and the manifest's `extra`.
 
     Raises:
       CheckpointError: a bit of it is wrong, or it is not of the template's structure.
@@ -135,21 +144,33 @@ def load(path: Path, template: Any) -> tuple[Any, dict[str, Any]]:
         raise CheckpointError(f"{_MANIFEST} does not have the sha256 it states")
     if manifest["sha256"] != hashlib.sha256(payload).hexdigest():
         raise CheckpointError(f"{_STATE} does not have the sha256 that {_MANIFEST} states")
-    arrays = safetensors.numpy.load(payload)
+    if (manifest["format"], f"{manifest['step']:010d}") != (_FORMAT, path.name):
+        raise CheckpointError(
+            f"its format {manifest['format']} or its name is not what it should be"
+        )
+    try:
+        arrays = safetensors.numpy.load(payload)
+    except Exception as error:  # whatever safetensors finds wrong, the next older one may be right
+        raise CheckpointError(f"{_STATE} cannot be read: {error}") from error
     expected = flatten(template)
     if arrays.keys() != expected.keys():
         odd = sorted(arrays.keys() ^ expected.keys())
         raise CheckpointError(f"it is of another structure: {', '.join(odd[:3])}")
     for name, like in expected.items():
-        if (arrays[name].dtype, arrays[name].shape) != (like.dtype, like.shape):
+        found, wanted = manifest["arrays"][name], [str(like.dtype), list(like.shape)]
+        if found != wanted:
             raise CheckpointError(
-                f"{name} is {arrays[name].dtype}{list(arrays[name].shape)}, "
-                f"expected {like.dtype}{list(like.shape)}"
+                f"{name} is {found[0]}{found[1]}, expected {wanted[0]}{wanted[1]}"
             )
-    if int(arrays["step"]) != manifest["step"]:
-        raise CheckpointError("its step is not the one that its manifest states")
-    leaves = [jnp.asarray(arrays[name]) for name in expected]
+    leaves = [arrays[name].view(like.dtype) for name, like in expected.items()]
     return jax.tree.unflatten(jax.tree.structure(template), leaves), manifest["extra"]
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """The array's bits under a dtype that NumPy itself has: bfloat16 and its kin as integers."""
+    if array.dtype.isbuiltin == 1:
+        return array
+    return array.view(f"u{array.dtype.itemsize}")
 
 
 def write_synced(path: Path, data: bytes) -> None:

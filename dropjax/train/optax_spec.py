@@ -60,7 +60,11 @@ def parse_strength(text: str) -> Strength:
     try:
         return float(text)
     except ValueError:
-        return _build(text, SCHEDULES, "strength")
+        pass
+    try:
+        return _build(text, SCHEDULES, "schedule")
+    except ValueError as error:
+        raise ValueError(f"strength={text!r} is no number, and as a schedule: {error}") from error
 
 
 def _build(text: str, names: Sequence[str], what: str, **given: Any) -> Any:

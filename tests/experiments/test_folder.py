@@ -255,3 +255,11 @@ def test_outside_of_git_there_is_no_commit(monkeypatch):
 
     monkeypatch.setattr(folder.subprocess, "run", missing)
     assert describe({}, "", "mnist")["environment"]["git_commit"] is None
+
+
+def test_what_is_named_like_ours_but_is_no_run_is_left_alone(tmp_path, config):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "mine").write_text("mine")
+    with pytest.raises(LaunchError, match="holds no run, but has checkpoints"):
+        claim(tmp_path, config, resume=False, overwrite=False)
+    assert (tmp_path / "checkpoints" / "mine").read_text() == "mine"

@@ -12,7 +12,7 @@ import pytest
 import dropjax
 
 RATES = [0.1, 0.25, 0.5, 0.95]
-SHAPES = [(), (33, 5), (2, 3, 4, 5)]
+SHAPES = [(), (150, 20), (2, 3, 4, 5)]
 
 PEERS = {
     "haiku": lambda key, x, rate: hk.dropout(key, rate, x),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dropjax.train import checkpoint
-from dropjax.train.checkpoint import CheckpointError, load, restore, save, tree_hash
+from dropjax.train.checkpoint import CheckpointError, flatten, load, restore, save, tree_hash
 
 STATE, MANIFEST = "state.safetensors", "manifest.json"
 
@@ -78,7 +78,7 @@ def test_round_trip_is_bit_for_bit(tmp_path):
     assert same(restored, state) and found == extra
     restored, found = restore(tmp_path / "new" / "folder", state_at(0), warn=forbid)
     assert same(restored, state) and found == extra
-    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(restored))
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(restored))
 
 
 SPECIAL = [0.0, -0.0, 1.5, float("inf"), float("-inf"), float("nan"), 1e-40, 0.1]
@@ -258,10 +258,25 @@ def test_another_structure_shape_or_dtype_is_refused(newest, case):
         load(newest, template)
 
 
-def test_a_state_whose_step_is_not_the_manifests_is_refused(tmp_path):
-    path = save(tmp_path, state_at(3), 4)
-    with pytest.raises(CheckpointError, match="step"):
-        load(path, state_at(0))
+def test_a_renamed_checkpoint_is_refused(tmp_path):
+    path = save(tmp_path, state_at(3), 3)
+    with pytest.raises(CheckpointError, match="name"):
+        load(path.rename(path.with_name("0000000004")), state_at(0))
+
+
+def test_after_a_fall_back_the_good_one_is_kept_and_the_damaged_one_goes(tmp_path):
+    """Steps 10 and 20 are saved, 20 is damaged, and training goes on from 10."""
+    for step in (10, 20):
+        path = save(tmp_path, state_at(step), step)
+    (path / "state.safetensors").write_bytes(b"")
+    save(tmp_path, state_at(15), 15)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0000000010", "0000000015"]
+
+
+def test_keys_with_slashes_do_not_collide():
+    x, y = jnp.zeros(1), jnp.ones(1)
+    assert len(flatten({"a": {"b": x}, "a/b": y})) == 2
+    assert tree_hash({"a": {"b": x}}) != tree_hash({"a/b": x})
 
 
 def full_disk() -> OSError:

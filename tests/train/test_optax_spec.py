@@ -143,12 +143,12 @@ def test_a_wrong_learning_rate(learning_rate):
     [
         (
             "liner_schedule",
-            "no strength 'liner_schedule'; did you mean linear_schedule[?] There are",
+            "no schedule .liner_schedule.; did you mean linear_schedule[?] There are",
         ),
-        ("adam", "no strength 'adam'[.] There are: cosine_decay_schedule"),
-        ("constant", "no strength 'constant'"),
+        ("adam", "no schedule .adam.[.] There are: cosine_decay_schedule"),
+        ("constant", "no schedule .constant."),
         ("linear_schedule(end=1.0)", "no argument 'end'; it takes init_value, end_value, trans"),
-        ("linear_schedule", r"strength='linear_schedule': .*missing 3 required"),
+        ("linear_schedule", r"strength='linear_schedule' is no number.*missing 3 required"),
         ("linear_schedule(init_value=x)", "the value of init_value must be a literal"),
         ("0,5", "expected a name"),
         ("", "expected a name"),
