@@ -69,6 +69,8 @@ def locked(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{here} pid {os.getpid()}\n")
         file.flush()
+        for leftover in path.glob("*.json.tmp-*"):  # of a process that was killed while writing
+            leftover.unlink()
         try:
             yield
         finally:

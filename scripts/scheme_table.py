@@ -34,7 +34,7 @@ def table() -> str:
     lines = [
         "# Schemes",
         "",
-        "Made by `python -m scripts.scheme_table`; a test holds it to the code. A scheme's bare name",
+        "Made by `python -m scripts.scheme_table`; a test holds it to the code. A bare name",
         "acts on the kinds in the second column; with `at=REGEX` also on those in the third. Model",
         "`auto` picks the one that the scheme was made for.",
         "",

@@ -7,8 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-AXIS = "device"
-"""The name of the device axis inside `parallel`, for `jax.lax.psum`."""
+_AXIS = "device"
 
 
 def replicate(tree: Any, devices: Sequence[Any]) -> Any:
@@ -16,7 +15,7 @@ def replicate(tree: Any, devices: Sequence[Any]) -> Any:
 
     Anything placed otherwise would be copied anew in every call and compile a second program.
     """
-    everywhere = NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec())
+    everywhere = NamedSharding(Mesh(np.asarray(devices), (_AXIS,)), PartitionSpec())
     return jax.device_put(tree, everywhere)
 
 
@@ -41,7 +40,7 @@ def parallel(
         if len(args) not in mapped:
             mapped[len(args)] = jax.pmap(
                 function,
-                axis_name=AXIS,
+                axis_name=_AXIS,
                 in_axes=(0, *[None] * len(args)),
                 out_axes=None,
                 devices=devices,
@@ -50,6 +49,15 @@ def parallel(
         return mapped[len(args)](index, *args)
 
     return call
+
+
+def sum_over(devices: Sequence[Any], tree: Any) -> Any:
+    """Inside `parallel`: each leaf summed over the devices.
+
+    With one device there is nothing to do, and XLA would copy every leaf all the same (measured on
+    a CPU: 7 % of the time of an MLP with 2 million weights).
+    """
+    return jax.lax.psum(tree, _AXIS) if len(devices) > 1 else tree
 
 
 def check_batch_size(batch_size: int, devices: int) -> None:

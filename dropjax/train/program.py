@@ -17,7 +17,7 @@ from dropjax.core.keys import Keys
 from dropjax.core.scheme import Scheme, Sites
 from dropjax.core.strength import Strength, strength_at
 from dropjax.ops.keys import derive
-from dropjax.train.devices import AXIS, check_batch_size, parallel, replicate
+from dropjax.train.devices import check_batch_size, parallel, replicate, sum_over
 
 Array = jax.Array
 
@@ -189,7 +189,7 @@ class Program:
             weight = (position < self.examples).astype(jnp.float32)
             rows = order[jnp.minimum(position, self.examples - 1)]
             x, y = jax.tree.map(lambda leaf: leaf[rows], data)
-            batch_weight = jax.lax.psum(weight.sum(), AXIS)
+            batch_weight = sum_over(self.devices, weight.sum())
             step_key = derive(noise_key, number)
             scheme = problem.scheme.scaled(strength_at(problem.strength, number))
 
@@ -205,7 +205,7 @@ class Program:
                 return sums["loss"] / batch_weight + penalty / len(self.devices), sums
 
             gradients, sums = jax.grad(objective, has_aux=True)(state.params)
-            gradients, sums = jax.lax.psum((gradients, sums), AXIS)
+            gradients, sums = sum_over(self.devices, (gradients, sums))
             updates, opt_state = problem.optimizer.update(gradients, state.opt_state, state.params)
             fresh = number == first
             bad = (state.diverged_at < 0) & ~jnp.isfinite(sums["loss"])

@@ -1,5 +1,7 @@
 """The metrics against scikit-learn, and against a loop where that has none."""
 
+import math
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss
@@ -52,10 +54,10 @@ def test_nll_is_not_clipped():
 
 
 def test_means_are_taken_in_double():
-    log_p = np.full((2**25 // 16, 2), -1.0, np.float32)  # a running float32 sum would stall
-    log_p[0] = -1e7
-    exact = (len(log_p) - 1 + 1e7) / len(log_p)
-    np.testing.assert_allclose(nll(log_p, np.zeros(len(log_p), int)), exact, rtol=1e-12)
+    p, y = predictions(examples=1000)
+    log_p = np.log(p).astype(np.float32)
+    exact = -math.fsum(float(row[label]) for row, label in zip(log_p, y, strict=True)) / len(y)
+    np.testing.assert_allclose(nll(log_p, y), exact, rtol=1e-13)
 
 
 @pytest.mark.parametrize("bins", [1, 2, 10, 15, 100])
@@ -92,6 +94,12 @@ def test_confidence_1_is_in_the_last_bin(log_certain):
         0, abs=1e-6
     )
     assert expected_calibration_error(certain * 4, [0, 0, 0, 1], bins=10) == pytest.approx(0.25)
+
+
+def test_just_above_1_is_in_the_bin_of_what_is_just_below():
+    log_p = [[1e-7, -np.inf], np.log([0.95, 0.05])]
+    # One bin: |0 - 1 + 1 - 0.95| / 2; two would give (1 + 0.05) / 2.
+    assert expected_calibration_error(log_p, [1, 0], bins=10) == pytest.approx(0.475, abs=1e-6)
 
 
 def test_opposite_gaps_cancel_within_a_bin_and_add_between_bins():
