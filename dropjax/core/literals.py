@@ -4,6 +4,7 @@ import ast
 import json
 import types
 import typing
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -52,11 +53,15 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     if not bracket:
         return name, {}
     try:
-        call = ast.parse(f"_({rest}", mode="eval").body
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+        source = f"_({rest.rstrip()}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a backslash that Python would let through for now
+            call = ast.parse(source, mode="eval").body
+        whole = (call.end_lineno, call.end_col_offset) == (1, len(source.encode()))
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or not whole:
             raise SyntaxError
         if call.args:
-            raise ValueError(f"{text!r}: name each argument, as in {name}(rate=0.3)")
+            raise ValueError(f"{text!r}: name each argument, as in {name}(argument=value)")
         arguments = {}
         for keyword in call.keywords:
             if keyword.arg is None:
@@ -65,14 +70,15 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
                 raise ValueError(f"{text!r} gives {keyword.arg} twice")
             try:
                 arguments[keyword.arg] = ast.literal_eval(keyword.value)
-            except ValueError:
+            except (ValueError, TypeError):
                 raise ValueError(
                     f"{text!r}: the value of {keyword.arg} must be a literal: a number, a quoted "
                     "string, True, False, None or a tuple of these"
                 ) from None
-    except SyntaxError:
+    except (SyntaxError, RecursionError, MemoryError, UnicodeError):
         raise ValueError(
-            f"expected {name}(name=value, ...) with literal values, got {text!r}"
+            f"expected {name}(argument=value, ...) with literal values, got {text!r}; "
+            'a string with a backslash is written r"..."'
         ) from None
     return name, arguments
 
@@ -86,7 +92,7 @@ def format_call(name: str, arguments: Mapping[str, Any]) -> str:
 
 def _format(value: Any) -> str:
     if isinstance(value, str):
-        return json.dumps(value)
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, tuple):
         return f"({','.join(_format(v) for v in value)}{',' if len(value) == 1 else ''})"
     return repr(value)
@@ -142,4 +148,5 @@ def _describe(annotation: Any) -> str:
         items = {float: "numbers", int: "integers", str: "strings"}.get(args[0]) if args else None
         return f"a tuple of {items}, such as (512,256)" if items == "integers" else "a tuple"
     names = {float: "a number", int: "an integer", bool: "True or False", str: "a string"}
+    names |= {types.NoneType: "None", None: "None"}
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))

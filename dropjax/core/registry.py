@@ -31,11 +31,13 @@ class Registry(Generic[T]):
         """Makes `cls` known as `name`.
 
         Raises:
-          ValueError: the name is taken.
+          ValueError: the name is taken, or could not be written in a text.
           TypeError: `cls` is not of the sort.
         """
         if not (isinstance(cls, type) and issubclass(cls, self._base)):
             raise TypeError(f"{cls!r} is not a {self._noun}: {self._base.__name__} is its base")
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"a name must be an identifier such as my_{self._noun}, got {name!r}")
         if name in self.names():
             raise ValueError(f"there is already a {self._noun} named {name!r}")
         self._added[name] = cls

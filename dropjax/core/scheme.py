@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dropjax.core import literals
 from dropjax.core.keys import Keys
@@ -61,7 +62,7 @@ class Scheme:
             value = getattr(self, name)
             if annotation == Rate:
                 check_rate_value(value, name)
-                if isinstance(value, int):
+                if isinstance(value, (int, np.generic, np.ndarray)) and np.ndim(value) == 0:
                     object.__setattr__(self, name, float(value))
             elif name not in _leaves(type(self)):
                 literals.check_type(value, annotation, name)
@@ -264,13 +265,16 @@ class Chain(Scheme):
     def __post_init__(self) -> None:
         if self.at:
             raise ValueError("a chain has no `at`; give it to the links")
+        for part in self.schemes:
+            if not isinstance(part, Scheme):
+                raise TypeError(f"schemes must be schemes, got {part!r}")
 
     def __str__(self) -> str:
         return "|".join(map(str, self.schemes))
 
     @property
     def links(self) -> tuple[Scheme, ...]:
-        return self.schemes
+        return tuple(link for part in self.schemes for link in part.links)
 
     def wants(self, site: Site) -> bool:
         return any(link.wants(site) for link in self.schemes)

@@ -1,7 +1,7 @@
 """Predictions over a data set: deterministic, and averaged over draws of the noise.
 
 Functions here take anyone's model as a function of one example. The noise of example i in sample s
-depends on the key, i and s alone, so no result depends on the batch size.
+depends on the key, i and s alone, so the batch size changes results by rounding at most.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ def map_examples(
       function: of one example. Compiled once for each function object and shape.
       params: its parameters.
       xs: (examples, ...), or a tree of such arrays.
-      batch_size: examples computed at a time; bounds the memory, changes no result.
+      batch_size: examples computed at a time; bounds the memory.
 
     Returns:
       What `function` returns, with a leading axis of examples.
@@ -55,20 +55,20 @@ def monte_carlo(
       xs: (examples, ...), or a tree of such arrays.
       key: PRNG key.
       samples: draws an example, at least 2. Typical: 20 to 100.
-      batch_size: examples computed at a time; bounds the memory, changes no result.
+      batch_size: examples computed at a time; bounds the memory.
 
     Returns:
       The mean and the sample standard deviation (divided by samples - 1), each of what `function`
-      returns with a leading axis of examples.
+      returns with a leading axis of examples, in float32 at least.
 
     Raises:
-      ValueError: samples is less than 2.
+      ValueError: samples is less than 2, or batch_size than 1.
+      TypeError: the values are complex.
 
     Source: Gal & Ghahramani 2016, "Dropout as a Bayesian Approximation" (arXiv 1506.02142),
       section 4.
     """
-    if samples < 2:
-        raise ValueError(f"samples must be at least 2 to have a spread, got {samples}")
+    _check_counts(samples, 2, batch_size)
     return _over_samples(
         _OfKey(function), params, xs, check_key(key), _MOMENTS, samples, batch_size
     )
@@ -95,17 +95,22 @@ def monte_carlo_log_probabilities(
       xs: (examples, ...), or a tree of such arrays.
       key: PRNG key.
       samples: draws an example, at least 1.
-      batch_size: examples computed at a time; bounds the memory, changes no result.
+      batch_size: examples computed at a time; bounds the memory.
 
     Returns:
       (examples, classes).
 
     Raises:
-      ValueError: samples is less than 1.
+      ValueError: samples or batch_size is less than 1.
     """
-    if samples < 1:
-        raise ValueError(f"samples must be at least 1, got {samples}")
+    _check_counts(samples, 1, batch_size)
     return _over_samples(function, params, xs, check_key(key), _LOG_MEAN_EXP, samples, batch_size)
+
+
+def _check_counts(samples: int, least: int, batch_size: int) -> None:
+    for name, value, at_least in (("samples", samples, least), ("batch_size", batch_size, 1)):
+        if not isinstance(value, int) or value < at_least:
+            raise ValueError(f"{name} must be an integer of at least {at_least}, got {value!r}")
 
 
 class _Reduction(NamedTuple):
@@ -116,16 +121,26 @@ class _Reduction(NamedTuple):
     end: Callable[[Any, int], Any]  # of what is gathered, the number of samples
 
 
-def _welford(carry: Any, value: Any, number: Array) -> Any:
-    mean, squares = carry
-    count = number.astype(jnp.float32) + 1
-    new = jax.tree.map(lambda m, v: m + (v - m) / count, mean, value)
-    grown = jax.tree.map(lambda s, v, m, n: s + (v - m) * (v - n), squares, value, mean, new)
-    return new, grown
-
-
 def _zeros(shape: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
+    """Zeros of a tree's shapes, wide enough to sum many small terms."""
+
+    def zeros(leaf: Any) -> Array:
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            raise TypeError("a function with complex values has no such moments; take parts of it")
+        small = not jnp.issubdtype(leaf.dtype, jnp.floating) or jnp.finfo(leaf.dtype).bits < 32
+        return jnp.zeros(leaf.shape, jnp.float32 if small else leaf.dtype)
+
+    return jax.tree.map(zeros, shape)
+
+
+def _welford(carry: Any, value: Any, number: Array) -> Any:
+    def grow(mean: Array, squares: Array, value: Array) -> tuple[Array, Array]:
+        value = value.astype(mean.dtype)
+        new = mean + (value - mean) / (number.astype(mean.dtype) + 1)
+        return new, squares + (value - mean) * (value - new)
+
+    grown = jax.tree.map(grow, *carry, value)
+    return jax.tree.transpose(jax.tree.structure(value), jax.tree.structure((0, 0)), grown)
 
 
 _MOMENTS = _Reduction(

@@ -14,6 +14,8 @@ def _checked(log_probabilities: ArrayLike, labels: ArrayLike) -> tuple[np.ndarra
             "expected log-probabilities (examples, classes) and labels (examples,), got "
             f"{log_p.shape} and {y.shape}"
         )
+    if not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() >= log_p.shape[1]:
+        raise ValueError(f"labels must be integers in [0, {log_p.shape[1]})")
     return log_p, y
 
 

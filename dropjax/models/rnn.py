@@ -35,6 +35,8 @@ class RNN(nn.Module):
     layers: int = 1
 
     def __post_init__(self) -> None:
+        if self.cell not in CELLS:
+            raise ValueError(f"rnn: cell must be one of {', '.join(CELLS)}; got {self.cell!r}")
         if self.width < 1 or self.layers < 1:
             raise ValueError(
                 f"rnn: width and layers must be positive, got width={self.width}, "

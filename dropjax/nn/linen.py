@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from dropjax.core.draw import Draw
+from dropjax.core.scheme import dense
 from dropjax.core.site import Kind, Site
 from dropjax.nn.recurrent import Cell
 
@@ -69,7 +70,7 @@ class Recurrent(nn.Module):
         w_x = self.param("kernel", nn.initializers.glorot_uniform(), (x.shape[-1], shape[1]))
         b = self.param("bias", bias, (shape[1],))
         w_h = self.param("recurrent_kernel", _hidden_kernel, shape)
-        b_h = jnp.zeros(())
+        b_h = None
         if cell.hidden_bias:
             b_h = self.param("recurrent_bias", nn.initializers.zeros, (shape[1],))
 
@@ -87,7 +88,7 @@ class Recurrent(nn.Module):
         def step(previous: tuple[Array, ...], at_t: tuple[Array, Array]):
             t, from_input_t = at_t
             h_tm1 = draw.apply(draw.at(hidden_noise, t), previous[0], recurrent)
-            proposed = cell.step(from_input_t, h_tm1 @ w_h + b_h, previous)
+            proposed = cell.step(from_input_t, dense(h_tm1, w_h, b_h), previous)
             new = tuple(
                 draw.apply(draw.at(noise, t), x_t, state, x_tm1)
                 for noise, x_t, state, x_tm1 in zip(

@@ -21,8 +21,10 @@ def keep_mask(key: Array, rate: ArrayLike, shape: Sequence[int]) -> Array:
     """A mask that is True, independently, with probability 1 - rate.
 
     The mask depends on the key, the shape and the rate rounded to float32: not on x64 mode, on
-    whether the rate is traced, or on sharding. It is bit for bit the mask that `haiku.dropout`,
-    `equinox.nn.Dropout` and `flax.nnx.Dropout` draw from the same key.
+    whether the rate is traced, or on sharding. `haiku.dropout`, `equinox.nn.Dropout` and
+    `flax.nnx.Dropout` draw the same mask from the same key, but for one element in 10**7 at rates
+    where 1 - rate rounds otherwise: they round the difference, we the rate, so that a traced rate
+    makes the mask of a static one.
 
     Args:
       key: one typed PRNG key.
@@ -71,8 +73,15 @@ def drop(keep: Array, x: Array, rate: ArrayLike, scaling: str = "train") -> Arra
 def expected_drop(x: Array, rate: ArrayLike, scaling: str = "train") -> Array:
     """The exact expectation of `drop` over masks: `x`, or `(1 - rate) * x` if scaled at test."""
     check_choice(scaling, SCALINGS, "scaling")
-    if scaling == "train":
-        return x
     wide = wide_dtype(x.dtype)
     q = 1 - as_rate(rate, x.shape, dtype=jnp.finfo(wide).dtype)
+    if scaling == "train":
+        return x
     return (x.astype(wide) * q.astype(wide)).astype(x.dtype)
+
+
+def choose(keep: Array, x: Array, other: Array) -> Array:
+    """`x` where `keep`, else `other`, bit for bit; all of one shape."""
+    # On an Explicit mesh `select` wants a mask that is sharded as x is. A False that is makes it
+    # so, and is gone once compiled.
+    return jnp.where(keep | jnp.zeros_like(x, dtype=bool), x, other)

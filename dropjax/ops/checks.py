@@ -37,16 +37,14 @@ def check_rate_value(rate: ArrayLike, name: str = "rate") -> None:
       TypeError: it is not a number or an array of floats.
       ValueError: it is out of range.
     """
+    if not isinstance(rate, (int, float, np.generic, np.ndarray, Array)):
+        raise TypeError(f"{name} must be a number in [0, 1], got {rate!r}")
+    dtype = jnp.result_type(rate)
+    if not jnp.issubdtype(dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"{name} must be a number in [0, 1], got {rate!r}")
     if isinstance(rate, Tracer):
         return
-    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.generic, np.ndarray, Array)):
-        raise TypeError(f"{name} must be a number in [0, 1], got {rate!r}")
-    value = np.asarray(rate)
-    if value.dtype == bool or not (
-        jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
-    ):
-        raise TypeError(f"{name} must be a number in [0, 1], got {rate!r}")
-    value = value.astype(np.float64)
+    value = np.asarray(rate).astype(np.float64)
     if not np.all((value >= 0) & (value <= 1)):
         raise ValueError(f"{name} is the probability of dropping, in [0, 1]; got {rate!r}")
 
@@ -89,15 +87,19 @@ def normalize_axes(axes: int | Sequence[int], ndim: int, name: str) -> tuple[int
     """Returns axes as sorted numbers in [0, ndim).
 
     Raises:
+      TypeError: an axis is no integer.
       ValueError: an axis is out of range or named twice.
     """
-    axes = (axes,) if isinstance(axes, int) else tuple(axes)
+    given = axes if isinstance(axes, (tuple, list)) else (axes,)
+    if not all(isinstance(a, (int, np.integer)) and not isinstance(a, bool) for a in given):
+        raise TypeError(f"{name} must be an axis or several, as integers; got {axes!r}")
+    axes = [int(axis) for axis in given]  # type: ignore[arg-type]
     for axis in axes:
         if not -ndim <= axis < ndim:
             raise ValueError(f"{name} names axis {axis}, but x has {ndim} axes")
     positive = tuple(sorted(axis % ndim for axis in axes))
     if len(set(positive)) != len(positive):
-        raise ValueError(f"{name} names an axis twice: {axes}")
+        raise ValueError(f"{name} names an axis twice: {tuple(axes)}")
     return positive
 
 

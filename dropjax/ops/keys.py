@@ -24,11 +24,24 @@ def derive(key: jax.Array, *labels: str | ArrayLike) -> jax.Array:
 
     Returns:
       A key of the same kind.
+
+    Raises:
+      TypeError: a label is neither a name nor an integer.
+      ValueError: a label is out of range.
     """
     for label in labels:
-        number = np.uint32(zlib.crc32(label.encode())) if isinstance(label, str) else label
-        key = jax.random.fold_in(key, number)
+        key = jax.random.fold_in(key, _number(label))
     return key
+
+
+def _number(label: str | ArrayLike) -> ArrayLike:
+    if isinstance(label, str):
+        return np.uint32(zlib.crc32(label.encode()))
+    if isinstance(label, bool) or not jnp.issubdtype(jnp.result_type(label), jnp.integer):
+        raise TypeError(f"a label must be a name or an integer, got {label!r}")
+    if isinstance(label, int) and not 0 <= label < 2**32:
+        raise ValueError(f"a label must be in [0, 2**32), got {label}")
+    return label
 
 
 def check_key(key: jax.Array, name: str = "key") -> jax.Array:

@@ -53,8 +53,8 @@ def variational_dropout(key: Array, x: ArrayLike, rate: ArrayLike, *, time_axis:
              [0., 0., 2., 2.]], dtype=float32)
     """
     x = check_floating(x)
-    normalize_axes(time_axis, x.ndim, "time_axis")
-    return dropout(key, x, rate, shared_axes=time_axis)
+    (axis,) = normalize_axes((time_axis,), x.ndim, "time_axis")
+    return dropout(key, x, rate, shared_axes=axis)
 
 
 @scheme

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import keep_mask, wide_dtype
+from dropjax.ops.bernoulli import choose, keep_mask, wide_dtype
 from dropjax.ops.checks import as_rate, check_floating
 from dropjax.ops.keys import check_key
 
@@ -50,7 +50,7 @@ def zoneout(key: Array, x: ArrayLike, rate: ArrayLike, *, previous: ArrayLike) -
       Array([0., 0., 1., 1.], dtype=float32)
     """
     key, x, previous = check_key(key), *_like(x, previous)
-    return jnp.where(keep_mask(key, rate, x.shape), x, previous)
+    return choose(keep_mask(key, rate, x.shape), x, previous)
 
 
 def expected(x: ArrayLike, rate: ArrayLike, *, previous: ArrayLike) -> Array:
@@ -97,7 +97,7 @@ class Zoneout(Scheme):
         return keep_mask(keys.example, self.rate, shape)
 
     def apply(self, noise: Array, x: Array, site: Site, fallback: Array | None) -> Array:
-        return jnp.where(noise, x, _required(fallback, site))
+        return choose(noise, x, _required(fallback, site))
 
     def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
         return expected(x, self.rate, previous=_required(fallback, site))

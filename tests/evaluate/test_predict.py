@@ -238,10 +238,10 @@ def test_nothing_is_compiled_again_for_the_same_function():
 
 @pytest.mark.parametrize("samples", [1, 0, -1])
 def test_too_few_samples_are_refused(samples):
-    with pytest.raises(ValueError, match=f"samples must be at least 2.*got {samples}"):
+    with pytest.raises(ValueError, match=f"samples must be .* at least 2, got {samples}"):
         monte_carlo(noisy, PARAMS, XS, KEY, samples=samples)
     if samples < 1:
-        with pytest.raises(ValueError, match=f"samples must be at least 1, got {samples}"):
+        with pytest.raises(ValueError, match=f"samples must be .* at least 1, got {samples}"):
             monte_carlo_log_probabilities(log_probabilities, PARAMS, XS, KEY, samples=samples)
 
 

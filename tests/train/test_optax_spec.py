@@ -123,7 +123,7 @@ def test_a_strength_may_be_a_number(text, value):
         ("sgd(learning_rate=0.1)", "sgd has no argument 'learning_rate'; it takes momentum"),
         ("sgd(0.1)", "name each argument"),
         ("sgd(momentum=half)", "the value of momentum must be a literal"),
-        ("sgd(", r"expected sgd\(name=value, ...\)"),
+        ("sgd(", r"expected sgd\(argument=value, ...\)"),
         ("", "expected a name"),
     ],
 )
