@@ -283,7 +283,8 @@ class Chain(Scheme):
         return self._over(link.scaled(strength) for link in self.schemes)
 
     def init_learned(self, key: Array, sites: Sites) -> Any:
-        return [link.init_learned(key, sites) for link in self.schemes]
+        keys = [derive(key, f"link {i}") for i in range(len(self.schemes))]
+        return [s.init_learned(k, sites) for s, k in zip(self.schemes, keys, strict=True)]
 
     def bind(self, learned: Any) -> Self:
         return self._over(s.bind(part) for s, part in zip(self.schemes, learned, strict=True))

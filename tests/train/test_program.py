@@ -155,6 +155,12 @@ def test_learned_values_of_a_chain():
     assert nothing == {} and list(learned) == ["hidden"]
 
 
+def test_equal_learned_links_start_from_values_of_their_own():
+    text = "tests.throwaway:LearnedRate|tests.throwaway:LearnedRate"
+    first, second = program(parse(text)).init(PARAMS).params["learned"]
+    assert first["hidden"]["logit"] != second["hidden"]["logit"]
+
+
 def test_the_step_whose_loss_is_not_finite_is_noted():
     of = program(parse("none"), optimizer=optax.sgd(1e30))
     state = train(of, epochs=2)
