@@ -6,7 +6,7 @@ their deterministic counterparts. Models, training and evaluation are in `dropja
 """
 
 from dropjax import expected, schemes
-from dropjax.core.draw import CLEAN, Draw, sampled
+from dropjax.core.draw import CLEAN, Draw, deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import STREAM
@@ -26,6 +26,7 @@ __all__ = [
     "Kind",
     "Site",
     "derive",
+    "deterministic",
     "dropconnect",
     "dropout",
     "expected",

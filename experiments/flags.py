@@ -1,6 +1,7 @@
 """The flags that all experiments share."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -134,6 +135,9 @@ def main(experiment: str) -> None:
         except (LaunchError, CheckpointError, LogError) as error:
             print(f"{experiment}: {error}", file=sys.stderr)
             return 2
+        except KeyboardInterrupt:
+            print(f"{experiment}: interrupted; --resume continues", file=sys.stderr)
+            return 128 + signal.SIGINT
 
     app.run(start)
 
@@ -142,11 +146,13 @@ def _use_compilation_cache() -> None:
     """Keeps compiled programs between runs, unless JAX was told where to keep them."""
     if jax_setting("jax_compilation_cache_dir"):
         return
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = os.path.join(home, "dropjax", "xla")
     try:
+        if folder.startswith("~"):
+            raise OSError("this user has no home")
         os.makedirs(folder, exist_ok=True)
     except OSError:
-        return  # no home to write to: each run compiles anew
+        return  # each run compiles anew
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -118,6 +118,15 @@ def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) 
     return []
 
 
+def completed(path: Path) -> dict[str, Any] | None:
+    """The result of the run in a folder, if it is complete."""
+    try:
+        result = json.loads((path / "result.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return result if result.get("status") == "completed" else None
+
+
 def describe(flags: dict[str, Any], data_sha256: str, experiment: str) -> dict[str, Any]:
     """What config.json says: all that a repetition needs, and where the run was made."""
     return {
@@ -143,10 +152,18 @@ def write_json(path: Path, value: Any) -> None:
 def _command(flags: dict[str, Any], experiment: str) -> str:
     # The scheme's text has its rate, and --rate would then set nothing.
     given = {k: v for k, v in flags.items() if v is not None and k != "rate"}
+    settings = {k: v for k, v in _settings().items() if k != "JAX_COMPILATION_CACHE_DIR"}
     return " ".join(
-        [f"python -m experiments.{experiment}"]
+        [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
+        + [f"python -m experiments.{experiment}"]
         + [f"--{name}={shlex.quote(str(value))}" for name, value in given.items()]
     )
+
+
+def _settings() -> dict[str, str]:
+    """The environment variables that change what JAX computes, or how."""
+    names = [k for k in os.environ if k.startswith(("JAX_", "XLA_")) or k == "NPROC"]
+    return {name: os.environ[name] for name in sorted(names)}
 
 
 def _environment() -> dict[str, Any]:
@@ -154,9 +171,6 @@ def _environment() -> dict[str, Any]:
 
     names = ("jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn", "safetensors")
     devices = jax.local_devices()
-    settings = {
-        k: v for k, v in os.environ.items() if k.startswith(("JAX_", "XLA_")) or k == "NPROC"
-    }
     return {
         "dropjax": dropjax.__version__,
         "git_commit": _git_commit(),
@@ -169,7 +183,7 @@ def _environment() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
-        "settings": dict(sorted(settings.items())),
+        "settings": _settings(),
     }
 
 
@@ -184,7 +198,7 @@ def _git_commit() -> str | None:
 
     try:
         commit = git("rev-parse", "HEAD")
-        return f"{commit}-modified" if git("status", "--porcelain", "-uno") else commit
+        return f"{commit}-modified" if git("status", "--porcelain") else commit
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -205,13 +219,13 @@ def _check_same(path: Path, config: dict[str, Any]) -> list[str]:
     now = _flat(config)
     # Where the data lies does not matter; that it is the same does.
     free = ("flags.data_dir", "command")
-    changed = [
-        f"  {name}: was {before.get(name)!r}, is {now.get(name)!r}"
+    changed = {
+        name: f"  {name}: was {before.get(name)!r}, is {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name) and name not in free
-    ]
-    environment = [line for line in changed if line.startswith("  environment.")]
-    if len(environment) < len(changed):
-        others = "\n".join(line for line in changed if line not in environment)
-        raise LaunchError(f"the run in {path} has another configuration:\n{others}")
-    return environment
+    }
+    environment = {name for name in changed if name.startswith("environment.")}
+    if changed.keys() - environment:
+        lines = "\n".join(line for name, line in changed.items() if name not in environment)
+        raise LaunchError(f"the run in {path} has another configuration:\n{lines}")
+    return list(changed.values())

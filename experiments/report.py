@@ -46,6 +46,7 @@ def draw_curves(history: list[dict[str, float]], title: str, path: Path) -> None
         axis.set_xlabel("epoch")
         axis.set_ylabel("cross-entropy (nats)" if metric == "loss" else metric)
         axis.grid(alpha=0.3)
+    axes[0].set_yscale("log")
     axes[0].legend(frameon=False)
     figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=100, metadata={"Software": None})

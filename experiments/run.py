@@ -52,6 +52,8 @@ def run(
     began = time.perf_counter() if began is None else began
     if resume and overwrite:
         raise folder.LaunchError("--resume and --overwrite contradict each other")
+    if workdir is not None and not workdir.name:
+        raise folder.LaunchError(f"--workdir must name a folder for this run alone, got {workdir}")
     if workdir is None and (resume or overwrite):
         flag = "resume" if resume else "overwrite"
         raise folder.LaunchError(f"--{flag} needs --workdir: which run?")
@@ -59,8 +61,12 @@ def run(
     setup = set_up(flags, say)
     config = folder.describe(dataclasses.asdict(setup.config), setup.dataset.sha256(), experiment)
     with folder.locked(path):
-        for change in folder.claim(path, config, resume=resume, overwrite=overwrite):
-            say(f"ENVIRONMENT CHANGED, results may differ in rounding:{change}")
+        changes = folder.claim(path, config, resume=resume, overwrite=overwrite)
+        if changes:
+            say("\n".join(["ENVIRONMENT CHANGED, results may differ in rounding:", *changes]))
+        if resume and (result := folder.completed(path)):
+            say(f"the run is complete; nothing is left to do\n\n{report.table(result)}")
+            return 0
         (path / "sites.txt").write_text(setup.site_table)
         say(f"run folder: {path}\n\n{setup.site_table}")
         return _Run(setup, path, began).go(resume)
@@ -93,7 +99,7 @@ class _Run:
                 last = chunk.step == total
                 if stop or last or self._saving_is_due():
                     self._save(state, chunk.step)
-                if stop and not last:
+                if stop:
                     name = signal.Signals(stop[0]).name
                     say(f"{name}: stopped at step {chunk.step} of {total}; --resume continues")
                     return 128 + stop[0]
@@ -168,6 +174,8 @@ class _Run:
                 dataset.x_test,
                 setup.eval_key,
                 samples=setup.config.mc_samples,
+                # What fits in training fits here, however large the noise of an example is.
+                batch_size=setup.config.batch_size,
             )
         result |= _measures("mc_test_", log_p, dataset.y_test)
         result |= self._cost()
@@ -191,7 +199,7 @@ class _Run:
 
     def _common(self, state: State) -> dict[str, Any]:
         config = self.setup.config
-        names = ("dataset", "model", "dropout", "seed", "mc_samples")
+        names = ("dataset", "model", "dropout", "strength", "seed", "mc_samples")
         return {name: getattr(config, name) for name in names} | {
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params["params"])),
             "param_hash": tree_hash(state.params),
@@ -208,7 +216,8 @@ class _Run:
 
     def _title(self) -> str:
         config = self.setup.config
-        return f"{config.dataset}, {config.model}, {config.dropout}, seed {config.seed}"
+        strength = "" if config.strength == "1" else f" times {config.strength}"
+        return f"{config.dataset}, {config.model}, {config.dropout}{strength}, seed {config.seed}"
 
 
 def _diverged(state: State) -> bool:

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 
 from dropjax import data, models, schemes
 from dropjax.core import plan
-from dropjax.core.draw import CLEAN, Draw, expected, sampled
+from dropjax.core.draw import CLEAN, Draw, deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.literals import format_call
-from dropjax.core.scheme import Scheme
+from dropjax.core.scheme import Scheme, rate_fields
 from dropjax.core.strength import Strength, check_strength, strength_at
 from dropjax.ops.keys import derive
 from dropjax.train import Examples, Problem, Program, State
@@ -111,7 +111,7 @@ class Network:
 
     def log_probabilities(self, values: Any, x: Array) -> Array:
         """(classes,) of one image, deterministic; `values` are from `Setup.values`."""
-        return jax.nn.log_softmax(self(values["params"], x, expected(self._bound(values))))
+        return jax.nn.log_softmax(self(values["params"], x, deterministic(self._bound(values))))
 
     def sampled_log_probabilities(self, values: Any, x: Array, keys: Keys) -> Array:
         """(classes,) of one image under one draw of the noise."""
@@ -181,7 +181,9 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
         # Texts first, data later: a typo should not wait.
         models.parse(model_text, outputs=1)
         parse_optimizer(flags.optimizer, flags.learning_rate or 0.0)
-        folder = None if flags.data_dir is None else Path(flags.data_dir)
+        if flags.data_dir == "":
+            raise ValueError("data_dir is empty; leave it out or name a folder")
+        folder = None if flags.data_dir is None else Path(flags.data_dir).resolve()
         dataset = data.load(flags.dataset, folder, say=say)
         given = dataclasses.asdict(flags)
         chosen = given | _DEFAULTS[dataset.name] | {k: v for k, v in given.items() if v is not None}
@@ -193,6 +195,7 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
             "model": network.text(),
             "dataset": dataset.name,
             "mc_samples": mc_samples,
+            "data_dir": None if folder is None else str(folder),
         }
         config = Config(**chosen | resolved)
         if flags.model == "auto":
@@ -217,7 +220,8 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
         program=program,
         params=params,
         strength=strength,
-        site_table=plan.table(scheme, sites),
+        site_table=plan.table(scheme, sites)
+        + ("" if strength == 1.0 else f"every rate times strength={config.strength}\n"),
         eval_key=derive(key, "eval"),
     )
 
@@ -233,7 +237,7 @@ def _is_random(scheme: Scheme) -> bool:
 
 def _strength(text: str, scheme: Scheme) -> Strength:
     strength = parse_strength(text)
-    if strength != 1.0 and not _is_random(scheme):
+    if strength != 1.0 and not any(rate_fields(type(link)) for link in scheme.links):
         raise ValueError(f"strength={text} would do nothing: {scheme} has no rate")
     return strength
 

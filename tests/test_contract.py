@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dropjax.core.draw import CLEAN, expected, sampled
+from dropjax.core.draw import CLEAN, deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Chain, Scheme
 from dropjax.core.site import Kind
@@ -37,7 +37,7 @@ def same_bits(a: jax.Array, b: jax.Array) -> bool:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_keeps_shape_and_dtype(case, dtype):
     x, previous = case.value(dtype), case.previous(dtype)
-    for draw in (sampled(case.scheme, case.keys()), expected(case.scheme)):
+    for draw in (sampled(case.scheme, case.keys()), deterministic(case.scheme)):
         y = draw(x, case.site, previous)
         assert (y.shape, y.dtype) == (x.shape, x.dtype)
 
@@ -57,7 +57,7 @@ def test_nothing_happens_at_rate_or_strength_0(case):
     assert case.scheme.identity_at_zero, "declare what rate 0 does, and test it beside the scheme"
     x, previous = case.value(), case.previous()
     for scheme in (dataclasses.replace(case.scheme, rate=0.0), case.scheme.scaled(0.0)):
-        for draw in (sampled(scheme, case.keys()), expected(scheme)):
+        for draw in (sampled(scheme, case.keys()), deterministic(scheme)):
             assert same_bits(draw(x, case.site, previous), x)
 
 
@@ -75,7 +75,7 @@ def test_mean_over_noise_is_expected(case):
     x, previous = case.value(), case.previous()
     keys = jax.vmap(jax.random.key)(jnp.arange(4000))
     draws = jax.vmap(lambda key: realise(case, Keys.of(key), x, previous))(keys)
-    assert_mean(draws, expected(case.scheme)(x, case.site, previous))
+    assert_mean(draws, deterministic(case.scheme)(x, case.site, previous))
 
 
 @over_linear_cases
@@ -84,7 +84,7 @@ def test_mean_of_a_linear_layer_is_expected(case):
     b = jnp.arange(case.shape[1], dtype=jnp.float32)
     keys = jax.vmap(jax.random.key)(jnp.arange(4000))
     draws = jax.vmap(lambda k: sampled(case.scheme, k).linear(x, w, b, case.site))(keys)
-    assert_mean(draws, expected(case.scheme).linear(x, w, b, case.site))
+    assert_mean(draws, deterministic(case.scheme).linear(x, w, b, case.site))
 
 
 @over_cases
@@ -233,7 +233,7 @@ def test_sites_it_does_not_want_are_untouched(scheme):
             continue
         assert not scheme.wants(site)
         x = jax.random.normal(jax.random.key(0), shape_of(site))
-        for draw in (sampled(scheme, jax.random.key(1)), expected(scheme), CLEAN):
+        for draw in (sampled(scheme, jax.random.key(1)), deterministic(scheme), CLEAN):
             assert same_bits(draw(x, site, x + 1), x)
             if kind is Kind.LINEAR:
                 assert same_bits(draw.linear(x[:, 0], x, None, site), x[:, 0] @ x)

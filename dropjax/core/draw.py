@@ -20,7 +20,7 @@ Array = jax.Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """What a model does at its sites. Made by `sampled`, `expected`, or `CLEAN`.
+    """What a model does at its sites. Made by `sampled`, `deterministic`, or `CLEAN`.
 
     Args:
       scheme: a scheme or a chain.
@@ -35,7 +35,11 @@ class Draw:
         return self.apply(self.noise(site, x.shape), x, site, fallback)
 
     def noise(self, site: Site, shape: Sequence[int]) -> Any:
-        """Noise for a value of `shape`, to be handed to `apply`; for use before a scan."""
+        """Noise for a value of `shape`, to be handed to `apply`.
+
+        For use before a scan: a draw called inside one would make the same noise in every step,
+        for the site's name is all that tells one call from another.
+        """
         raise NotImplementedError
 
     def at(self, noise: Any, t: Array) -> Any:
@@ -74,12 +78,19 @@ class Draw:
         return self
 
 
-def _only(links: list[Any], site: Site) -> Any:
-    if len(links) > 1:
+def _acting(scheme: Scheme, site: Site) -> list[tuple[int, Scheme]]:
+    """The links that act on a site, with their numbers in the chain."""
+    return [(number, link) for number, link in enumerate(scheme.links) if link.wants(site)]
+
+
+def _only(scheme: Scheme, site: Site) -> tuple[int, Scheme | None]:
+    """The one link that acts on a linear site, if any."""
+    acting = _acting(scheme, site)
+    if len(acting) > 1:
         raise ValueError(
-            f"{len(links)} schemes act on the linear site {site.name!r}, which takes one"
+            f"{len(acting)} schemes act on the linear site {site.name!r}, which takes one"
         )
-    return links[0] if links else None
+    return acting[0] if acting else (0, None)
 
 
 @jax.tree_util.register_dataclass
@@ -89,19 +100,18 @@ class Sampled(Draw):
 
     keys: Keys
 
-    def _active(self, site: Site) -> list[tuple[Scheme, Keys]]:
-        # The link's index goes below the site's name: without it two equal links on one site
-        # would draw one mask. Names, not numbers, as the schemes' own labels are names.
+    def _keys(self, site: Site, number: int) -> Keys:
+        # The link's number goes below the site's name: without it two equal links on one site
+        # would draw one mask. As a name, for the schemes' own labels are names.
         at_site = self.keys.within(site.name)
-        return [
-            (link, at_site.within(f"link {i}") if i else at_site)
-            for i, link in enumerate(self.scheme.links)
-            if link.wants(site)
-        ]
+        return at_site.within(f"link {number}") if number else at_site
 
     def noise(self, site: Site, shape: Sequence[int]) -> Any:
         site = site.within(self.prefix)
-        return tuple(link.sample(keys, site, tuple(shape)) for link, keys in self._active(site))
+        return tuple(
+            link.sample(self._keys(site, number), site, tuple(shape))
+            for number, link in _acting(self.scheme, site)
+        )
 
     def at(self, noise: Any, t: Array) -> Any:
         def row(leaf: Array) -> Array:
@@ -113,17 +123,16 @@ class Sampled(Draw):
 
     def apply(self, noise: Any, x: Array, site: Site, fallback: Array | None = None) -> Array:
         site = site.within(self.prefix)
-        for (link, _), part in zip(self._active(site), noise, strict=True):
+        for (_, link), part in zip(_acting(self.scheme, site), noise, strict=True):
             x = link.apply(part, x, site, fallback)
         return x
 
     def linear(self, x: Array, w: Array, b: Array | None, site: Site) -> Array:
         site = site.within(self.prefix)
-        active = _only(self._active(site), site)
-        if active is None:
+        number, link = _only(self.scheme, site)
+        if link is None:
             return dense(x, w, b)
-        link, keys = active
-        return link.linear(keys, x, w, b, site)
+        return link.linear(self._keys(site, number), x, w, b, site)
 
     def fork(self, number: int) -> Self:
         return dataclasses.replace(self, keys=self.keys.within(f"fork {number}"))
@@ -131,7 +140,7 @@ class Sampled(Draw):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Expected(Draw):
+class Deterministic(Draw):
     """Each site's expectation instead of a sample: deterministic evaluation."""
 
     def noise(self, site: Site, shape: Sequence[int]) -> Any:
@@ -145,14 +154,13 @@ class Expected(Draw):
     def apply(self, noise: Any, x: Array, site: Site, fallback: Array | None = None) -> Array:
         del noise
         site = site.within(self.prefix)
-        for link in self.scheme.links:
-            if link.wants(site):
-                x = link.expected(x, site, fallback)
+        for _, link in _acting(self.scheme, site):
+            x = link.expected(x, site, fallback)
         return x
 
     def linear(self, x: Array, w: Array, b: Array | None, site: Site) -> Array:
         site = site.within(self.prefix)
-        link = _only([link for link in self.scheme.links if link.wants(site)], site)
+        _, link = _only(self.scheme, site)
         return dense(x, w, b) if link is None else link.expected_linear(x, w, b, site)
 
 
@@ -166,10 +174,14 @@ def sampled(scheme: Scheme, keys: Keys | Array) -> Draw:
     return Sampled(scheme, keys if isinstance(keys, Keys) else Keys.of(keys))
 
 
-def expected(scheme: Scheme) -> Draw:
-    """A draw with no randomness, every site at its expectation."""
-    return Expected(scheme)
+def deterministic(scheme: Scheme) -> Draw:
+    """A draw without randomness, every site at its expectation: for evaluation.
+
+    Args:
+      scheme: with its learned values bound and its rates scaled, if it has any.
+    """
+    return Deterministic(scheme)
 
 
-CLEAN: Draw = Expected(Chain())
-"""No scheme at all: for initialisation."""
+CLEAN: Draw = Deterministic(Chain())
+"""No scheme at all: for initialisation. To evaluate under a scheme use `deterministic`."""

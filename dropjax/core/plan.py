@@ -6,15 +6,16 @@ from typing import Any
 
 import jax
 
-from dropjax.core.draw import Draw, Expected
+from dropjax.core.draw import Deterministic, Draw
 from dropjax.core.scheme import Chain, Scheme, Sites
 from dropjax.core.site import Kind, Site
+from dropjax.ops.keys import name_number
 
 Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
-class _Recorder(Expected):
+class _Recorder(Deterministic):
     """A clean draw that notes which sites it is shown."""
 
     scheme: Scheme = dataclasses.field(default_factory=Chain)
@@ -24,6 +25,12 @@ class _Recorder(Expected):
         site = site.within(self.prefix)
         if site.name in self.found:
             raise ValueError(f"the model declares the site {site.name!r} twice")
+        for name in self.found:
+            if name_number(name) == name_number(site.name):
+                raise ValueError(
+                    f"the sites {name!r} and {site.name!r} have the same crc32 and would draw the "
+                    "same noise; rename one"
+                )
         if len(site.axes) != len(shape):
             raise ValueError(
                 f"site {site.name!r} names {len(site.axes)} axes {site.axes}, but its value has "
@@ -105,18 +112,25 @@ def _meets_none(link: Scheme, declared: Sequence[Site], model: str) -> str:
 
 def rows(scheme: Scheme, sites: Sites) -> list[dict[str, str]]:
     """The site table, a row for each site and each link that acts on it."""
+    learned = jax.eval_shape(lambda: scheme.init_learned(jax.random.key(0), sites))
+    bound = scheme.bind(learned).links
     table = []
     for site, shape in sites.values():
         row = {"site": site.name, "kind": site.kind.name, "shape": str(shape)}
-        acting = [link for link in scheme.links if link.wants(site)]
+        acting = [
+            (link, with_learned)
+            for link, with_learned in zip(scheme.links, bound, strict=True)
+            if link.wants(site)
+        ]
+        for link, with_learned in acting:
+            noise = str(with_learned.noise_shape(site, shape))
+            rates = [
+                f"{value:g}" if name == "rate" else f"{name}={value:g}"
+                for name, value in link.rates_at(site).items()
+            ]
+            table.append(row | {"scheme": str(link), "noise": noise, "rate": ",".join(rates)})
         if not acting:
             table.append(row | {"scheme": "-", "noise": "-", "rate": "-"})
-        learned = jax.eval_shape(lambda: scheme.init_learned(jax.random.key(0), sites))
-        for bound, link in zip(scheme.bind(learned).links, scheme.links, strict=True):
-            if link in acting:
-                noise = str(bound.noise_shape(site, shape))
-                rate = f"{link.rate_at(site):g}"
-                table.append(row | {"scheme": str(link), "noise": noise, "rate": rate})
     return table
 
 

@@ -92,10 +92,10 @@ class Scheme:
         del sites
         return None
 
-    def rate_at(self, site: Site) -> Any:
-        """The rate that applies at `site`."""
+    def rates_at(self, site: Site) -> dict[str, Any]:
+        """The rates that apply at `site`, by the names of their fields."""
         del site
-        return getattr(self, "rate", 0.0)
+        return {name: getattr(self, name) for name in rate_fields(type(self))}
 
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Noise:
         """Draws noise for one value of `shape` at `site`.
@@ -141,8 +141,8 @@ class Scheme:
 
     def scaled(self, strength: Any) -> Self:
         """The scheme with every rate multiplied by `strength`, in [0, 1]."""
-        rates = [f for f, annotation in _annotations(type(self)).items() if annotation == Rate]
-        return _rebuild(self, {f: getattr(self, f) * strength for f in rates})
+        rates = {name: getattr(self, name) * strength for name in rate_fields(type(self))}
+        return _rebuild(self, rates)
 
     @property
     def links(self) -> "tuple[Scheme, ...]":
@@ -206,6 +206,11 @@ S = TypeVar("S", bound=Scheme)
 def scheme(cls: type[S]) -> type[S]:
     """Makes a class a frozen dataclass and a pytree: floats are leaves, the rest is structure."""
     cls = dataclasses.dataclass(frozen=True)(cls)
+    if "rate" in _annotations(cls) and "rate" not in rate_fields(cls):
+        raise TypeError(
+            f"{cls.__name__}.rate must be annotated dropjax.schemes.Rate, or no schedule and no "
+            "check would know that it is one"
+        )
     leaves = _leaves(cls)
     static = tuple(f.name for f in dataclasses.fields(cls) if f.name not in leaves)
 
@@ -229,6 +234,12 @@ def _annotations(cls: type) -> dict[str, Any]:
     """Each dataclass field with its annotation."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+@functools.cache
+def rate_fields(cls: type[Scheme]) -> tuple[str, ...]:
+    """The fields of a scheme that are rates."""
+    return tuple(name for name, annotation in _annotations(cls).items() if annotation == Rate)
 
 
 @functools.cache

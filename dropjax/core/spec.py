@@ -3,9 +3,11 @@
 import dataclasses
 from typing import Any, TypeVar
 
+import jax
+
 from dropjax.core import literals
 from dropjax.core.registry import Registry
-from dropjax.core.scheme import SCHEMES, Chain, Scheme
+from dropjax.core.scheme import SCHEMES, Chain, Scheme, rate_fields
 
 T = TypeVar("T")
 
@@ -49,11 +51,13 @@ def parse(text: str, *, rate: float | None = None) -> Scheme:
     links = []
     for part in literals.split(text, "|"):
         link = build(SCHEMES, part)
-        takes_rate = any(f.name == "rate" for f in dataclasses.fields(link))  # type: ignore[arg-type]
+        if jax.tree_util.all_leaves([link]):
+            raise ValueError(f"{part}: decorate the class with dropjax.schemes.scheme")
+        takes_rate = "rate" in rate_fields(type(link))
         if rate is not None and takes_rate and "rate" not in literals.parse_call(part)[1]:
             link = dataclasses.replace(link, rate=rate)
             used = True
         links.append(link)
     if not used:
-        raise ValueError(f"rate={rate} would set nothing: no link of {text!r} lacks a rate")
+        raise ValueError(f"rate={rate} would set nothing: no link of {text!r} lacks its `rate`")
     return links[0] if len(links) == 1 else Chain(tuple(links))

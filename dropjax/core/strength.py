@@ -11,6 +11,9 @@ Strength: TypeAlias = float | Callable[[jax.Array], jax.typing.ArrayLike]
 """A number, or a function of the step such as any optax schedule."""
 
 
+_BLOCK = 2**20
+
+
 def strength_at(strength: Strength, step: jax.Array) -> jax.Array:
     """The strength at a step, as float32."""
     value = strength(step) if callable(strength) else strength
@@ -18,15 +21,25 @@ def strength_at(strength: Strength, step: jax.Array) -> jax.Array:
 
 
 def check_strength(strength: Strength, steps: int) -> None:
-    """Refuses a strength that leaves [0, 1] at any of the steps 0, ..., steps - 1.
+    """Refuses a strength that leaves [0, 1] in the steps 0, ..., steps - 1, or never leaves 0.
 
     Raises:
-      ValueError: it does; the message names the first such step.
+      ValueError: it does; the message names the first wrong step.
     """
-    at = jax.vmap(lambda step: strength_at(strength, step))
-    values = np.asarray(at(jnp.arange(max(steps, 1))))
-    wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))
-    if wrong.size:
-        raise ValueError(
-            f"strength must stay in [0, 1]; it is {values[wrong[0]]:g} at step {wrong[0]}"
-        )
+    if steps >= 2**31:
+        raise ValueError(f"{steps} steps are more than can be counted, 2**31 - 1")
+    last = steps if callable(strength) else 1
+    at = jax.jit(jax.vmap(lambda step: strength_at(strength, step)))
+    most = 0.0
+    for start in range(0, max(last, 1), _BLOCK):
+        values = np.asarray(at(jnp.arange(start, start + min(_BLOCK, max(last, 1)))))
+        values = values[: max(last, 1) - start]
+        wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))
+        if wrong.size:
+            raise ValueError(
+                f"strength must stay in [0, 1]; it is {values[wrong[0]]:g} at step "
+                f"{start + wrong[0]}"
+            )
+        most = max(most, float(values.max()))
+    if most == 0 and callable(strength):
+        raise ValueError("strength is a schedule that never leaves 0; no scheme would do anything")

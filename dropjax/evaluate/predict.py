@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dropjax.core.keys import Keys
 from dropjax.ops.keys import check_key, derive
@@ -19,7 +20,6 @@ from dropjax.ops.keys import check_key, derive
 Array = jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("function", "batch_size"))
 def map_examples(
     function: Callable[..., Any], params: Any, xs: Any, *, batch_size: int = 1000
 ) -> Any:
@@ -33,7 +33,17 @@ def map_examples(
 
     Returns:
       What `function` returns, with a leading axis of examples.
+
+    Raises:
+      ValueError: batch_size is less than 1.
     """
+    return _map_examples(function, params, xs, _check_count("batch_size", batch_size, 1))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _map_examples(
+    function: Callable[[Any, Any], Any], params: Any, xs: Any, batch_size: int
+) -> Any:
     return jax.lax.map(lambda x: function(params, x), xs, batch_size=batch_size)
 
 
@@ -68,7 +78,8 @@ def monte_carlo(
     Source: Gal & Ghahramani 2016, "Dropout as a Bayesian Approximation" (arXiv 1506.02142),
       section 4.
     """
-    _check_counts(samples, 2, batch_size)
+    samples = _check_count("samples", samples, 2)
+    batch_size = _check_count("batch_size", batch_size, 1)
     return _over_samples(
         _OfKey(function), params, xs, check_key(key), _MOMENTS, samples, batch_size
     )
@@ -103,14 +114,15 @@ def monte_carlo_log_probabilities(
     Raises:
       ValueError: samples or batch_size is less than 1.
     """
-    _check_counts(samples, 1, batch_size)
+    samples = _check_count("samples", samples, 1)
+    batch_size = _check_count("batch_size", batch_size, 1)
     return _over_samples(function, params, xs, check_key(key), _LOG_MEAN_EXP, samples, batch_size)
 
 
-def _check_counts(samples: int, least: int, batch_size: int) -> None:
-    for name, value, at_least in (("samples", samples, least), ("batch_size", batch_size, 1)):
-        if not isinstance(value, int) or value < at_least:
-            raise ValueError(f"{name} must be an integer of at least {at_least}, got {value!r}")
+def _check_count(name: str, value: int, least: int) -> int:
+    if not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    return int(value)
 
 
 class _Reduction(NamedTuple):

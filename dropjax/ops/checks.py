@@ -19,8 +19,10 @@ def check_floating(x: ArrayLike, name: str = "x") -> Array:
       TypeError: `x` is no array, or holds integers or booleans: scaled noise on these would be
         truncated or would silently change their dtype.
     """
+    if not isinstance(x, jax.Array) and hasattr(x, "__jax_array__"):  # a framework's variable
+        x = x.__jax_array__()  # type: ignore[union-attr]
     if not isinstance(x, (jax.Array, np.ndarray, np.generic, float, complex)):
-        raise TypeError(f"{name} must be an array of floats, got {x!r}")
+        raise TypeError(f"{name} must be an array of floats, got {type(x).__name__}")
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         raise TypeError(

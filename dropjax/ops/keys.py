@@ -34,12 +34,17 @@ def derive(key: jax.Array, *labels: str | ArrayLike) -> jax.Array:
     return key
 
 
+def name_number(name: str) -> np.uint32:
+    """The number that a name stands for: its crc32."""
+    return np.uint32(zlib.crc32(name.encode()))
+
+
 def _number(label: str | ArrayLike) -> ArrayLike:
     if isinstance(label, str):
-        return np.uint32(zlib.crc32(label.encode()))
+        return name_number(label)
     if isinstance(label, bool) or not jnp.issubdtype(jnp.result_type(label), jnp.integer):
         raise TypeError(f"a label must be a name or an integer, got {label!r}")
-    if isinstance(label, int) and not 0 <= label < 2**32:
+    if isinstance(label, (int, np.integer)) and not 0 <= label < 2**32:
         raise ValueError(f"a label must be in [0, 2**32), got {label}")
     return label
 
@@ -55,8 +60,12 @@ def check_key(key: jax.Array, name: str = "key") -> jax.Array:
       TypeError: it is no key at all.
       ValueError: it is a batch of keys.
     """
+    if not isinstance(key, jax.Array) and hasattr(key, "__jax_array__"):  # a framework's variable
+        key = key.__jax_array__()  # type: ignore[attr-defined]
     if not isinstance(key, (jax.Array, np.ndarray)):
-        raise TypeError(f"{name} must be a PRNG key such as jax.random.key(0), got {key!r}")
+        raise TypeError(
+            f"{name} must be a PRNG key such as jax.random.key(0), got {type(key).__name__}"
+        )
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if key.dtype != np.uint32:
             raise TypeError(
@@ -67,7 +76,13 @@ def check_key(key: jax.Array, name: str = "key") -> jax.Array:
             raise ValueError(
                 f"{name} must be one raw key, got uint32{list(key.shape)}; use jax.vmap over keys"
             )
-        key = jax.random.wrap_key_data(jnp.asarray(key))
+        try:
+            key = jax.random.wrap_key_data(jnp.asarray(key))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{name} must be a key of the default PRNG, got uint32{list(key.shape)}"
+            ) from None
+    key = jnp.asarray(key)
     if key.ndim:
         raise ValueError(f"{name} must be one key, got {list(key.shape)}; use jax.vmap over keys")
     return key

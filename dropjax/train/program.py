@@ -206,7 +206,13 @@ class Program:
 
             gradients, sums = jax.grad(objective, has_aux=True)(state.params)
             gradients, sums = sum_over(self.devices, (gradients, sums))
-            updates, opt_state = problem.optimizer.update(gradients, state.opt_state, state.params)
+            with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+                updates, opt_state = problem.optimizer.update(
+                    gradients, state.opt_state, state.params
+                )
+            # Of one dtype whatever the metrics are: x64 mode makes these float64.
+            sums = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), sums)
+            sums["weight"] = batch_weight
             fresh = number == first
             bad = (state.diverged_at < 0) & ~jnp.isfinite(sums["loss"])
             return State(
@@ -214,7 +220,7 @@ class Program:
                 params=optax.apply_updates(state.params, updates),  # type: ignore[arg-type]
                 opt_state=opt_state,
                 totals={
-                    name: jnp.where(fresh, 0, total) + (sums | {"weight": batch_weight})[name]
+                    name: jnp.where(fresh, 0, total) + sums[name]
                     for name, total in state.totals.items()
                 },
                 diverged_at=jnp.where(bad, number, state.diverged_at),

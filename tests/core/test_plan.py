@@ -1,13 +1,17 @@
 """The site table and what is refused before anything runs."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import pytest
 
+from dropjax import schemes
 from dropjax.core import plan
 from dropjax.core.draw import Draw
 from dropjax.core.scheme import Chain
 from dropjax.core.site import Kind, Site
+from dropjax.ops.bernoulli import keep_mask
 from dropjax.schemes import parse
 from tests.throwaway import LearnedRate
 
@@ -100,3 +104,28 @@ def test_a_scheme_that_acts_is_let_through(text):
 
 def test_an_empty_chain_is_no_scheme_at_all():
     assert plan.rows(Chain(), plan.record(model))[1]["scheme"] == "-"
+
+
+def test_names_with_one_crc32_are_refused():
+    """They would draw one mask: "plumless" and "buckeroo" are the classic pair."""
+
+    def twins(draw):
+        draw(jnp.ones(3), Site("plumless", Kind.HIDDEN, ("feature",)))
+        return draw(jnp.ones(3), Site("buckeroo", Kind.HIDDEN, ("feature",)))
+
+    with pytest.raises(ValueError, match="'plumless' and 'buckeroo' have the same crc32"):
+        plan.record(twins)
+
+
+def test_rates_of_any_name_stand_in_the_table():
+    @schemes.scheme
+    class TwoRates(schemes.Scheme):
+        p: schemes.Rate = 0.25
+        q: schemes.Rate = 0.75
+        acts_on: ClassVar = frozenset({Kind.HIDDEN})
+
+        def sample(self, keys, site, shape):
+            return keep_mask(keys.example, self.p, shape)
+
+    rows = plan.rows(TwoRates(), plan.record(model))
+    assert [row["rate"] for row in rows] == ["-", "p=0.25,q=0.75", "p=0.25,q=0.75"]

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from dropjax import schemes
 from dropjax.core.registry import Registry
 from dropjax.core.scheme import SCHEMES, Chain
 from dropjax.core.spec import build, parse
@@ -147,3 +148,21 @@ def test_build_looks_in_the_registry_it_is_given():
     with pytest.raises(ValueError, match="no scheme 'mlp'"):
         build(SCHEMES, "mlp")
     assert isinstance(SCHEMES, Registry)
+
+
+def test_a_rate_that_is_not_annotated_as_one_is_refused():
+    """No schedule and no check would know of it."""
+    with pytest.raises(TypeError, match=r"Loose\.rate must be annotated dropjax\.schemes\.Rate"):
+
+        @schemes.scheme
+        class Loose(schemes.Scheme):
+            rate: float = 0.5
+
+
+class Undecorated(schemes.Scheme):
+    """A scheme that its author forgot to decorate."""
+
+
+def test_a_class_that_is_not_decorated_is_refused():
+    with pytest.raises(ValueError, match=r"decorate the class with dropjax\.schemes\.scheme"):
+        parse("tests.core.test_spec:Undecorated")

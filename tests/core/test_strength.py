@@ -68,3 +68,14 @@ def test_schedules_of_optax():
         check_strength(optax.cosine_decay_schedule(1.0, 50), 60)
         with pytest.raises(ValueError, match="at step 11"):
             check_strength(optax.linear_schedule(0.0, 2.0, 20), 20)
+
+
+def test_a_schedule_that_never_leaves_0_is_refused():
+    with pytest.raises(ValueError, match="never leaves 0"):
+        check_strength(optax.linear_schedule(0.0, 1.0, 0), 10)
+
+
+def test_more_steps_than_can_be_counted_are_refused_at_once():
+    with pytest.raises(ValueError, match=r"2\*\*31 - 1"):
+        check_strength(1.0, 2**31)
+    check_strength(1.0, 2**31 - 1)  # a number is looked at once

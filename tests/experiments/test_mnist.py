@@ -33,3 +33,25 @@ def test_a_run_from_the_command_line_learns_something(python, tmp_path):
     result = json.loads((path / "result.json").read_text())
     assert result["status"] == "completed" and result["test_accuracy"] > 0.8
     assert result["mc_test_accuracy"] > 0.8 and f"{result['test_nll']:.4f}" in done.stdout
+
+
+def test_a_run_in_x64_mode(python, tmp_path):
+    done = python(
+        *("-m", "experiments.mnist", "--epochs=1", "--model=rnn(width=4)", "--mc_samples=1"),
+        f"--workdir={tmp_path / 'run'}",
+        JAX_ENABLE_X64="1",
+    )
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["prng"]["x64"] and "JAX_ENABLE_X64=1 " in config["command"]
+
+
+def test_without_a_home_nothing_is_made_where_one_stands(python, tmp_path):
+    """`~` of a user that has no home stays `~`: no folder of that name may be made."""
+    script = (
+        "import os, experiments.flags as f; os.path.expanduser = lambda path: path; "
+        f"os.environ.pop('XDG_CACHE_HOME', None); os.chdir({str(tmp_path)!r}); "
+        "f.jax.config.update('jax_compilation_cache_dir', None); f._use_compilation_cache(); "
+        "print(os.listdir('.'))"
+    )
+    assert python("-c", script).stdout.strip() == "[]"

@@ -1,6 +1,8 @@
 import dataclasses
+import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -174,7 +176,7 @@ def test_a_run_leaves_its_files(finished):
 def test_result_json_has_what_was_measured(finished):
     found = result(finished)
     assert set(found) == {
-        *("status", "dataset", "model", "dropout", "seed", "mc_samples", "parameters"),
+        *("status", "dataset", "model", "dropout", "strength", "seed", "mc_samples", "parameters"),
         *("param_hash", "resumed_from_step", "seconds", "examples_per_second", *MEASURES),
     }
     assert (found["status"], found["dataset"], found["seed"]) == ("completed", "digits", 0)
@@ -285,8 +287,9 @@ def test_a_finished_run_can_be_resumed_and_another_environment_is_said_aloud(
     found = result(copied)
     assert (found["resumed_from_step"], found["examples_per_second"]) == (STEPS, None)
     assert_same_run(copied, finished)
-    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("ENVIRONMENT")]
-    assert "environment.python: was '2.7'" in line
+    lines = capsys.readouterr().out.splitlines()
+    at = [line.startswith("ENVIRONMENT CHANGED") for line in lines].index(True)
+    assert lines[at + 1].startswith("  environment.python: was '2.7'")
 
 
 def test_resuming_with_another_flag_is_refused(finished, copied):
@@ -321,11 +324,21 @@ def test_a_signal_stops_a_run_that_can_be_resumed(finished, tmp_path, capsys, nu
     assert_same_run(tmp_path, finished)
 
 
-def test_a_signal_in_the_last_chunk_lets_the_run_finish(tmp_path):
+def test_a_signal_in_the_last_chunk_stops_the_run_before_it_is_evaluated(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         disturb(patch, lambda: os.kill(os.getpid(), signal.SIGTERM), before=STEPS // 2 - 1)
-        assert start(tmp_path, QUICK) == 0
+        assert start(tmp_path, QUICK) == 143
+    assert not (tmp_path / "result.json").exists()
+    assert start(tmp_path, QUICK, resume=True) == 0
     assert result(tmp_path)["status"] == "completed"
+
+
+def test_a_completed_run_is_not_touched_by_a_resume(finished, copied, capsys):
+    assert start(copied, resume=True) == 0
+    assert "nothing is left to do" in capsys.readouterr().out
+    for path in finished.iterdir():
+        if path.is_file():
+            assert path.read_bytes() == (copied / path.name).read_bytes()
 
 
 def test_a_run_that_diverges_keeps_a_finite_checkpoint(tmp_path, monkeypatch, capsys):
@@ -414,7 +427,10 @@ def test_two_runs_cannot_share_a_folder(tmp_path):
 
 def parsed(command: str) -> Flags:
     """The flags that a command in config.json gives."""
-    python, dash_m, module, *arguments = shlex.split(command)
+    words = shlex.split(command)
+    settings = list(itertools.takewhile(lambda word: word != "python", words))
+    assert all(re.fullmatch(r"(JAX_|XLA_|NPROC)\w*=.*", setting) for setting in settings)
+    python, dash_m, module, *arguments = words[len(settings) :]
     assert (python, dash_m, module) == ("python", "-m", "experiments.mnist")
     with flagsaver.flagsaver():
         assert FLAGS(["mnist", *arguments]) == ["mnist"]

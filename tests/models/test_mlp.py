@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dropjax import models, sampled
-from dropjax.core.draw import CLEAN, expected
+from dropjax.core.draw import CLEAN, deterministic
 from dropjax.core.plan import record
 from dropjax.core.site import Kind, Site
 from dropjax.models.mlp import MLP
@@ -49,7 +49,7 @@ def assert_close(actual, expected):
 
 def test_without_noise():
     assert apply(CLEAN).shape == (OUTPUTS,)
-    for draw in (CLEAN, sampled(parse("none"), KEY), expected(parse("bernoulli|dropconnect"))):
+    for draw in (CLEAN, sampled(parse("none"), KEY), deterministic(parse("bernoulli|dropconnect"))):
         assert_close(apply(draw), by_hand())
 
 
@@ -67,7 +67,7 @@ def test_dropconnect_masks_every_kernel(scaling, q):
 
 
 def test_dropconnect_expected_at_test_time_multiplies_every_kernel():
-    draw = expected(parse('dropconnect(rate=0.4,scaling="test")'))
+    draw = deterministic(parse('dropconnect(rate=0.4,scaling="test")'))
     assert_close(apply(draw), by_hand(of_weights=dict.fromkeys(SCOPES, 0.6)))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dropjax import models, sampled
-from dropjax.core.draw import CLEAN, expected
+from dropjax.core.draw import CLEAN, deterministic
 from dropjax.core.plan import record
 from dropjax.core.site import Kind, Site
 from dropjax.models.rnn import RNN
@@ -165,13 +165,13 @@ def test_the_expectation_of_zoneout_mixes_both_states(cell):
     def state(i, t, proposed, old):
         return tuple(0.3 * b + 0.7 * a for a, b in zip(proposed, old, strict=True))
 
-    draw = expected(parse("zoneout(rate=0.3)"))
+    draw = deterministic(parse("zoneout(rate=0.3)"))
     assert_close(apply(cell, draw), by_hand(cell, state=state))
 
 
 @pytest.mark.parametrize("scheme", ["variational", "bernoulli", "dropconnect"])
 def test_the_expectation_of_scaled_schemes_is_the_clean_network(scheme):
-    assert_close(apply("lstm", expected(parse(scheme))), by_hand("lstm"))
+    assert_close(apply("lstm", deterministic(parse(scheme))), by_hand("lstm"))
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])

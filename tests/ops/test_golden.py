@@ -146,3 +146,12 @@ def test_golden_derived_key():
     assert dropjax.STREAM == GOLDEN_STREAM
     key = dropjax.derive(jax.random.key(0, impl="threefry2x32"), "noise", 3)
     assert jax.random.key_data(key).tolist() == [3612574431, 1129814164]
+
+
+def test_variables_of_nnx_are_taken_for_what_they_hold():
+    layer = nnx.Linear(3, 4, rngs=nnx.Rngs(0))
+    key = jax.random.key(1)
+    np.testing.assert_array_equal(
+        dropjax.dropconnect(key, layer.kernel, 0.5),
+        dropjax.dropconnect(key, layer.kernel[...], 0.5),
+    )

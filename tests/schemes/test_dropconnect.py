@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import dropjax
-from dropjax.core.draw import expected, sampled
+from dropjax.core.draw import deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind
 from dropjax.schemes import parse
@@ -43,7 +43,7 @@ def test_moments_are_those_of_the_paper_s_gaussian():
     mean = np.asarray(0.7 * (X @ W))
     assert_mean(u, mean)
     assert_mean((u - mean) ** 2, 0.3 * 0.7 * (X**2 @ W**2))
-    test_time = expected(parse('dropconnect(rate=0.3,scaling="test")'))
+    test_time = deterministic(parse('dropconnect(rate=0.3,scaling="test")'))
     np.testing.assert_allclose(test_time.linear(X, W, None, LINEAR), mean, rtol=1e-5)
 
 

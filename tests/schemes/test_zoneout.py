@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dropjax
-from dropjax.core.draw import expected, sampled
+from dropjax.core.draw import deterministic, sampled
 from dropjax.core.site import Kind
 from dropjax.schemes import parse
 from tests.cases import SITES
@@ -32,7 +32,10 @@ def test_the_expectation_is_not_the_identity():
     np.testing.assert_allclose(
         dropjax.expected.zoneout(new, 0.25, previous=old), [1.5, 1.0], rtol=1e-6
     )
-    assert expected(parse("zoneout(rate=0.25)"))(new, SITES[Kind.STATE], old).tolist() == [1.5, 1.0]
+    assert deterministic(parse("zoneout(rate=0.25)"))(new, SITES[Kind.STATE], old).tolist() == [
+        1.5,
+        1.0,
+    ]
 
 
 def test_gradients_flow_to_whichever_was_taken():
@@ -55,6 +58,6 @@ def test_cell_and_state_take_rates_of_their_own_by_name():
 
 def test_without_a_previous_state_it_says_so():
     scheme = parse("zoneout")
-    for draw in (sampled(scheme, jax.random.key(0)), expected(scheme)):
+    for draw in (sampled(scheme, jax.random.key(0)), deterministic(scheme)):
         with pytest.raises(ValueError, match="fallback="):
             draw(jnp.ones((4, 6)), SITES[Kind.STATE])

@@ -7,7 +7,7 @@ import optax
 
 from dropjax import evaluate, models
 from dropjax.core import plan
-from dropjax.core.draw import CLEAN, expected
+from dropjax.core.draw import CLEAN, deterministic
 from dropjax.schemes import parse
 from dropjax.train import Examples, Problem, Program, chunks
 
@@ -42,7 +42,7 @@ def train_and_test_error(text: str, seed: int) -> list[float]:
         *_, last = chunks(program, program.init(params), epochs=300)
 
     def predict(params, x):
-        return apply(params, x, expected(scheme))
+        return apply(params, x, deterministic(scheme))
 
     trained = last.state.params["params"]
     return [
