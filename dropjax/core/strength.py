@@ -10,8 +10,7 @@ import numpy as np
 Strength: TypeAlias = float | Callable[[jax.Array], jax.typing.ArrayLike]
 """A number, or a function of the step such as any optax schedule."""
 
-
-_BLOCK = 2**20
+_BLOCK = 2**20  # steps looked at together
 
 
 def strength_at(strength: Strength, step: jax.Array) -> jax.Array:
@@ -28,17 +27,16 @@ def check_strength(strength: Strength, steps: int) -> None:
     """
     if steps >= 2**31:
         raise ValueError(f"{steps} steps are more than can be counted, 2**31 - 1")
-    last = steps if callable(strength) else 1
+    last = max(steps, 1) if callable(strength) else 1
     at = jax.jit(jax.vmap(lambda step: strength_at(strength, step)))
     most = 0.0
-    for start in range(0, max(last, 1), _BLOCK):
-        values = np.asarray(at(jnp.arange(start, start + min(_BLOCK, max(last, 1)))))
-        values = values[: max(last, 1) - start]
+    for start in range(0, last, _BLOCK):
+        values = np.asarray(at(jnp.arange(start, min(start + _BLOCK, last))))
         wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))
         if wrong.size:
+            step = start + wrong[0]
             raise ValueError(
-                f"strength must stay in [0, 1]; it is {values[wrong[0]]:g} at step "
-                f"{start + wrong[0]}"
+                f"strength must stay in [0, 1]; it is {values[wrong[0]]:g} at step {step}"
             )
         most = max(most, float(values.max()))
     if most == 0 and callable(strength):

@@ -17,7 +17,6 @@ import pytest
 import safetensors.numpy
 from absl.flags import IllegalFlagValueError
 from absl.testing import flagsaver
-from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import JsonLines, LogError
@@ -54,23 +53,6 @@ FILES = {
     *("config.json", "sites.txt", "metrics.jsonl", "timing.jsonl", "result.json", "curves.png"),
     *("checkpoints", "lock"),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(compilation_cache, tmp_path_factory) -> Iterator[None]:
-    """The same few programs many times: compiled once, and kept on disk."""
-    values = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "xla"),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in values}
-    for settings in (values, before):
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        reset_cache()  # else JAX stays with what it found at its first compilation
-        if settings is values:
-            yield
 
 
 @pytest.fixture(autouse=True)
