@@ -67,7 +67,7 @@ def test_malformed_text_is_refused_and_shown(text):
 MALICIOUS = [
     "a(x=print('ran'))",
     "a(x=__import__('os').system('echo ran'))",
-    "a(x=open('/tmp/dropjax-ran','w'))",
+    "a(x=open('dropjax-ran','w'))",
     "a(x=[print('ran') for _ in (1,)])",
     "a(x=(lambda: print('ran'))())",
     "a(x=f\"{print('ran')}\")",
