@@ -9,7 +9,7 @@ import jax
 from absl import app, flags, logging
 
 import experiments
-from dropjax import data, models
+from dropjax import data, models, schemes
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import LogError
 from experiments import run
@@ -18,9 +18,9 @@ from experiments.setup import Flags, LaunchError, jax_setting
 DROPOUT = flags.DEFINE_string(
     "dropout",
     "bernoulli",
-    "The dropout scheme: a name (none, bernoulli, variational, zoneout, dropconnect), a name with "
-    "arguments such as 'bernoulli(rate=0.2,at=\"input\")', or several joined by |. "
-    "dropjax/schemes/README.md lists them.",
+    f"The dropout scheme: a name ({', '.join(schemes.names())}), a name with arguments such as "
+    "'bernoulli(rate=0.2,at=\"input\")', or several joined by |. A scheme of your own: "
+    "mymodule:MyScheme. dropjax/schemes/README.md says what they are.",
 )
 RATE = flags.DEFINE_float(
     "rate",
