@@ -9,7 +9,7 @@ from dropjax import expected, schemes
 from dropjax.core.draw import CLEAN, Draw, deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import STREAM
+from dropjax.ops.bernoulli import STREAM, Mask, keep_mask
 from dropjax.ops.keys import derive
 from dropjax.schemes.bernoulli import dropout
 from dropjax.schemes.dropconnect import dropconnect
@@ -24,12 +24,14 @@ __all__ = [
     "Draw",
     "Keys",
     "Kind",
+    "Mask",
     "Site",
     "derive",
     "deterministic",
     "dropconnect",
     "dropout",
     "expected",
+    "keep_mask",
     "sampled",
     "schemes",
     "variational_dropout",

@@ -11,6 +11,7 @@ from dropjax.core.draw import CLEAN, deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Chain, Scheme
 from dropjax.core.site import Kind
+from dropjax.ops.bernoulli import is_mask
 from dropjax.schemes import parse
 from tests.cases import CASES, SCHEME_VALUES, SITES, Case, shape_of
 from tests.statistics import assert_mean
@@ -45,11 +46,10 @@ def test_keeps_shape_and_dtype(case, dtype):
 @over_cases
 def test_noise_broadcasts_against_the_value(case):
     noise = case.scheme.sample(case.keys().within(case.site.name), case.site, case.shape)
-    for leaf in jax.tree.leaves(noise):
-        assert np.broadcast_shapes(leaf.shape, case.shape) == case.shape
-    assert case.scheme.noise_shape(case.site, case.shape) in [
-        leaf.shape for leaf in jax.tree.leaves(noise)
-    ]
+    shapes = [leaf.shape for leaf in jax.tree.leaves(noise, is_leaf=is_mask)]
+    for shape in shapes:
+        assert np.broadcast_shapes(shape, case.shape) == case.shape
+    assert case.scheme.noise_shape(case.site, case.shape) in shapes
 
 
 @over_cases

@@ -11,7 +11,7 @@ import dropjax
 from dropjax.core.scheme import SCHEMES
 from tests.conftest import ROOT
 
-NOT_OPS = {"derive", "deterministic", "sampled"}
+NOT_OPS = {"derive", "deterministic", "keep_mask", "sampled"}
 OPS = {
     name: value
     for name, value in vars(dropjax).items()

@@ -16,12 +16,13 @@ from dropjax.core import literals
 from dropjax.core.keys import Keys
 from dropjax.core.registry import Registry
 from dropjax.core.site import Kind, Site
+from dropjax.ops.bernoulli import is_mask
 from dropjax.ops.checks import check_rate_value
 from dropjax.ops.keys import derive
 
 Array = jax.Array
 Noise: TypeAlias = Any
-"""What `Scheme.sample` returned: a pytree of arrays that only the same scheme's methods read."""
+"""What `Scheme.sample` returned: arrays and masks that only the same scheme's methods read."""
 
 Rate: TypeAlias = Annotated[float, "rate"]
 """A field of a scheme that is a probability of dropping: checked, scheduled and scaled."""
@@ -106,7 +107,8 @@ class Scheme:
           shape: the value's shape, one axis for each of `site.axes`.
 
         Returns:
-          Noise that broadcasts against `shape`, with size 1 along each axis it is shared over.
+          Noise that broadcasts against `shape`, with size 1 along each axis it is shared over:
+          arrays, or a `Mask`, which costs no memory.
         """
         raise NotImplementedError
 
@@ -137,7 +139,8 @@ class Scheme:
     def noise_shape(self, site: Site, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of the noise for a value of `shape`, for the site table."""
         noise = jax.eval_shape(lambda: self.sample(Keys.of(jax.random.key(0)), site, shape))
-        return max((leaf.shape for leaf in jax.tree.leaves(noise)), key=len, default=())
+        shapes = (leaf.shape for leaf in jax.tree.leaves(noise, is_leaf=is_mask))
+        return max(shapes, key=len, default=())
 
     def scaled(self, strength: Any) -> Self:
         """The scheme with every rate multiplied by `strength`, in [0, 1]."""

@@ -42,7 +42,8 @@ def _hidden_kernel(key: Array, shape: tuple[int, int]) -> Array:
 class Recurrent(nn.Module):
     """One recurrent layer: x (steps, features) -> hidden states (steps, width).
 
-    Noise is drawn before the scan and applied, row by row, inside: no key enters the loop.
+    Noise is asked for before the scan and applied, row by row, inside: no key enters the loop.
+    Masks are drawn where they are applied, and none is kept for the backward pass.
 
     Attributes:
       cell: the cell.

@@ -1,43 +1,127 @@
 """Bernoulli masks and what is done with them."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Literal, Self
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
-from dropjax.ops.checks import as_rate, check_choice
+from dropjax.ops.bits import seed_of, sharding_like, words
+from dropjax.ops.checks import as_rate, check_choice, check_shape
+from dropjax.ops.keys import check_key
 
 Array = jax.Array
 
-STREAM = 1
+STREAM = 2
 """Names the mapping (key, shape, rate) -> mask. Raised whenever any mask changes; recorded with
 every run, and a run is not resumed under another stream."""
 
 SCALINGS = ("train", "test")
 
 
-def keep_mask(key: Array, rate: ArrayLike, shape: Sequence[int]) -> Array:
-    """A mask that is True, independently, with probability 1 - rate.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mask:
+    """A Bernoulli mask that is not drawn yet: True, independently, with probability 1 - rate.
+
+    It is a few bytes whatever its shape. `drop` and `choose` draw it inside the loop that uses it,
+    forward and again backward, so that it costs no memory and next to no time; `keep` draws it as
+    an array.
 
     The mask depends on the key, the shape and the rate rounded to float32: not on x64 mode, on
-    whether the rate is traced, or on sharding. `haiku.dropout`, `equinox.nn.Dropout` and
-    `flax.nnx.Dropout` draw the same mask from the same key, but for one element in 10**7 at rates
-    where 1 - rate rounds otherwise: they round the difference, we the rate, so that a traced rate
-    makes the mask of a static one.
+    whether the rate is traced, or on sharding. The realised rate is the rounded one to within
+    2**-32, and so the requested one to within 2**-24.
 
     Args:
-      key: one typed PRNG key.
-      rate: probability of dropping; see `as_rate`.
+      seed: see `ops.bits.seed_of`.
+      rate: probability of dropping, float32, of rank 0 or of the rank of `shape`.
+      index: positions on the leading axes of the mask that this one is a part of.
+      whole: the shape of that mask.
+    """
+
+    seed: Array
+    rate: Array
+    index: tuple[ArrayLike, ...]
+    whole: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def of(cls, key: Array, rate: ArrayLike, shape: Sequence[int]) -> Self:
+        """The mask of a key.
+
+        Args:
+          key: one typed PRNG key.
+          rate: probability of dropping; see `as_rate`.
+          shape: the mask's shape.
+        """
+        return cls(seed_of(key), as_rate(rate, shape), (), tuple(shape))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.whole[len(self.index) :]
+
+    def __getitem__(self, i: ArrayLike) -> "Mask":
+        """Row `i` along the first axis; the only row there is, if that axis is shared."""
+        shared = self.shape[0] == 1
+        rate = self.rate
+        if rate.ndim:
+            rate = rate[0] if shared or rate.shape[0] == 1 else rate[i]
+        return Mask(self.seed, rate, (*self.index, 0 if shared else i), self.whole)
+
+    def keep(self, sharding: NamedSharding | None = None) -> Array:
+        """The mask as a boolean array; for `sharding` see `ops.bits.words`."""
+        word = words(self.seed, self.whole, self.index, sharding=sharding)
+        # float32 holds the product exactly, but at rate 1 uint32 cannot.
+        threshold = (self.rate * jnp.float32(2**32)).astype(jnp.uint32)
+        return (word >= threshold) & (self.rate < 1)
+
+
+def is_mask(noise: object) -> bool:
+    """For `is_leaf` of `jax.tree` functions over noise."""
+    return isinstance(noise, Mask)
+
+
+def keep_mask(
+    key: Array, rate: ArrayLike, shape: Sequence[int], *, bits: Literal[32] | None = None
+) -> Array:
+    """A boolean mask that is True, independently, with probability 1 - rate.
+
+    `dropjax.dropout(key, x, rate)` is 0 where `keep_mask(key, rate, x.shape)` is False.
+
+    Args:
+      key: PRNG key, typed or raw.
+      rate: probability of dropping, in [0, 1]: a number, or an array that broadcasts to `shape`.
+        May be traced, and is then not range-checked.
       shape: the mask's shape.
+      bits: 32 for the mask that `haiku.dropout`, `equinox.nn.Dropout` and `flax.nnx.Dropout` draw
+        from this key: 32 bits of the key's own generator an element, ten times as slow, another
+        mask in x64 mode (as theirs), and a realised rate within 2**-23. Default: dropjax's own.
 
     Returns:
-      A boolean array of that shape. The realised rate is within 2**-23 of the requested one.
+      Booleans of that shape.
 
-    Cost: 32 random bits an element.
+    Raises:
+      TypeError: key is no PRNG key, rate no number, or shape no sequence of integers.
+      ValueError: rate outside [0, 1] or of a shape that does not fit; bits neither 32 nor None.
+
+    Cost: that of writing the mask; no randomness is stored on the way.
+
+    Example:
+      >>> import jax, dropjax
+      >>> dropjax.keep_mask(jax.random.key(0), 0.5, (4,))
+      Array([False, False,  True,  True], dtype=bool)
     """
-    keep = 1 - as_rate(rate, shape)
-    return jax.random.uniform(key, tuple(shape), dtype=jnp.float32) < keep
+    key, shape = check_key(key), check_shape(shape)
+    if bits is None:
+        return _drawn(Mask.of(key, rate, shape))
+    if bits != 32:
+        raise ValueError(f"bits must be None, for dropjax's own masks, or 32; got {bits!r}")
+    checked = as_rate(rate, shape)
+    # As the peers compute it, to the bit: in Python for a Python number.
+    keep = 1 - (float(rate) if isinstance(rate, (int, float)) else checked)
+    return jax.random.bernoulli(key, keep, shape)
 
 
 def wide_dtype(dtype: jnp.dtype) -> jnp.dtype:
@@ -45,43 +129,72 @@ def wide_dtype(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else jnp.dtype(dtype)
 
 
-def drop(keep: Array, x: Array, rate: ArrayLike, scaling: str = "train") -> Array:
+def drop(keep: Mask | Array, x: Array, rate: ArrayLike, scaling: str = "train") -> Array:
     """`x` where `keep`, else 0; scaled by 1 / (1 - rate) if `scaling` is "train".
 
     The scale is computed in at least float32 (bfloat16 `x / 0.9` is off by 0.15 %), and rate 1
     gives zeros with zero gradients, not NaN.
 
     Args:
-      keep: boolean, broadcasts to `x`.
+      keep: a mask, or booleans; broadcasts to `x`.
       x: values of any floating dtype.
       rate: the rate that `keep` was drawn at; broadcasts to `x`.
       scaling: "train" (inverted dropout) or "test" (the original: see `expected_drop`).
 
     Returns:
-      An array like `x`.
+      An array like `x`. For the backward pass a `Mask` keeps its few bytes, booleans themselves.
     """
     check_choice(scaling, SCALINGS, "scaling")
-    zero = jnp.zeros((), x.dtype)
     if scaling == "test":
-        return jnp.where(keep, x, zero)
+        return _kept(keep, x)
+    return _kept_and_scaled(keep, x, _wide_rate(x, rate))
+
+
+def _wide_rate(x: Array, rate: ArrayLike) -> Array:
+    return as_rate(rate, x.shape, dtype=jnp.finfo(wide_dtype(x.dtype)).dtype)
+
+
+def _fused(f: Callable[..., Array]) -> Callable[..., Array]:
+    """Compiles `f` as one, and has the backward pass draw the mask again rather than keep it."""
+    return jax.jit(jax.checkpoint(f, prevent_cse=False), inline=True)
+
+
+@_fused
+def _drawn(mask: Mask) -> Array:
+    return mask.keep()
+
+
+@_fused
+def _kept(keep: Mask | Array, x: Array) -> Array:
+    return jnp.where(_booleans(keep, x), x, jnp.zeros((), x.dtype))
+
+
+@_fused
+def _kept_and_scaled(keep: Mask | Array, x: Array, rate: Array) -> Array:
+    q = 1 - rate
     wide = wide_dtype(x.dtype)
-    q = 1 - as_rate(rate, x.shape, dtype=jnp.finfo(wide).dtype)
     scale = jnp.where(q > 0, 1 / jnp.where(q > 0, q, 1), 0).astype(wide)
-    return jnp.where(keep, (x.astype(wide) * scale).astype(x.dtype), zero)
+    scaled = (x.astype(wide) * scale).astype(x.dtype)
+    return jnp.where(_booleans(keep, x), scaled, jnp.zeros((), x.dtype))
+
+
+@_fused
+def choose(keep: Mask | Array, x: Array, other: Array) -> Array:
+    """`x` where `keep`, else `other`, bit for bit; all of one shape."""
+    # On an Explicit mesh `select` wants a mask that is sharded as x is. A False that is makes it
+    # so, and is gone once compiled.
+    return jnp.where(_booleans(keep, x) | jnp.zeros_like(x, dtype=bool), x, other)
+
+
+def _booleans(keep: Mask | Array, x: Array) -> Array:
+    return keep.keep(sharding_like(x, keep.shape)) if isinstance(keep, Mask) else keep
 
 
 def expected_drop(x: Array, rate: ArrayLike, scaling: str = "train") -> Array:
     """The exact expectation of `drop` over masks: `x`, or `(1 - rate) * x` if scaled at test."""
     check_choice(scaling, SCALINGS, "scaling")
-    wide = wide_dtype(x.dtype)
-    q = 1 - as_rate(rate, x.shape, dtype=jnp.finfo(wide).dtype)
+    q = 1 - _wide_rate(x, rate)
     if scaling == "train":
         return x
+    wide = wide_dtype(x.dtype)
     return (x.astype(wide) * q.astype(wide)).astype(x.dtype)
-
-
-def choose(keep: Array, x: Array, other: Array) -> Array:
-    """`x` where `keep`, else `other`, bit for bit; all of one shape."""
-    # On an Explicit mesh `select` wants a mask that is sharded as x is. A False that is makes it
-    # so, and is gone once compiled.
-    return jnp.where(keep | jnp.zeros_like(x, dtype=bool), x, other)

@@ -1,5 +1,6 @@
 """Argument checks. What is concrete is checked; what is traced is documented as unchecked."""
 
+import operator
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -83,6 +84,22 @@ def as_rate(
             f"{name} of shape {rate.shape} does not broadcast to the noise, of shape {tuple(shape)}"
         )
     return rate.reshape((1,) * (len(shape) - rate.ndim) + rate.shape)
+
+
+def check_shape(shape: Sequence[int], name: str = "shape") -> tuple[int, ...]:
+    """Returns a shape as a tuple of integers.
+
+    Raises:
+      TypeError: it is no sequence of integers.
+      ValueError: a size is negative.
+    """
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of integers, got {shape!r}") from None
+    if any(size < 0 for size in sizes):
+        raise ValueError(f"{name} must hold no negative size, got {sizes}")
+    return sizes
 
 
 def normalize_axes(axes: int | Sequence[int], ndim: int, name: str) -> tuple[int, ...]:

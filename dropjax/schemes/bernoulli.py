@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import drop, expected_drop, keep_mask
+from dropjax.ops.bernoulli import Mask, drop, expected_drop, keep_mask
 from dropjax.ops.checks import check_floating, normalize_axes
 from dropjax.ops.keys import check_key
 
@@ -32,6 +32,7 @@ def dropout(
     *,
     shared_axes: int | Sequence[int] = (),
     scaling: Literal["train", "test"] = "train",
+    bits: Literal[32] | None = None,
 ) -> Array:
     """Bernoulli dropout: sets each element to 0 with probability `rate`.
 
@@ -45,16 +46,18 @@ def dropout(
       shared_axes: axes along which one decision is shared.
       scaling: "train" divides what is kept by 1 - rate, so that the mean is x; "test" does not,
         and `dropjax.expected.dropout` multiplies by 1 - rate instead.
+      bits: 32 for the masks of Haiku, Equinox and Flax's nnx; see `dropjax.keep_mask`.
 
     Returns:
       An array of the shape and dtype of x. Rate 1 gives zeros, with zero gradients.
 
     Raises:
       TypeError: x holds no floats, or key is no PRNG key.
-      ValueError: rate outside [0, 1] or of a shape that does not fit; a wrong axis or scaling.
+      ValueError: rate outside [0, 1] or of a shape that does not fit; a wrong axis, scaling or
+        bits.
 
-    Cost: 32 random bits for each element of the mask; the mask (a byte an element) is kept for the
-      backward pass.
+    Cost: about that of reading x and writing the result. For the backward pass the mask is drawn
+      again: 8 bytes are kept for each key, and nothing for each element.
 
     Source: Srivastava et al. 2014, sections 4 and 10.
 
@@ -66,7 +69,8 @@ def dropout(
     key, x = check_key(key), check_floating(x)
     shared = normalize_axes(shared_axes, x.ndim, "shared_axes")
     shape = [1 if axis in shared else size for axis, size in enumerate(x.shape)]
-    return drop(keep_mask(key, rate, shape), x, rate, scaling)
+    keep = Mask.of(key, rate, shape) if bits is None else keep_mask(key, rate, shape, bits=bits)
+    return drop(keep, x, rate, scaling)
 
 
 def expected(
@@ -101,10 +105,10 @@ class Bernoulli(Scheme):
         {Kind.INPUT, Kind.EMBED, Kind.RECURRENT, Kind.BRANCH, Kind.ATTENTION}
     )
 
-    def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Array:
-        return keep_mask(keys.example, self.rate, shape)
+    def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Mask:
+        return Mask.of(keys.example, self.rate, shape)
 
-    def apply(self, noise: Array, x: Array, site: Site, fallback: Array | None) -> Array:
+    def apply(self, noise: Mask, x: Array, site: Site, fallback: Array | None) -> Array:
         return drop(noise, x, self.rate, self.scaling)
 
     def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import drop, expected_drop, keep_mask
+from dropjax.ops.bernoulli import Mask, drop, expected_drop
 from dropjax.ops.checks import check_floating
 from dropjax.schemes.bernoulli import dropout
 from dropjax.schemes.bernoulli import expected as expected_dropout
@@ -47,7 +47,8 @@ def dropconnect(
       TypeError: w holds no floats, or key is no PRNG key.
       ValueError: rate outside [0, 1] or of a shape that does not fit; a wrong scaling.
 
-    Cost: 32 random bits a weight; under `jax.vmap` over keys, a copy of w for each example.
+    Cost: about that of reading w and writing the result; under `jax.vmap` over keys, a copy of w
+      for each example.
 
     Source: Wan et al. 2013, section 3.
 
@@ -90,10 +91,10 @@ class DropConnect(Scheme):
 
     acts_on: ClassVar = frozenset({Kind.WEIGHT, Kind.LINEAR})
 
-    def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Array:
-        return keep_mask(keys.step if self.mode == "batch" else keys.example, self.rate, shape)
+    def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Mask:
+        return Mask.of(keys.step if self.mode == "batch" else keys.example, self.rate, shape)
 
-    def apply(self, noise: Array, x: Array, site: Site, fallback: Array | None) -> Array:
+    def apply(self, noise: Mask, x: Array, site: Site, fallback: Array | None) -> Array:
         return drop(noise, x, self.rate, self.scaling)
 
     def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:

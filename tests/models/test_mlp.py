@@ -60,8 +60,9 @@ def test_dropconnect_masks_every_kernel(scaling, q):
     for scope, p in params_of().items():
         site = Site("linear", Kind.LINEAR, ("input", "output"))
         (mask,) = draw.scope(scope).noise(site, p["kernel"].shape)
-        assert 0 < np.mean(mask) < 1
-        masks[scope] = np.asarray(mask) / q
+        keep = np.asarray(mask.keep())
+        assert 0 < keep.mean() < 1
+        masks[scope] = keep / q
     assert_close(apply(draw), by_hand(of_weights=masks))
     assert not np.allclose(by_hand(of_weights=masks), by_hand(), atol=0.01)
 
@@ -77,8 +78,8 @@ def test_bernoulli_masks_hidden_units_and_by_name_the_input():
     of_hidden = {}
     for scope, width in zip(SCOPES, WIDTHS, strict=False):
         (mask,) = draw.scope(scope).noise(Site("hidden", Kind.HIDDEN, ("feature",)), (width,))
-        of_hidden[scope] = np.asarray(mask) / 0.6
-    logits = by_hand(of_input=np.asarray(of_input) / 0.8, of_hidden=of_hidden)
+        of_hidden[scope] = np.asarray(mask.keep()) / 0.6
+    logits = by_hand(of_input=np.asarray(of_input.keep()) / 0.8, of_hidden=of_hidden)
     assert_close(apply(draw), logits)
     assert not np.allclose(logits, by_hand(), atol=0.01)
 

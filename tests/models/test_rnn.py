@@ -82,7 +82,7 @@ def assert_close(actual, expected):
 def noise_at(draw, scope, name, kind, shape, axes=("time", "feature")):
     """The one link's noise at a site, as the model will be given it."""
     (noise,) = draw.scope(scope).noise(Site(name, kind, axes), shape)
-    return np.asarray(noise)
+    return np.asarray(noise.keep())
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -103,6 +103,7 @@ def test_without_noise_it_is_the_network_of_flax(cell, layers):
 def test_variational_dropout_is_the_loop_with_one_mask_a_sequence(cell):
     draw, layers, q = sampled(parse("variational(rate=0.4)"), KEY), 2, 0.6
     (of_input,) = draw.noise(Site("input", Kind.INPUT, ("time", "feature")), X.shape)
+    of_input = np.asarray(of_input.keep())
     of_h, of_output = [], []
     for i in range(layers):
         shape, axes = ((STEPS, WIDTH), ("time", "feature"))
@@ -118,7 +119,7 @@ def test_variational_dropout_is_the_loop_with_one_mask_a_sequence(cell):
     logits = by_hand(
         cell,
         layers=layers,
-        x=X * np.asarray(of_input) / q,
+        x=X * of_input / q,
         recurrent=lambda i, t, h: h * of_h[i][0] / q,
         output=lambda i, t, h: h * of_output[i] / q,
     )

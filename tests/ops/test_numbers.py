@@ -8,6 +8,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import dropjax
+from tests.ops.reference import words_of
 from tests.statistics import assert_mean
 
 # Zoneout towards zeros, so that it drops as the others do; its own tests are below.
@@ -290,9 +291,9 @@ def test_a_low_precision_rate_drops_as_often_as_it_says(op):
 
 
 def by_hand(op: str, rate: np.ndarray) -> np.ndarray:
-    """What the function makes of X, from the uniform numbers that its key draws."""
+    """What the function makes of X, from the words of its key."""
     shape = (1, X.shape[1]) if op == "variational_dropout" else X.shape
-    keep = np.asarray(jax.random.uniform(KEY, shape)) < 1 - rate
+    keep = words_of(KEY, shape) / 2.0**32 >= rate
     with np.errstate(divide="ignore"):
         return np.where(keep, X / (1 - rate) if op in SCALED else X, 0)
 

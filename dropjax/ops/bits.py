@@ -1,0 +1,125 @@
+"""Random words by counter: word i of a seed is a function of the seed and of i alone.
+
+So a word is computed where it is used, in registers, inside whichever loop XLA makes of the code
+around it. Nothing is stored, split or padded, and neither `vmap`, nor sharding, nor the order of
+evaluation can change it.
+
+The function is an unbalanced Feistel network on two 32-bit halves, (i + seed[0], seed[1]): each
+round folds one half's high bits onto its low ones, and adds it, multiplied by an odd constant, to
+the other. It is thus a permutation of 64 bits of which 32 are returned, as in Philox (Salmon,
+Moraes, Dror, Shaw 2011, "Parallel Random Numbers: As Easy as 1, 2, 3", section 3.2), with the low
+product where Philox has the high one, which no CPU vector unit has. Its five rounds take 15
+instructions on a GPU and cost less than the memory traffic of the array they are for; a word of
+JAX's own threefry takes over 100.
+
+Four rounds are the fewest that passed all of PractRand 0.95 up to 4 GiB (three failed in the first
+256 MiB); there is one to spare, and seeds come from the key's own generator besides. What the five
+rounds pass is in `scripts/mask_battery.py` and experiments/README.md.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
+
+Array = jax.Array
+
+# The five primes of xxHash32: odd, with about half of their bits set, and chosen by no one here.
+_FACTORS = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1], np.uint32)
+_SHIFTS = np.array([16, 15, 16, 15, 16], np.uint32)
+_COUNTERS = 2**32
+
+
+def seed_of(key: Array) -> Array:
+    """The seed below a key, of shape (2,) and dtype uint32: the key's own generator's first words.
+
+    Not the key itself: keys of neighbouring integers, `jax.random.key(0)` and `key(1)`, differ in a
+    single bit.
+    """
+    return jax.random.bits(key, (2,), np.uint32)
+
+
+def words(
+    seed: Array,
+    shape: Sequence[int],
+    index: Sequence[ArrayLike] = (),
+    *,
+    sharding: NamedSharding | None = None,
+) -> Array:
+    """An array of `shape` of independent uniform words, or a part of it.
+
+    Word i in row-major order is the same for all shapes of up to 2**32 elements.
+
+    Args:
+      seed: from `seed_of`.
+      shape: of the whole array.
+      index: positions on the leading axes; what is returned is `array[index]`, and no more than
+        that is computed.
+      sharding: of the result, on a mesh with Explicit axes; there each device would otherwise
+        compute the whole.
+
+    Returns:
+      uint32 of shape `shape[len(index):]`.
+
+    Raises:
+      ValueError: one axis is longer than 2**32.
+    """
+    shape, index = tuple(shape), tuple(index)
+    if max(shape, default=0) > _COUNTERS:
+        raise ValueError(f"no axis may be longer than 2**32, got shape {shape}; reshape it")
+    # Beyond 2**32 elements the leading axes count seeds, the others the words of each.
+    split = len(shape)
+    while split and math.prod(shape[split - 1 :]) <= _COUNTERS:
+        split -= 1
+    first, second = seed[0], seed[1]
+    if split:
+        high = _position(shape, index, range(split), sharding)
+        first, second = _word(high, first, second), _word(high, second, first)
+    return _word(_position(shape, index, range(split, len(shape)), sharding), first, second)
+
+
+def _position(
+    shape: tuple[int, ...],
+    index: tuple[ArrayLike, ...],
+    axes: range,
+    sharding: NamedSharding | None,
+) -> Array:
+    """The row-major position of each element along these axes alone, modulo 2**32."""
+    rest = shape[len(index) :]
+    position = jax.lax.full(rest, np.uint32(0), sharding=sharding)
+    stride = 1
+    for axis in reversed(axes):
+        if axis < len(index):
+            along = jax.lax.convert_element_type(index[axis], np.uint32)
+        else:
+            dimension = axis - len(index)
+            along = jax.lax.broadcasted_iota(np.uint32, rest, dimension, out_sharding=sharding)
+        # A stride of 2**32 or more has an axis of size 1: no other would have been left to it.
+        position = position + along * np.uint32(stride % _COUNTERS)
+        stride *= shape[axis]
+    return position
+
+
+def _word(counter: Array, first: Array, second: Array) -> Array:
+    a, b = counter + first, second
+    for factor, shift in zip(_FACTORS, _SHIFTS, strict=True):
+        a = a ^ (a >> shift)
+        a, b = b + a * factor, a
+    return a
+
+
+def sharding_like(x: Array, shape: Sequence[int]) -> NamedSharding | None:
+    """How noise of `shape`, which broadcasts to `x`, is sharded; None if XLA is to decide.
+
+    On a mesh with Explicit axes an array's sharding is part of its type, and XLA decides nothing.
+    """
+    sharding = jax.typeof(x).sharding
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return None
+    axes = tuple(sharding.spec) + (None,) * (x.ndim - len(sharding.spec))
+    axes = axes[x.ndim - len(shape) :]
+    spec = [None if size == 1 else axis for size, axis in zip(shape, axes, strict=True)]
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec))

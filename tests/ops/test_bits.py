@@ -1,0 +1,85 @@
+"""Random words by counter: the hash against Python's integers, for any shape and any part of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dropjax.ops.bits import seed_of, words
+from tests.ops.reference import word
+
+SEED = jnp.array([0xFFFFFFF0, 0x12345678], jnp.uint32)  # the counter wraps around
+
+by_hand = np.array([word(i, 0xFFFFFFF0, 0x12345678) for i in range(210)], np.uint32)
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (1,), (0,), (3, 0, 2), (7,), (210,), (5, 1, 6, 7), (1, 1, 210), (30, 7)]
+)
+def test_word_i_is_the_hash_of_i_whatever_the_shape(shape):
+    actual = words(SEED, shape)
+    assert actual.dtype == np.uint32
+    np.testing.assert_array_equal(actual, by_hand[: actual.size].reshape(shape))
+
+
+def test_the_seed_is_the_first_words_of_the_keys_generator():
+    key = jax.random.key(3)
+    np.testing.assert_array_equal(seed_of(key), jax.random.bits(key, (2,)))
+    assert (seed_of(key) != seed_of(jax.random.key(4))).all()
+
+
+def test_a_part_is_what_indexing_gives():
+    whole = by_hand.reshape(5, 6, 7)
+    for i in (0, 4):
+        np.testing.assert_array_equal(words(SEED, (5, 6, 7), (i,)), whole[i])
+        np.testing.assert_array_equal(words(SEED, (5, 6, 7), (i, 3)), whole[i, 3])
+        np.testing.assert_array_equal(words(SEED, (5, 6, 7), (i, 3, 2)), whole[i, 3, 2])
+    traced = jax.jit(jax.vmap(lambda i: words(SEED, (5, 6, 7), (i,))))
+    np.testing.assert_array_equal(traced(jnp.arange(5)), whole)
+
+
+def test_vmap_over_seeds_is_the_loop():
+    seeds = jax.random.bits(jax.random.key(0), (4, 2))
+    mapped = jax.jit(jax.vmap(lambda seed: words(seed, (3, 5))))(seeds)
+    for seed, actual in zip(seeds.tolist(), mapped.tolist(), strict=True):
+        assert actual == [[word(5 * i + j, *seed) for j in range(5)] for i in range(3)]
+
+
+def test_x64_mode_changes_nothing():
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(words(SEED, (30, 7)), by_hand.reshape(30, 7))
+        np.testing.assert_array_equal(words(SEED, (30, 7), (jnp.int64(2),)), by_hand[14:21])
+
+
+def test_up_to_4_gibi_words_one_seed_serves():
+    shape = (2**16, 2**16)
+    for i, j in [(0, 1), (1, 0), (2**15, 7), (2**16 - 1, 2**16 - 1)]:
+        assert int(words(SEED, shape, (i, j))) == word(2**16 * i + j, *SEED.tolist())
+
+
+def test_beyond_that_the_leading_axes_count_seeds():
+    shape, seed = (3, 2**13, 2**10, 2**10), SEED.tolist()
+    for i, j, k in [(0, 0, 5), (2, 8191, 1023), (1, 7, 0)]:
+        high = 8192 * i + j
+        lower = (word(high, *seed), word(high, *reversed(seed)))
+        assert int(words(SEED, shape, (i, j, k, 9))) == word(1024 * k + 9, *lower)
+    # Neighbours on either side of the divide have nothing in common.
+    rows = [words(SEED, shape, at) for at in [(0, 0, 0), (0, 1, 0), (1, 0, 0), (0, 0, 1)]]
+    for a in range(4):
+        for b in range(a):
+            assert np.intersect1d(rows[a], rows[b]).size <= 1
+
+
+def test_an_axis_longer_than_the_counter_is_refused():
+    with pytest.raises(ValueError, match=r"longer than 2\*\*32.*reshape"):
+        words(SEED, (2**32 + 1,))
+    assert int(words(SEED, (2**32, 1), (jnp.uint32(2**32 - 1),))[0]) == word(
+        2**32 - 1, *SEED.tolist()
+    )
+
+
+def test_the_jaxpr_is_short():
+    """Compilation costs: some 40 operations a mask, none of them a loop."""
+    jaxpr = jax.make_jaxpr(lambda seed: words(seed, (8, 16)))(SEED)
+    assert len(jaxpr.eqns) < 50
+    assert "while" not in str(jaxpr) and "scan" not in str(jaxpr)
