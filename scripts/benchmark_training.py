@@ -6,9 +6,12 @@ The work: an MLP 784-1024-1024-10 with ReLU and dropout 0.5 on both hidden layer
 batches of 128, on 60,000 random images, or on MNIST with --data_dir. The arms take turns epoch by
 epoch, so that other load on the machine meets all of them:
 
-  dropjax, a key per example: what experiments.mnist runs.
-  dropjax, a key per batch: the same network, but each layer's mask is drawn in one call for the
-      whole batch. It shows what a key per example costs; dropjax itself has no such mode.
+  dropjax: what experiments.mnist runs; every example has a key of its own.
+  no dropout: the same program with --dropout=none. It shows what masks cost.
+  32-bit masks: the same with the masks that Flax, Haiku and Equinox draw: 32 bits of threefry an
+      element, kept for the backward pass.
+  a key per batch: the same network, but each layer's mask is drawn in one call for the whole batch.
+      It shows what a key per example costs; dropjax itself has no such mode.
   PyTorch: a plain loop over float32 tensors in memory, fused Adam, as many threads as CPUs. It
       runs in the interpreter that --torch_python names, which needs torch and numpy only.
 
@@ -35,9 +38,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -48,9 +51,10 @@ from absl import app, flags
 from dropjax import data, models, schemes
 from dropjax.core import plan
 from dropjax.core.draw import CLEAN, Draw
-from dropjax.core.scheme import Chain, dense
-from dropjax.core.site import Site
-from dropjax.ops.bernoulli import drop, keep_mask
+from dropjax.core.keys import Keys
+from dropjax.core.scheme import Chain, Scheme, dense
+from dropjax.core.site import Kind, Site
+from dropjax.ops.bernoulli import Mask, drop, keep_mask
 from dropjax.ops.keys import derive
 from dropjax.train import Examples, Problem, Program
 from dropjax.train.objectives import classification
@@ -81,15 +85,31 @@ def _initial_params(key: Array, x: np.ndarray) -> Any:
     return jax.jit(lambda key: _MODEL.init(key, x[0].astype("float32"), CLEAN)["params"])(key)
 
 
-def key_per_example(x: np.ndarray, y: np.ndarray, key: Array) -> Arm:
-    """The arm that is dropjax as it is.
+@schemes.scheme
+class Kept(schemes.Scheme):
+    """Bernoulli dropout as other libraries have it: masks of 32 bits an element, as arrays."""
+
+    rate: schemes.Rate = _RATE
+
+    acts_on: ClassVar = frozenset({Kind.HIDDEN})
+
+    def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Array:
+        return keep_mask(keys.example, self.rate, shape, bits=32)
+
+    def apply(self, noise: Array, x: Array, site: Site, fallback: Array | None) -> Array:
+        return drop(noise, x, self.rate)
+
+
+def training_loop(x: np.ndarray, y: np.ndarray, key: Array, scheme: Scheme) -> Arm:
+    """An arm that is dropjax's training loop under a scheme.
 
     Args:
       x: images.
       y: labels.
       key: the run's key.
+      scheme: the scheme.
     """
-    scheme, params = schemes.parse("bernoulli", rate=_RATE), _initial_params(derive(key, "init"), x)
+    params = _initial_params(derive(key, "init"), x)
     sites = plan.record(lambda draw: _apply(params, x[0], draw))
     optimizer = optax.adam(_LEARNING_RATE)
     problem = Problem(_apply, classification, scheme, sites, optimizer)
@@ -112,9 +132,9 @@ def key_per_example(x: np.ndarray, y: np.ndarray, key: Array) -> Arm:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Given(Draw):
-    """A draw whose masks were drawn before, by the names of their sites."""
+    """A draw whose masks are given, by the names of their sites."""
 
-    masks: dict[str, Array]
+    masks: dict[str, Mask]
 
     def noise(self, site: Site, shape: Any) -> Any:
         del shape
@@ -130,7 +150,7 @@ class Given(Draw):
 
 
 def key_per_batch(x: np.ndarray, y: np.ndarray, key: Array) -> Arm:
-    """The arm that differs from `key_per_example` in where its masks come from, and in that alone.
+    """The arm that differs from dropjax's loop in where its masks come from, and in that alone.
 
     Args:
       x: images.
@@ -147,15 +167,14 @@ def key_per_batch(x: np.ndarray, y: np.ndarray, key: Array) -> Arm:
         weight = (position < examples).astype(jnp.float32)
         rows = order[jnp.minimum(position, examples - 1)]
         step_key = derive(noise_key, number)
-        masks = {
-            name: keep_mask(derive(step_key, name), _RATE, (_BATCH, _WIDTH)) for name in _HIDDEN
-        }
+        masks = {name: Mask.of(derive(step_key, name), _RATE, (_BATCH, _WIDTH)) for name in _HIDDEN}
 
         def objective(params: Any) -> tuple[Array, dict[str, Array]]:
-            def one(x: Array, y: Array, masks: dict[str, Array]) -> dict[str, Array]:
-                return classification(_apply(params, x, Given(Chain(), masks)), y)
+            def one(x: Array, y: Array, i: Array) -> dict[str, Array]:
+                own = {name: mask.row(i) for name, mask in masks.items()}
+                return classification(_apply(params, x, Given(Chain(), own)), y)
 
-            metrics = jax.vmap(one)(images[rows], labels[rows], masks)
+            metrics = jax.vmap(one)(images[rows], labels[rows], jnp.arange(_BATCH))
             sums = jax.tree.map(lambda values: jnp.sum(weight * values), metrics)
             return sums["loss"] / weight.sum(), sums
 
@@ -310,17 +329,13 @@ def table(seconds: dict[str, list[float]], losses: dict[str, float]) -> str:
     """The result as text. Ratios are taken within a round, in which each arm ran one epoch.
 
     Args:
-      seconds: by arm; the two of dropjax first, then PyTorch's if there is one.
+      seconds: by arm, dropjax as it is first.
       losses: by arm.
     """
-    example, batch, *peer = seconds
-    pairs = {"dropjax / PyTorch": (example, peer[0])} if peer else {}
-    pairs["key per example / key per batch"] = (example, batch)
-    if peer:
-        pairs["key per batch / PyTorch"] = (batch, peer[0])
+    ours, *others = seconds
     ratios = {
-        name: [a / b for a, b in zip(seconds[top], seconds[bottom], strict=True)]
-        for name, (top, bottom) in pairs.items()
+        f"{ours} / {other}": [a / b for a, b in zip(seconds[ours], seconds[other], strict=True)]
+        for other in others
     }
     head = "".join(f"{title:>8}" for title in ("median", "min", "max"))
     lines = [f"{'seconds per epoch':<34}{head}{'loss':>9}"]
@@ -342,8 +357,10 @@ def main(argv: list[str]) -> None:
         flush=True,
     )
     arms = {
-        "dropjax, a key per example": key_per_example(x, y, key),
-        "dropjax, a key per batch": key_per_batch(x, y, key),
+        "dropjax": training_loop(x, y, key, schemes.parse("bernoulli", rate=_RATE)),
+        "no dropout": training_loop(x, y, key, schemes.parse("none")),
+        "32-bit masks": training_loop(x, y, key, Kept()),
+        "a key per batch": key_per_batch(x, y, key),
     }
     with torch_arm(TORCH_PYTHON.value or sys.executable, x, y) as peer:
         if peer:

@@ -117,7 +117,7 @@ class Sampled(Draw):
     def at(self, noise: Any, t: Array) -> Any:
         def row(leaf: Mask | Array) -> Mask | Array:
             if isinstance(leaf, Mask):
-                return leaf[t]
+                return leaf.row(t)
             if leaf.shape[0] == 1:  # shared over time
                 return leaf[0]
             return jax.lax.dynamic_index_in_dim(leaf, t, 0, keepdims=False)

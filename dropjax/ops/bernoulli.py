@@ -23,7 +23,7 @@ SCALINGS = ("train", "test")
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Mask:
     """A Bernoulli mask that is not drawn yet: True, independently, with probability 1 - rate.
 
@@ -62,7 +62,7 @@ class Mask:
     def shape(self) -> tuple[int, ...]:
         return self.whole[len(self.index) :]
 
-    def __getitem__(self, i: ArrayLike) -> "Mask":
+    def row(self, i: ArrayLike) -> "Mask":
         """Row `i` along the first axis; the only row there is, if that axis is shared."""
         shared = self.shape[0] == 1
         rate = self.rate

@@ -34,12 +34,20 @@ _COUNTERS = 2**32
 
 
 def seed_of(key: Array) -> Array:
-    """The seed below a key, of shape (2,) and dtype uint32: the key's own generator's first words.
+    """The seed below a key, of shape (2,) and dtype uint32: the first words that the key draws.
 
     Not the key itself: keys of neighbouring integers, `jax.random.key(0)` and `key(1)`, differ in a
     single bit.
     """
-    return jax.random.bits(key, (2,), np.uint32)
+    if str(jax.random.key_impl(key)) not in ("rbg", "unsafe_rbg"):
+        return jax.random.bits(key, (2,), np.uint32)
+    # What these draw depends on the platform and, under vmap, on the key's neighbours. Their keys
+    # are two keys of threefry, which may be equal.
+    halves = jax.random.wrap_key_data(jax.random.key_data(key).reshape(2, 2), impl="threefry2x32")
+    return (
+        jax.random.bits(halves[0], (4,), np.uint32)[:2]
+        ^ jax.random.bits(halves[1], (4,), np.uint32)[2:]
+    )
 
 
 def words(

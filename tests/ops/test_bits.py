@@ -28,6 +28,15 @@ def test_the_seed_is_the_first_words_of_the_keys_generator():
     assert (seed_of(key) != seed_of(jax.random.key(4))).all()
 
 
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_seeds_under_vmap_are_those_of_the_loop(impl):
+    keys = [jax.random.fold_in(jax.random.key(3, impl=impl), i) for i in range(4)]
+    keys += [jax.random.key(i, impl=impl) for i in range(4)]
+    loop = np.stack([seed_of(key) for key in keys])
+    np.testing.assert_array_equal(jax.jit(jax.vmap(seed_of))(jnp.stack(keys)), loop)
+    assert len(np.unique(loop)) == loop.size
+
+
 def test_a_part_is_what_indexing_gives():
     whole = by_hand.reshape(5, 6, 7)
     for i in (0, 4):

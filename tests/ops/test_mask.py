@@ -58,7 +58,7 @@ def test_nothing_is_kept_by_a_scan_over_rows():
     def scanned(x):
         def step(carry, inputs):
             t, row = inputs
-            return carry, drop(mask[t], row, 0.3)
+            return carry, drop(mask.row(t), row, 0.3)
 
         return jax.lax.scan(step, 0, (jnp.arange(16), x))[1]
 
@@ -116,13 +116,13 @@ def test_rows_are_the_rows_of_the_array():
     per_column = jnp.linspace(0, 1, 6)
     for rate in (0.5, per_row, per_column, jnp.linspace(0, 1, 24).reshape(4, 6)):
         mask = Mask.of(KEY, rate, (4, 6))
-        rows = jax.vmap(lambda t, mask=mask: mask[t].keep())(jnp.arange(4))
+        rows = jax.vmap(lambda t, mask=mask: mask.row(t).keep())(jnp.arange(4))
         np.testing.assert_array_equal(rows, mask.keep())
-        assert mask[1].shape == (6,)
-        np.testing.assert_array_equal(mask[1][2].keep(), mask.keep()[1, 2])
+        assert mask.row(1).shape == (6,)
+        np.testing.assert_array_equal(mask.row(1).row(2).keep(), mask.keep()[1, 2])
     shared = Mask.of(KEY, per_column, (1, 6))
     for t in range(3):
-        np.testing.assert_array_equal(shared[t].keep(), shared.keep()[0])
+        np.testing.assert_array_equal(shared.row(t).keep(), shared.keep()[0])
 
 
 def test_drop_and_choose_take_booleans_too():

@@ -673,6 +673,10 @@ for kind, spec in kinds.items():
         if kind is AxisType.Explicit:
             assert all(y.sharding == xs.sharding for y in jax.tree.leaves(actual))
             check(call(key, xs), expected[0])
+        # Each device draws its own part of a mask, and no more.
+        text = jax.jit(call).lower(key, xs).compile().as_text()
+        assert "u32[2,4]" in text or "u32[1,8]" in text, kind
+        assert "u32[8,8]" not in text, kind
 
 # In a map over devices, a key derived from the device's number draws a mask of its own.
 by_hand = [jax.jit(call)(dropjax.derive(key, i), x[i : i + 1]) for i in range(8)]
