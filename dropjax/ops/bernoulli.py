@@ -111,7 +111,7 @@ def keep_mask(
     Example:
       >>> import jax, dropjax
       >>> dropjax.keep_mask(jax.random.key(0), 0.5, (4,))
-      Array([False, False,  True,  True], dtype=bool)
+      Array([False, False,  True, False], dtype=bool)
     """
     key, shape = check_key(key), check_shape(shape)
     if bits is None:

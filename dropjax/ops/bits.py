@@ -30,24 +30,27 @@ Array = jax.Array
 # The five primes of xxHash32: odd, with about half of their bits set, and chosen by no one here.
 _FACTORS = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1], np.uint32)
 _SHIFTS = np.array([16, 15, 16, 15, 16], np.uint32)
+# The first bits of pi's fraction: no key of interest starts from zeros, which mix to zeros.
+_START = np.array([0x243F6A88, 0x85A308D3], np.uint32)
 _COUNTERS = 2**32
 
 
 def seed_of(key: Array) -> Array:
-    """The seed below a key, of shape (2,) and dtype uint32: the first words that the key draws.
+    """The seed below a key, of shape (2,) and dtype uint32: the key's own words, mixed.
 
-    Not the key itself: keys of neighbouring integers, `jax.random.key(0)` and `key(1)`, differ in a
-    single bit.
+    For a key of two words, a threefry key, no two keys have one seed.
+
+    Args:
+      key: one typed PRNG key.
     """
-    if str(jax.random.key_impl(key)) not in ("rbg", "unsafe_rbg"):
-        return jax.random.bits(key, (2,), np.uint32)
-    # What these draw depends on the platform and, under vmap, on the key's neighbours. Their keys
-    # are two keys of threefry, which may be equal.
-    halves = jax.random.wrap_key_data(jax.random.key_data(key).reshape(2, 2), impl="threefry2x32")
-    return (
-        jax.random.bits(halves[0], (4,), np.uint32)[:2]
-        ^ jax.random.bits(halves[1], (4,), np.uint32)[2:]
-    )
+    # Nothing is drawn, but JAX's check for keys that are used twice counts it as a use.
+    jax.random.bits(key, (0,), np.uint32)
+    data = jax.random.key_data(key)
+    a, b = _START
+    for i in range(0, data.size, 2):
+        a, b = _mixed(a ^ data[i], b ^ data[i + 1])
+    # Or XLA would compute it again for each element.
+    return jax.lax.optimization_barrier(jax.lax.concatenate([a[None], b[None]], 0))
 
 
 def words(
@@ -112,11 +115,14 @@ def _position(
 
 
 def _word(counter: Array, first: Array, second: Array) -> Array:
-    a, b = counter + first, second
+    return _mixed(counter + first, second)[0]
+
+
+def _mixed(a: Array, b: Array) -> tuple[Array, Array]:
     for factor, shift in zip(_FACTORS, _SHIFTS, strict=True):
         a = a ^ (a >> shift)
         a, b = b + a * factor, a
-    return a
+    return a, b
 
 
 def sharding_like(x: Array, shape: Sequence[int]) -> NamedSharding | None:

@@ -64,7 +64,7 @@ def dropout(
     Example:
       >>> import jax, jax.numpy as jnp, dropjax
       >>> dropjax.dropout(jax.random.key(0), jnp.ones(4), 0.5)
-      Array([0., 0., 2., 2.], dtype=float32)
+      Array([0., 0., 2., 0.], dtype=float32)
     """
     key, x = check_key(key), check_floating(x)
     shared = normalize_axes(shared_axes, x.ndim, "shared_axes")

@@ -50,8 +50,8 @@ def variational_dropout(key: Array, x: ArrayLike, rate: ArrayLike, *, time_axis:
     Example:
       >>> import jax, jax.numpy as jnp, dropjax
       >>> dropjax.variational_dropout(jax.random.key(0), jnp.ones((2, 4)), 0.5)
-      Array([[0., 0., 2., 2.],
-             [0., 0., 2., 2.]], dtype=float32)
+      Array([[0., 0., 2., 0.],
+             [0., 0., 2., 0.]], dtype=float32)
     """
     x = check_floating(x)
     (axis,) = normalize_axes((time_axis,), x.ndim, "time_axis")

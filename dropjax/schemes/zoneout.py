@@ -48,7 +48,7 @@ def zoneout(key: Array, x: ArrayLike, rate: ArrayLike, *, previous: ArrayLike) -
     Example:
       >>> import jax, jax.numpy as jnp, dropjax
       >>> dropjax.zoneout(jax.random.key(0), jnp.ones(4), 0.5, previous=jnp.zeros(4))
-      Array([0., 0., 1., 1.], dtype=float32)
+      Array([0., 0., 1., 0.], dtype=float32)
     """
     key, x, previous = check_key(key), *_like(x, previous)
     return choose(Mask.of(key, rate, x.shape), x, previous)

@@ -9,17 +9,29 @@ FACTORS = [2654435761, 2246822519, 3266489917, 668265263, 374761393]
 SHIFTS = [16, 15, 16, 15, 16]
 
 
-def word(counter: int, first: int, second: int) -> int:
-    """Word `counter` of the seed (first, second)."""
-    left, right = (counter + first) % 2**32, second
+def mixed(left: int, right: int) -> tuple[int, int]:
+    """Both halves after five rounds."""
     for factor, shift in zip(FACTORS, SHIFTS, strict=True):
         folded = left ^ (left >> shift)
         left, right = (right + folded * factor) % 2**32, folded
-    return left
+    return left, right
+
+
+def word(counter: int, first: int, second: int) -> int:
+    """Word `counter` of the seed (first, second)."""
+    return mixed((counter + first) % 2**32, second)[0]
+
+
+def seed(key: jax.Array) -> tuple[int, int]:
+    """The seed of a key, whose words are taken two by two."""
+    data = [int(w) for w in jax.random.key_data(key)]
+    left, right = 0x243F6A88, 0x85A308D3
+    for first, second in zip(data[::2], data[1::2], strict=True):
+        left, right = mixed(left ^ first, right ^ second)
+    return left, right
 
 
 def words_of(key: jax.Array, shape: tuple[int, ...]) -> np.ndarray:
     """The words of a key, in a loop."""
-    seed = [int(w) for w in jax.random.bits(key, (2,), np.uint32)]
-    found = [word(i, *seed) for i in range(math.prod(shape))]
+    found = [word(i, *seed(key)) for i in range(math.prod(shape))]
     return np.array(found, np.uint32).reshape(shape)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dropjax.ops.bits import seed_of, words
+from tests.ops import reference
 from tests.ops.reference import word
 
 SEED = jnp.array([0xFFFFFFF0, 0x12345678], jnp.uint32)  # the counter wraps around
@@ -22,10 +23,21 @@ def test_word_i_is_the_hash_of_i_whatever_the_shape(shape):
     np.testing.assert_array_equal(actual, by_hand[: actual.size].reshape(shape))
 
 
-def test_the_seed_is_the_first_words_of_the_keys_generator():
-    key = jax.random.key(3)
-    np.testing.assert_array_equal(seed_of(key), jax.random.bits(key, (2,)))
-    assert (seed_of(key) != seed_of(jax.random.key(4))).all()
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+@pytest.mark.parametrize("number", [0, 3, 2**32 - 1])
+def test_the_seed_is_the_keys_words_mixed(number, impl):
+    key = jax.random.key(number, impl=impl)
+    assert tuple(seed_of(key).tolist()) == reference.seed(key)
+
+
+def test_no_key_has_the_seed_of_another_nor_draws_its_words_elsewhere():
+    keys = jax.vmap(jax.random.key)(jnp.arange(2**16, dtype=jnp.uint32))
+    seeds = np.asarray(jax.vmap(seed_of)(keys))
+    assert len(np.unique(seeds, axis=0)) == len(seeds)
+    # Equal second halves would make one stream a part of the other.
+    by_second = seeds[np.argsort(seeds[:, 1])].astype(np.int64)
+    equal = by_second[1:, 1] == by_second[:-1, 1]
+    assert (np.abs(np.diff(by_second[:, 0]))[equal] > 2**20).all()
 
 
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
