@@ -9,12 +9,13 @@ round folds one half's high bits onto its low ones, and adds it, multiplied by a
 the other. It is thus a permutation of 64 bits of which 32 are returned, as in Philox (Salmon,
 Moraes, Dror, Shaw 2011, "Parallel Random Numbers: As Easy as 1, 2, 3", section 3.2), with the low
 product where Philox has the high one, which no CPU vector unit has. Its five rounds take 15
-instructions on a GPU and cost less than the memory traffic of the array they are for; a word of
-JAX's own threefry takes over 100.
+instructions on a GPU and, on a CPU, less time than the memory traffic of the array they are for; a
+word of JAX's own threefry takes over 100.
 
-Four rounds are the fewest that passed all of PractRand 0.95 up to 4 GiB (three failed in the first
-256 MiB); there is one to spare, and seeds come from the key's own generator besides. What the five
-rounds pass is in `scripts/mask_battery.py` and experiments/README.md.
+Four rounds are the fewest that passed PractRand 0.95 to 4 GiB, even with neighbouring integers for
+seeds (three failed within 2 GiB). There is one to spare, and five more make a seed of a key.
+What the five pass is in experiments/README.md; `scripts/mask_battery.py` tests what comes of it.
+It is no cipher: who sees masks may learn the key.
 """
 
 import math
