@@ -16,7 +16,7 @@ from dropjax.schemes.dropconnect import dropconnect
 from dropjax.schemes.variational import variational_dropout
 from dropjax.schemes.zoneout import zoneout
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CLEAN",

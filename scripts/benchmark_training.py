@@ -18,12 +18,12 @@ epoch, so that other load on the machine meets all of them:
 All run on the CPU. Prints a table of seconds and of their ratios. The losses must agree; with
 random labels they are ln(10) = 2.30.
 
-Takes a minute on 2 idle cores. There (AMD EPYC with AVX-512, jax 0.10.2, torch 2.13): dropjax 2.1 s
-an epoch, with a key per batch 2.1, PyTorch 5.2. On a busy machine read the smallest times:
+Takes 2 minutes on 2 idle cores. There (AMD EPYC with AVX-512, jax 0.10.2, torch 2.13): dropjax
+3.8 s an epoch, without dropout 3.8, PyTorch 6.4. On a busy machine read the smallest times:
 PyTorch's threads wait for each other, and with other load an epoch can take it a minute.
 
-On AMD, most of the distance to PyTorch is MKL's: it picks slower code for CPUs that are not
-Intel's. Told that this one is, PyTorch takes 3.5 s:
+On AMD some of the distance to PyTorch can be MKL's: it picks slower code for CPUs that are not
+Intel's. Told that this one is, PyTorch was a third faster on one day and no faster on another:
 
   echo 'int mkl_serv_intel_cpu_true(void) { return 1; }' | gcc -shared -fPIC -o mkl.so -x c -
   LD_PRELOAD=$PWD/mkl.so python -m scripts.benchmark_training --torch_python=PATH
