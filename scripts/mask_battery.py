@@ -849,31 +849,32 @@ def _plain_keys(numbers: Array) -> Array:
     return jax.random.key_data(jax.vmap(jax.random.key)(numbers))
 
 
-GENERATOR = flags.DEFINE_enum("generator", "dropjax", list(GENERATORS), "What is tested.")
-SCALE = flags.DEFINE_integer(
-    "scale", 1, "Words and elements that each test looks at, in units of 2**25.", lower_bound=1
-)
-SEED = flags.DEFINE_integer("seed", 0, "Varies the keys.", lower_bound=0, upper_bound=2**31)
-
-WRITE = flags.DEFINE_enum("write", None, ENDLESS, "Write these words to stdout instead.")
+def define_flags() -> None:
+    """Not at import: the tests import this module beside others that have such flags too."""
+    flags.DEFINE_enum("generator", "dropjax", list(GENERATORS), "What is tested.")
+    what = "Words and elements that each test looks at, in units of 2**25."
+    flags.DEFINE_integer("scale", 1, what, lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Varies the keys.", lower_bound=0, upper_bound=2**31)
+    flags.DEFINE_enum("write", None, ENDLESS, "Write these words to stdout instead.")
 
 
 def main(argv: list[str]) -> int:
     """Runs the battery and prints the table."""
     if argv[1:]:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
-    if WRITE.value:
+    given = flags.FLAGS
+    if given.write:
         with contextlib.suppress(BrokenPipeError):
-            for words in endless(GENERATORS[GENERATOR.value], WRITE.value):
+            for words in endless(GENERATORS[given.generator], given.write):
                 sys.stdout.buffer.write(words.tobytes())
         os._exit(0)  # Python would complain that it cannot flush
     began = time.perf_counter()
-    found = run_all(GENERATORS[GENERATOR.value], DEFAULT_SIZE * SCALE.value, SEED.value)
+    found = run_all(GENERATORS[given.generator], DEFAULT_SIZE * given.scale, given.seed)
     print(table(found))
     failed, all_p = failures(found), [p for p_values in found.values() for p in p_values.values()]
     seconds, small = time.perf_counter() - began, sum(p < 1e-3 for p in all_p)
     print(
-        f"{GENERATOR.value}, seed {SEED.value}, 2**25 * {SCALE.value} words a test, {seconds:.0f} s"
+        f"{given.generator}, seed {given.seed}, 2**25 * {given.scale} words a test, {seconds:.0f} s"
         f". Of {len(all_p)} p-values, {small} are below 1e-3; a test fails below "
         f"{threshold(found):.1e}."
     )
@@ -882,4 +883,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)
