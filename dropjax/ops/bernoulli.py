@@ -52,11 +52,12 @@ class Mask:
         """The mask of a key.
 
         Args:
-          key: one typed PRNG key.
+          key: PRNG key, typed or raw.
           rate: probability of dropping; see `as_rate`.
           shape: the mask's shape.
         """
-        return cls(seed_of(key), as_rate(rate, shape), (), tuple(shape))
+        shape = check_shape(shape)
+        return cls(seed_of(check_key(key)), as_rate(rate, shape), (), shape)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -125,6 +125,15 @@ def test_rows_are_the_rows_of_the_array():
         np.testing.assert_array_equal(shared.row(t).keep(), shared.keep()[0])
 
 
+def test_a_mask_takes_raw_keys_and_checks_what_it_is_given():
+    raw = Mask.of(jax.random.PRNGKey(6), 0.3, [4, 6])
+    np.testing.assert_array_equal(raw.keep(), Mask.of(KEY, 0.3, (4, 6)).keep())
+    with pytest.raises(TypeError, match=r"^key must be a PRNG key"):
+        Mask.of(6, 0.3, (4, 6))
+    with pytest.raises(TypeError, match=r"^shape must be a sequence"):
+        Mask.of(KEY, 0.3, 4)
+
+
 def test_drop_and_choose_take_booleans_too():
     mask, x = Mask.of(KEY, 0.3, (64, 32)), jnp.arange(2048.0).reshape(64, 32) + 1
     for scaling in ("train", "test"):
