@@ -1,8 +1,9 @@
 """Dropout for JAX: pure functions, schemes, models and experiments.
 
 The functions here need jax alone and take an explicit PRNG key first. `dropjax.expected` has
-their deterministic counterparts. Models, training and evaluation are in `dropjax.models`,
-`dropjax.train` and `dropjax.evaluate`; import them by name.
+their deterministic counterparts. All else is imported by name: layers for Flax in `dropjax.linen`
+and `dropjax.nnx`, `dropjax.models`, `dropjax.train`, `dropjax.evaluate`, finished runs in
+`dropjax.runs`.
 """
 
 from dropjax import expected, schemes
@@ -11,9 +12,18 @@ from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import STREAM, Mask, keep_mask
 from dropjax.ops.keys import derive
+from dropjax.schemes.alpha import alpha_dropout
 from dropjax.schemes.bernoulli import dropout
+from dropjax.schemes.cutout import cutout
 from dropjax.schemes.dropconnect import dropconnect
+from dropjax.schemes.embedding import embedding_dropout
+from dropjax.schemes.gaussian import gaussian_dropout
+from dropjax.schemes.recurrent import recurrent_dropout
+from dropjax.schemes.spatial import spatial_dropout
+from dropjax.schemes.stochastic_depth import drop_path
 from dropjax.schemes.variational import variational_dropout
+from dropjax.schemes.weight_drop import weight_drop
+from dropjax.schemes.word import word_dropout
 from dropjax.schemes.zoneout import zoneout
 
 __version__ = "0.2.0"
@@ -26,14 +36,23 @@ __all__ = [
     "Kind",
     "Mask",
     "Site",
+    "alpha_dropout",
+    "cutout",
     "derive",
     "deterministic",
+    "drop_path",
     "dropconnect",
     "dropout",
+    "embedding_dropout",
     "expected",
+    "gaussian_dropout",
     "keep_mask",
+    "recurrent_dropout",
     "sampled",
     "schemes",
+    "spatial_dropout",
     "variational_dropout",
+    "weight_drop",
+    "word_dropout",
     "zoneout",
 ]

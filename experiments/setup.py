@@ -207,7 +207,7 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
         plan.check(scheme, sites, model_text)
         optimizer = parse_optimizer(config.optimizer, config.learning_rate)
         program = Program(
-            Problem(network, classification, scheme, sites, optimizer, strength),
+            Problem(network, classification, scheme, optimizer, sites, strength),
             Examples(dataset.x_train, dataset.y_train),
             key=key,
             batch_size=config.batch_size,

@@ -112,7 +112,7 @@ def training_loop(x: np.ndarray, y: np.ndarray, key: Array, scheme: Scheme) -> A
     params = _initial_params(derive(key, "init"), x)
     sites = plan.record(lambda draw: _apply(params, x[0], draw))
     optimizer = optax.adam(_LEARNING_RATE)
-    problem = Problem(_apply, classification, scheme, sites, optimizer)
+    problem = Problem(_apply, classification, scheme, optimizer, sites)
     # One device: the arms are to have the same CPUs and no more.
     program = Program(
         problem, Examples(x, y), key=key, batch_size=_BATCH, devices=jax.local_devices()[:1]

@@ -14,15 +14,17 @@ from tests.throwaway import LearnedRate, WholeBatch
 
 # One small pool of shapes: each new one is a compilation.
 AXES = {
-    Kind.INPUT: ("time", "feature"),
+    Kind.INPUT: ("height", "width", "feature"),
     Kind.EMBED: ("time", "feature"),
     Kind.HIDDEN: ("feature",),
     Kind.FEATURE_MAP: ("height", "width", "feature"),
     Kind.RECURRENT: ("time", "feature"),
+    Kind.UPDATE: ("time", "feature"),
     Kind.STATE: ("time", "feature"),
-    Kind.BRANCH: ("time", "feature"),
+    Kind.BRANCH: ("height", "width", "feature"),
     Kind.ATTENTION: ("head", "query", "key"),
     Kind.WEIGHT: ("input", "output"),
+    Kind.TABLE: ("token", "feature"),
     Kind.LINEAR: ("input", "output"),
 }
 _SHAPES = {1: (12,), 2: (4, 6), 3: (2, 3, 4)}

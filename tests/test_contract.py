@@ -11,7 +11,7 @@ from dropjax.core.draw import CLEAN, deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Chain, Scheme
 from dropjax.core.site import Kind
-from dropjax.ops.bernoulli import is_mask
+from dropjax.ops.lazy import is_lazy
 from dropjax.schemes import parse
 from tests.cases import CASES, SCHEME_VALUES, SITES, Case, shape_of
 from tests.statistics import assert_mean
@@ -46,7 +46,7 @@ def test_keeps_shape_and_dtype(case, dtype):
 @over_cases
 def test_noise_broadcasts_against_the_value(case):
     noise = case.scheme.sample(case.keys().within(case.site.name), case.site, case.shape)
-    shapes = [leaf.shape for leaf in jax.tree.leaves(noise, is_leaf=is_mask)]
+    shapes = [leaf.shape for leaf in jax.tree.leaves(noise, is_leaf=is_lazy)]
     for shape in shapes:
         assert np.broadcast_shapes(shape, case.shape) == case.shape
     assert case.scheme.noise_shape(case.site, case.shape) in shapes
@@ -65,7 +65,7 @@ def test_nothing_happens_at_rate_or_strength_0(case):
 def test_something_happens_at_its_rate(case):
     x = case.value()
     changed = [
-        bool(jnp.any(realise(case, case.keys(i), x, case.previous()) != x)) for i in range(8)
+        bool(jnp.any(realise(case, case.keys(i), x, case.previous()) != x)) for i in range(32)
     ]
     assert any(changed)
 
@@ -75,7 +75,11 @@ def test_mean_over_noise_is_expected(case):
     x, previous = case.value(), case.previous()
     keys = jax.vmap(jax.random.key)(jnp.arange(4000))
     draws = jax.vmap(lambda key: realise(case, Keys.of(key), x, previous))(keys)
-    assert_mean(draws, deterministic(case.scheme)(x, case.site, previous))
+    evaluated = deterministic(case.scheme)(x, case.site, previous)
+    if case.scheme.expected_is_mean:
+        assert_mean(draws, evaluated)
+    else:  # then the paper's own moments are tested beside the scheme
+        assert same_bits(evaluated, x)
 
 
 @over_linear_cases
@@ -99,7 +103,7 @@ def test_gradient_is_the_factor_that_x_was_multiplied_by(case):
     factor = at(jnp.ones_like(x)) - at(jnp.zeros_like(x))
     y, pullback = jax.vjp(at, x)
     (gradient,) = pullback(ct)
-    np.testing.assert_allclose(gradient, factor * ct, rtol=1e-6)
+    np.testing.assert_allclose(gradient, factor * ct, rtol=1e-6, atol=1e-6)
     untouched_by_x = np.asarray(y) == np.asarray(at(x + 1))
     assert np.all(np.asarray(gradient)[untouched_by_x] == 0)
 
@@ -109,7 +113,7 @@ def test_same_key_same_output_and_other_key_other_output(case):
     x, previous = case.value(), case.previous()
     first = realise(case, case.keys(0), x, previous)
     assert same_bits(first, realise(case, case.keys(0), x, previous))
-    assert any(not same_bits(first, realise(case, case.keys(i), x, previous)) for i in range(1, 9))
+    assert any(not same_bits(first, realise(case, case.keys(i), x, previous)) for i in range(1, 33))
 
 
 @over_cases
@@ -177,7 +181,7 @@ def test_rates_stack_into_lanes(case):
     )(stacked)
     for lane, scheme in zip(lanes, schemes, strict=True):
         alone = realise(Case(scheme, case.site), case.keys(), x, previous)
-        np.testing.assert_allclose(lane, alone, rtol=1e-6)
+        np.testing.assert_allclose(lane, alone, rtol=1e-6, atol=1e-6)
 
 
 @over_timed_cases

@@ -14,10 +14,15 @@ from tests.cases import SCHEME_VALUES
 from tests.throwaway import PreActivation
 
 MODELS = {
+    "cnn": [
+        "cnn(channels=(3,2),dense=(4,))",
+        'cnn(channels=(2,3),blocks=2,residual=True,norm="batch",pooling="average",dense=())',
+    ],
     "mlp": ["mlp(widths=(5,4))", "mlp(widths=())"],
-    "rnn": [f'rnn(cell="{cell}",width=5,layers=2)' for cell in ("lstm", "gru", "elman")],
+    "rnn": [f'rnn(cell="{cell}",width=5,layers=2)' for cell in ("lstm", "gru", "elman")]
+    + ['rnn(cell="gru",width=5,layers=2,gates="untied")'],
 }
-SHAPE = (4, 3, 1)
+SHAPE = (4, 4, 1)
 
 
 def test_every_model_is_in_the_grid():
@@ -33,7 +38,7 @@ def problem(text, scheme):
     init = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(SHAPE), CLEAN))
     params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), init["params"])
     sites = plan.record(lambda draw: apply(params, jnp.zeros(SHAPE), draw))
-    return Problem(apply, classification, scheme, sites, optax.sgd(0.1)), params
+    return Problem(apply, classification, scheme, optax.sgd(0.1), sites), params
 
 
 @pytest.mark.parametrize("text", [text for texts in MODELS.values() for text in texts])
@@ -42,12 +47,12 @@ def test_scheme_on_model(scheme, text):
     of, params = problem(text, scheme)
     kinds = {site.kind for site, _ in of.sites.values()}
     wanted = [name for name, (site, _) in of.sites.items() if site.kind in scheme.acts_on]
-    timed = any("time" in of.sites[name][0].axes for name in wanted)
-    fits = wanted and (timed or scheme.made_for != "rnn")
-    if scheme.acts_on and not fits:
-        with pytest.raises(ValueError, match=r"acts on|time axis"):
+    reason = scheme.refuses([of.sites[name][0] for name in wanted]) if wanted else "acts on"
+    if scheme.acts_on and reason:
+        with pytest.raises(ValueError, match=reason):
             plan.check(scheme, of.sites, text)
-        assert not wanted or scheme.made_for == "rnn", f"{scheme} should act on {kinds}"
+        made_for = scheme.made_for and models.parse(scheme.made_for, outputs=3)
+        assert models.parse(text, outputs=3) != made_for, f"{scheme} should act on {kinds}"
         return
     plan.check(scheme, of.sites, text)
     acting = {row["site"] for row in plan.rows(scheme, of.sites) if row["scheme"] != "-"}

@@ -13,7 +13,7 @@ import jax
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Chain, Scheme, dense
 from dropjax.core.site import Site
-from dropjax.ops.bernoulli import Mask, is_mask
+from dropjax.ops.lazy import Lazy, is_lazy
 
 Array = jax.Array
 
@@ -115,14 +115,14 @@ class Sampled(Draw):
         )
 
     def at(self, noise: Any, t: Array) -> Any:
-        def row(leaf: Mask | Array) -> Mask | Array:
-            if isinstance(leaf, Mask):
+        def row(leaf: Lazy | Array) -> Lazy | Array:
+            if isinstance(leaf, Lazy):
                 return leaf.row(t)
             if leaf.shape[0] == 1:  # shared over time
                 return leaf[0]
             return jax.lax.dynamic_index_in_dim(leaf, t, 0, keepdims=False)
 
-        return jax.tree.map(row, noise, is_leaf=is_mask)
+        return jax.tree.map(row, noise, is_leaf=is_lazy)
 
     def apply(self, noise: Any, x: Array, site: Site, fallback: Array | None = None) -> Array:
         site = site.within(self.prefix)

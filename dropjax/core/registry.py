@@ -71,6 +71,7 @@ class Registry(Generic[T]):
             c
             for c in vars(module).values()
             if isinstance(c, type) and issubclass(c, self._base) and c.__module__ == module.__name__
+            if not c.__name__.startswith("_")
         ]
         if len(found) > 1:
             raise TypeError(f"{module.__name__} defines more than one {self._noun}: {found}")

@@ -16,9 +16,9 @@ from dropjax.core import literals
 from dropjax.core.keys import Keys
 from dropjax.core.registry import Registry
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import is_mask
 from dropjax.ops.checks import check_rate_value
 from dropjax.ops.keys import derive
+from dropjax.ops.lazy import is_lazy
 
 Array = jax.Array
 Noise: TypeAlias = Any
@@ -57,6 +57,10 @@ class Scheme:
     """For given noise, `apply` is a factor times x, plus a term that x does not enter."""
     identity_at_zero: ClassVar[bool] = True
     """At rate 0, `apply` returns x bit for bit."""
+    expected_is_mean: ClassVar[bool] = True
+    """`expected` is the exact mean of `apply`; if not, it is x, as the paper evaluates."""
+    train_only: ClassVar[bool] = False
+    """An augmentation of training data: Monte-Carlo evaluation leaves it out too."""
 
     def __post_init__(self) -> None:
         for name, annotation in _annotations(type(self)).items():
@@ -108,7 +112,7 @@ class Scheme:
 
         Returns:
           Noise that broadcasts against `shape`, with size 1 along each axis it is shared over:
-          arrays, or a `Mask`, which costs no memory.
+          arrays, or a `Mask` or `Normal`, which cost no memory.
         """
         raise NotImplementedError
 
@@ -124,7 +128,7 @@ class Scheme:
         raise NotImplementedError
 
     def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
-        """The exact expectation of `apply` over noise; `x` unless a scheme says otherwise."""
+        """What stands for `apply` at evaluation: its exact mean, `x` for most schemes."""
         del site, fallback
         return x
 
@@ -139,7 +143,7 @@ class Scheme:
     def noise_shape(self, site: Site, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of the noise for a value of `shape`, for the site table."""
         noise = jax.eval_shape(lambda: self.sample(Keys.of(jax.random.key(0)), site, shape))
-        shapes = (leaf.shape for leaf in jax.tree.leaves(noise, is_leaf=is_mask))
+        shapes = (leaf.shape for leaf in jax.tree.leaves(noise, is_leaf=is_lazy))
         return max(shapes, key=len, default=())
 
     def scaled(self, strength: Any) -> Self:
@@ -151,6 +155,10 @@ class Scheme:
     def links(self) -> "tuple[Scheme, ...]":
         """The schemes that are applied one after another."""
         return (self,)
+
+    def in_evaluation(self) -> "Scheme":
+        """What is left of the scheme when a trained model's predictions are sampled."""
+        return Chain() if self.train_only else self
 
     def init_learned(self, key: Array, sites: Sites) -> Any:
         """Initial values of what the scheme learns, by site name; empty for most schemes."""
@@ -295,6 +303,9 @@ class Chain(Scheme):
 
     def scaled(self, strength: Any) -> Self:
         return self._over(link.scaled(strength) for link in self.schemes)
+
+    def in_evaluation(self) -> Scheme:
+        return self._over(link.in_evaluation() for link in self.schemes)
 
     def init_learned(self, key: Array, sites: Sites) -> Any:
         keys = [derive(key, f"link {i}") for i in range(len(self.schemes))]

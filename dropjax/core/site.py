@@ -3,6 +3,9 @@
 import dataclasses
 import enum
 
+BATCH_AXES = ("batch", "device")
+"""The mapped axes of examples in training, inner one first: of `jax.vmap` and of the devices."""
+
 
 class Kind(enum.Enum):
     """What a site holds, and so which schemes make sense there."""
@@ -12,10 +15,12 @@ class Kind(enum.Enum):
     HIDDEN = "hidden"  # units after a non-linearity
     FEATURE_MAP = "feature_map"  # channels of a convolution, with their height and width
     RECURRENT = "recurrent"  # the previous hidden state on its way into the gates
+    UPDATE = "update"  # what a gated cell writes into its memory
     STATE = "state"  # a new recurrent state about to replace the previous one
     BRANCH = "branch"  # a residual branch before it is added
     ATTENTION = "attention"  # attention weights after the softmax
     WEIGHT = "weight"  # a parameter where it is used
+    TABLE = "table"  # an embedding table where tokens are looked up
     LINEAR = "linear"  # a dense layer: (x, w, b) -> x @ w + b
 
 
@@ -26,9 +31,10 @@ class Site:
     Args:
       name: unique in the model once the draw's scopes are prefixed, for example "layer_0/hidden".
       kind: what stands there.
-      axes: a name for each axis of the value: "time", "height", "width", "feature"; for weights
-        "input", "output". Never "batch".
-      depth: 0 at the model's input, 1 at its output; for rates that grow with depth.
+      axes: a name for each axis of the value: "time", "depth", "height", "width", "feature",
+        "gate"; for weights "input", "output"; for tables "token", "feature". Never "batch".
+      depth: 0 at the model's input, 1 at its output; the l-th of L residual branches is at l / L.
+        For rates that grow with depth.
     """
 
     name: str
@@ -45,3 +51,15 @@ class Site:
     def within(self, prefix: str) -> "Site":
         """The same site with its name prefixed."""
         return dataclasses.replace(self, name=prefix + self.name) if prefix else self
+
+
+def input_axes(ndim: int) -> tuple[str, ...]:
+    """What the axes of an example are called: features last, images with height and width.
+
+    Raises:
+      ValueError: an example of that many axes has no standard names.
+    """
+    spatial = {1: (), 2: ("time",), 3: ("height", "width"), 4: ("depth", "height", "width")}
+    if ndim not in spatial:
+        raise ValueError(f"an example must have 1 to 4 axes, the last its features; got {ndim}")
+    return (*spatial[ndim], "feature")

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 
 from dropjax.core.draw import Draw
-from dropjax.core.site import Kind, Site
-from dropjax.nn.linen import Dense
+from dropjax.core.site import Kind, Site, input_axes
+from dropjax.linen import Dense
 
 Array = jax.Array
 
@@ -32,7 +32,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array, draw: Draw) -> Array:
         steps = len(self.widths) + 1
-        x = draw(x.reshape(-1), Site("input", Kind.INPUT, ("feature",)))
+        x = draw(x, Site("input", Kind.INPUT, input_axes(x.ndim))).reshape(-1)
         for i, width in enumerate(self.widths):
             scope, depth = draw.scope(f"layer_{i}"), (i + 1) / steps
             x = nn.relu(Dense(width, depth, name=f"layer_{i}")(x, scope))

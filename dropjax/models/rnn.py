@@ -2,18 +2,21 @@
 
 Sites: "input"; for each layer i "layer_i/linear" (input to gates), "layer_i/recurrent_kernel"
 (hidden to gates, as a weight), "layer_i/recurrent" (the previous hidden state on its way into the
-gates), "layer_i/state" and, for an LSTM, "layer_i/cell" (the new states), "layer_i/output";
-"head/linear".
+gates), "layer_i/update" (what an LSTM or GRU is about to write into its memory), "layer_i/state"
+and, for an LSTM, "layer_i/cell" (the new states), "layer_i/output"; "head/linear". With
+`gates="untied"` noise on what enters the gates ("input", "layer_i/recurrent" and the outputs that
+the next layer reads) has an axis "gate".
 """
 
 from typing import Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from dropjax.core.draw import Draw
 from dropjax.core.site import Kind, Site
-from dropjax.nn.linen import Dense, Recurrent
+from dropjax.linen import Dense, Recurrent
 from dropjax.nn.recurrent import CELLS
 
 Array = jax.Array
@@ -27,12 +30,15 @@ class RNN(nn.Module):
       cell: "lstm", "gru" or "elman".
       width: units of each layer.
       layers: how many.
+      gates: "tied", all gates of a layer see the same noise, or "untied", each its own: the two
+        forms of Gal & Ghahramani 2016 (arXiv 1512.05287), section 4.
     """
 
     outputs: int
     cell: Literal["lstm", "gru", "elman"] = "lstm"
     width: int = 128
     layers: int = 1
+    gates: Literal["tied", "untied"] = "tied"
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -48,13 +54,22 @@ class RNN(nn.Module):
     def __call__(self, x: Array, draw: Draw) -> Array:
         if x.ndim < 2:
             raise ValueError(f"rnn reads rows: an example must have 2 or more axes, got {x.shape}")
-        x = draw(x.reshape(x.shape[0], -1), Site("input", Kind.INPUT, ("time", "feature")))
+        cell, untied = CELLS[self.cell], self.gates == "untied"
+        axes = ("time", "gate", "feature") if untied else ("time", "feature")
+
+        def for_gates(x: Array) -> Array:
+            steps, features = x.shape
+            return jnp.broadcast_to(x[:, None], (steps, cell.gates, features)) if untied else x
+
+        x = for_gates(x.reshape(x.shape[0], -1))
+        x = draw(x, Site("input", Kind.INPUT, axes))
         for i in range(self.layers):
             scope, depth = draw.scope(f"layer_{i}"), (i + 1) / (self.layers + 1)
-            x = Recurrent(CELLS[self.cell], self.width, depth, name=f"layer_{i}")(x, scope)
-            axes = ("time", "feature")
+            x = Recurrent(cell, self.width, untied, depth, name=f"layer_{i}")(x, scope)
             if i == self.layers - 1:
                 # Only the last output is read, so only its noise is drawn.
                 x, axes = x[-1], ("feature",)
+            else:
+                x = for_gates(x)
             x = scope(x, Site("output", Kind.HIDDEN, axes, depth))
         return Dense(self.outputs, 1.0, name="head")(x, draw.scope("head"))

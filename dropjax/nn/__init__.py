@@ -1,1 +1,1 @@
-"""What frameworks lack: recurrent cells as pure steps, and a dense layer that declares its site."""
+"""What frameworks lack: recurrent cells as pure steps, and convolutions that are fast in a loop."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 Array = jax.Array
 State = tuple[Array, ...]
+Perturb = Callable[[Array], Array]
 
 
 class Cell(NamedTuple):
@@ -21,37 +22,40 @@ class Cell(NamedTuple):
     Args:
       gates: how many blocks of `width` the pre-activations have.
       states: a name for each entry of the state, the hidden state first.
-      step: (from_input, from_hidden, state) -> new state; the first two are (..., gates * width).
+      step: (from_input, from_hidden, state, perturb) -> new state; the first two are
+        (..., gates * width), and `perturb` puts noise on what is about to be written into memory.
+      has_update: whether it writes into a memory, and so uses `perturb`.
       forget_gate: which block is the forget gate, whose bias starts at 1; None if there is none.
       hidden_bias: whether the part from the hidden state needs a bias of its own.
     """
 
     gates: int
     states: tuple[str, ...]
-    step: Callable[[Array, Array, State], State]
+    step: Callable[[Array, Array, State, Perturb], State]
+    has_update: bool = True
     forget_gate: int | None = None
     hidden_bias: bool = False
 
 
-def elman(from_input: Array, from_hidden: Array, state: State) -> State:
+def elman(from_input: Array, from_hidden: Array, state: State, perturb: Perturb) -> State:
     """h_t = tanh(W x_t + U h_tm1 + b). Source: Elman 1990, "Finding Structure in Time"."""
-    del state
+    del state, perturb  # it has no memory to write into
     return (jnp.tanh(from_input + from_hidden),)
 
 
-def lstm(from_input: Array, from_hidden: Array, state: State) -> State:
-    """Gates i, f, g, o; c_t = f c_tm1 + i g; h_t = o tanh(c_t).
+def lstm(from_input: Array, from_hidden: Array, state: State, perturb: Perturb) -> State:
+    """Gates i, f, g, o; c_t = f c_tm1 + i perturb(g); h_t = o tanh(c_t).
 
     Source: Hochreiter & Schmidhuber 1997; the forget gate: Gers, Schmidhuber, Cummins 2000.
     """
     _, c_tm1 = state
     i, f, g, o = jnp.split(from_input + from_hidden, 4, axis=-1)
-    c_t = jax.nn.sigmoid(f) * c_tm1 + jax.nn.sigmoid(i) * jnp.tanh(g)
+    c_t = jax.nn.sigmoid(f) * c_tm1 + jax.nn.sigmoid(i) * perturb(jnp.tanh(g))
     return jax.nn.sigmoid(o) * jnp.tanh(c_t), c_t
 
 
-def gru(from_input: Array, from_hidden: Array, state: State) -> State:
-    """Gates r, z, n; n = tanh(W x_t + r (U h_tm1 + b)); h_t = (1 - z) n + z h_tm1.
+def gru(from_input: Array, from_hidden: Array, state: State, perturb: Perturb) -> State:
+    """Gates r, z, n; n = tanh(W x_t + r (U h_tm1 + b)); h_t = (1 - z) perturb(n) + z h_tm1.
 
     Source: Cho et al. 2014 (arXiv 1406.1078), with the reset gate after the product, as cuDNN,
     PyTorch, Keras and Flax have it. z h_tm1 is the true previous state, without noise.
@@ -61,11 +65,11 @@ def gru(from_input: Array, from_hidden: Array, state: State) -> State:
     r_h, z_h, n_h = jnp.split(from_hidden, 3, axis=-1)
     z = jax.nn.sigmoid(z_x + z_h)
     n = jnp.tanh(n_x + jax.nn.sigmoid(r_x + r_h) * n_h)
-    return ((1 - z) * n + z * h_tm1,)
+    return ((1 - z) * perturb(n) + z * h_tm1,)
 
 
 CELLS = {
-    "elman": Cell(1, ("state",), elman),
+    "elman": Cell(1, ("state",), elman, has_update=False),
     "gru": Cell(3, ("state",), gru, hidden_bias=True),
     "lstm": Cell(4, ("state", "cell"), lstm, forget_gate=1),
 }

@@ -1,7 +1,7 @@
 """Bernoulli masks and what is done with them."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import jax
@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from dropjax.ops.bits import seed_of, sharding_like, words
 from dropjax.ops.checks import as_rate, check_choice, check_shape
 from dropjax.ops.keys import check_key
+from dropjax.ops.lazy import Lazy, fused
 
 Array = jax.Array
 
@@ -24,7 +25,7 @@ SCALINGS = ("train", "test")
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Mask:
+class Mask(Lazy):
     """A Bernoulli mask that is not drawn yet: True, independently, with probability 1 - rate.
 
     It is a few bytes whatever its shape. `drop` and `choose` draw it inside the loop that uses it,
@@ -36,16 +37,11 @@ class Mask:
     2**-32, and so the requested one to within 2**-24.
 
     Args:
-      seed: see `ops.bits.seed_of`.
+      seed, index, whole: see `Lazy`.
       rate: probability of dropping, float32, of rank 0 or of the rank of `shape`.
-      index: positions on the leading axes of the mask that this one is a part of.
-      whole: the shape of that mask.
     """
 
-    seed: Array
     rate: Array
-    index: tuple[ArrayLike, ...]
-    whole: tuple[int, ...] = dataclasses.field(metadata={"static": True})
 
     @classmethod
     def of(cls, key: Array, rate: ArrayLike, shape: Sequence[int]) -> Self:
@@ -57,19 +53,14 @@ class Mask:
           shape: the mask's shape.
         """
         shape = check_shape(shape)
-        return cls(seed_of(check_key(key)), as_rate(rate, shape), (), shape)
+        return cls(seed_of(check_key(key)), (), shape, as_rate(rate, shape))
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.whole[len(self.index) :]
-
-    def row(self, i: ArrayLike) -> "Mask":
-        """Row `i` along the first axis; the only row there is, if that axis is shared."""
-        shared = self.shape[0] == 1
-        rate = self.rate
+    def row(self, i: ArrayLike) -> Self:
+        row, rate = super().row(i), self.rate
         if rate.ndim:
-            rate = rate[0] if shared or rate.shape[0] == 1 else rate[i]
-        return Mask(self.seed, rate, (*self.index, 0 if shared else i), self.whole)
+            shared = self.shape[0] == 1 or rate.shape[0] == 1
+            rate = rate[0] if shared else rate[i]
+        return dataclasses.replace(row, rate=rate)
 
     def keep(self, sharding: NamedSharding | None = None) -> Array:
         """The mask as a boolean array; for `sharding` see `ops.bits.words`."""
@@ -77,11 +68,6 @@ class Mask:
         # float32 holds the product exactly, but at rate 1 uint32 cannot.
         threshold = (self.rate * jnp.float32(2**32)).astype(jnp.uint32)
         return (word >= threshold) & (self.rate < 1)
-
-
-def is_mask(noise: object) -> bool:
-    """For `is_leaf` of `jax.tree` functions over noise."""
-    return isinstance(noise, Mask)
 
 
 def keep_mask(
@@ -148,53 +134,50 @@ def drop(keep: Mask | Array, x: Array, rate: ArrayLike, scaling: str = "train") 
     check_choice(scaling, SCALINGS, "scaling")
     if scaling == "test":
         return _kept(keep, x)
-    return _kept_and_scaled(keep, x, _wide_rate(x, rate))
+    return _kept_and_scaled(keep, x, wide_rate(x, rate))
 
 
-def _wide_rate(x: Array, rate: ArrayLike) -> Array:
+def wide_rate(x: Array, rate: ArrayLike) -> Array:
+    """A checked rate in the dtype in which `x` is scaled."""
     return as_rate(rate, x.shape, dtype=jnp.finfo(wide_dtype(x.dtype)).dtype)
 
 
-def _fused(f: Callable[..., Array]) -> Callable[..., Array]:
-    """Compiles `f` as one, and has the backward pass draw the mask again rather than keep it."""
-    return jax.jit(jax.checkpoint(f, prevent_cse=False), inline=True)
-
-
-@_fused
+@fused
 def _drawn(mask: Mask) -> Array:
     return mask.keep()
 
 
-@_fused
+@fused
 def _kept(keep: Mask | Array, x: Array) -> Array:
-    return jnp.where(_booleans(keep, x), x, jnp.zeros((), x.dtype))
+    return jnp.where(booleans(keep, x), x, jnp.zeros((), x.dtype))
 
 
-@_fused
+@fused
 def _kept_and_scaled(keep: Mask | Array, x: Array, rate: Array) -> Array:
     q = 1 - rate
     wide = wide_dtype(x.dtype)
     scale = jnp.where(q > 0, 1 / jnp.where(q > 0, q, 1), 0).astype(wide)
     scaled = (x.astype(wide) * scale).astype(x.dtype)
-    return jnp.where(_booleans(keep, x), scaled, jnp.zeros((), x.dtype))
+    return jnp.where(booleans(keep, x), scaled, jnp.zeros((), x.dtype))
 
 
-@_fused
+@fused
 def choose(keep: Mask | Array, x: Array, other: Array) -> Array:
     """`x` where `keep`, else `other`, bit for bit; all of one shape."""
     # On an Explicit mesh `select` wants a mask that is sharded as x is. A False that is makes it
     # so, and is gone once compiled.
-    return jnp.where(_booleans(keep, x) | jnp.zeros_like(x, dtype=bool), x, other)
+    return jnp.where(booleans(keep, x) | jnp.zeros_like(x, dtype=bool), x, other)
 
 
-def _booleans(keep: Mask | Array, x: Array) -> Array:
+def booleans(keep: Mask | Array, x: Array) -> Array:
+    """A mask as an array, sharded as `x` is; for use inside `ops.lazy.fused`."""
     return keep.keep(sharding_like(x, keep.shape)) if isinstance(keep, Mask) else keep
 
 
 def expected_drop(x: Array, rate: ArrayLike, scaling: str = "train") -> Array:
     """The exact expectation of `drop` over masks: `x`, or `(1 - rate) * x` if scaled at test."""
     check_choice(scaling, SCALINGS, "scaling")
-    q = 1 - _wide_rate(x, rate)
+    q = 1 - wide_rate(x, rate)
     if scaling == "train":
         return x
     wide = wide_dtype(x.dtype)

@@ -4,10 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-_AXIS = "device"
+from dropjax.core.site import BATCH_AXES
+
+_AXIS = BATCH_AXES[1]
 
 
 def replicate(tree: Any, devices: Sequence[Any]) -> Any:
@@ -58,6 +61,17 @@ def sum_over(devices: Sequence[Any], tree: Any) -> Any:
     a CPU: 7 % of the time of an MLP with 2 million weights).
     """
     return jax.lax.psum(tree, _AXIS) if len(devices) > 1 else tree
+
+
+def mean_over(devices: Sequence[Any], tree: Any) -> Any:
+    """Inside `parallel`: each leaf of floats averaged over the devices, the others as they are."""
+    if len(devices) == 1:
+        return tree
+
+    def mean(leaf: Any) -> Any:
+        return jax.lax.pmean(leaf, _AXIS) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf
+
+    return jax.tree.map(mean, tree)
 
 
 def check_batch_size(batch_size: int, devices: int) -> None:

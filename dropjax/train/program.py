@@ -11,36 +11,72 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from dropjax.core.draw import Draw, sampled
 from dropjax.core.keys import Keys
+from dropjax.core.plan import check, record
 from dropjax.core.scheme import Scheme, Sites
+from dropjax.core.site import BATCH_AXES
 from dropjax.core.strength import Strength, strength_at
 from dropjax.ops.keys import derive
-from dropjax.train.devices import check_batch_size, parallel, replicate, sum_over
+from dropjax.train.devices import check_batch_size, mean_over, parallel, replicate, sum_over
 
 Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What is trained.
+    """What is trained: the contract between anyone's model and the loop.
+
+    The model is a function in one of these forms:
+
+      apply(params, x, draw) -> outputs: of one example, with a scheme. All promises hold: noise
+        belongs to an example, whatever the batch size and the number of devices.
+      apply(params, x, key) -> outputs: of one example, without a scheme: the model calls what it
+        likes with the example's key. The same promises.
+      apply(params, xs, key) -> outputs: of a device's part of the batch, with `batched`, one key
+        for all of it: for models that exist already. Noise then depends on the batch size and on
+        the number of devices, and the last, smaller batch is filled up with examples of no weight.
+
+    With `stateful` each of them takes a fourth argument, the model's mutable variables, and returns
+    (outputs, new variables). Those are averages over the batch, such as batch normalisation's: of
+    one example, the function runs under the mapped axes `dropjax.core.site.BATCH_AXES`, and has to
+    average over them by itself (as `flax.linen.BatchNorm(axis_name=...)` does), so that they are
+    the same for all; of a batch, the devices' are averaged here.
 
     Args:
-      apply: (params, x, draw) -> outputs, for one example.
+      apply: the model.
       metrics: (outputs, y) -> scalars by name, for one example; "loss" is minimised.
-      scheme: the dropout scheme.
-      sites: the model's sites, from `core.plan.record`.
+      scheme: the dropout scheme; None for a model that takes a key.
       optimizer: an optax optimiser; it trains the model's parameters and what the scheme learns.
+      sites: the model's sites, from `core.plan.record`; None to find them when training starts.
       strength: multiplies every rate; a number, or a function of the step.
+      batched: whether `apply` takes a batch.
+      stateful: whether it has mutable variables.
+
+    Raises:
+      ValueError: a batched model with a scheme, whose noise is that of one example; or a strength
+        without a scheme.
     """
 
-    apply: Callable[[Any, Any, Draw], Any]
+    apply: Callable[..., Any]
     metrics: Callable[[Any, Any], dict[str, Array]]
-    scheme: Scheme
-    sites: Sites
+    scheme: Scheme | None
     optimizer: optax.GradientTransformation
+    sites: Sites | None = None
     strength: Strength = 1.0
+    batched: bool = False
+    stateful: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batched and self.scheme is not None:
+            raise ValueError(
+                "batched=True with a scheme: a draw is for one example. Write the model for one, "
+                "or give it keys instead (scheme=None)"
+            )
+        if self.scheme is None and self.strength != 1.0:
+            raise ValueError("strength would do nothing: there is no scheme")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +99,7 @@ class State:
       step: steps done.
       params: {"params": the model's, "learned": the scheme's}.
       opt_state: the optimiser's.
+      mutable: the model's mutable variables; {} for most.
       totals: sums over the epoch's examples so far of each metric, and of their weight.
       diverged_at: the first step whose loss was not finite; -1 if there was none.
     """
@@ -70,6 +107,7 @@ class State:
     step: Array
     params: dict[str, Any]
     opt_state: Any
+    mutable: Any
     totals: dict[str, Array]
     diverged_at: Array
 
@@ -118,23 +156,44 @@ class Program:
         self._orders: dict[int, Array] = {}
         self._chunk = parallel(self._steps, self.devices, donate=(0,))
 
-    def init(self, params: Any) -> State:
+    def init(self, params: Any, mutable: Any = None) -> State:
         """The state before the first step.
 
         Args:
           params: the model's initial parameters.
+          mutable: its mutable variables, if it is stateful.
+
+        Raises:
+          ValueError: the scheme would do nothing at the sites that were found, or `mutable` is
+            given to a model that is not stateful, or not to one that is.
         """
-        learned = self.problem.scheme.init_learned(derive(self._key, "learned"), self.problem.sites)
+        if (mutable is not None) != self.problem.stateful:
+            raise ValueError(f"stateful={self.problem.stateful}, but mutable={mutable!r}")
+        mutable = {} if mutable is None else mutable
+        scheme = self.problem.scheme
+        if scheme is not None and self.problem.sites is None:
+            self.problem = dataclasses.replace(self.problem, sites=self._sites(params, mutable))
+        learned: Any = {}
+        if scheme is not None:
+            learned = scheme.init_learned(derive(self._key, "learned"), self.problem.sites or {})
+            scheme = scheme.bind(learned)
         both = {"params": params, "learned": learned}
-        x, y = jax.tree.map(lambda leaf: leaf[0], self._data)
-        metrics = jax.eval_shape(
-            lambda: self._example(self.problem.scheme.bind(learned), params, x, y, self._noise_key)
+        x, y = jax.tree.map(lambda leaf: leaf[:1], self._data)
+        metrics, _ = jax.eval_shape(
+            lambda: _on_one_device(
+                lambda: self._measure(
+                    scheme, params, mutable, x, y, jnp.zeros(1, jnp.int32), self._noise_key, 0
+                )
+            )
         )
+        if "loss" not in metrics:
+            raise ValueError(f"metrics must return a scalar named 'loss', got {sorted(metrics)}")
         return self.place(
             State(
                 step=jnp.zeros((), jnp.int32),
                 params=both,
                 opt_state=self.problem.optimizer.init(both),
+                mutable=mutable,
                 totals=dict.fromkeys([*metrics, "weight"], jnp.zeros((), jnp.float32)),
                 diverged_at=jnp.full((), -1, jnp.int32),
             )
@@ -166,8 +225,54 @@ class Program:
             self._orders = {epoch: replicate(order, self.devices)}
         return self._orders[epoch]
 
-    def _example(self, scheme: Scheme, params: Any, x: Any, y: Any, keys: Any) -> dict[str, Array]:
-        return self.problem.metrics(self.problem.apply(params, x, sampled(scheme, keys)), y)
+    def _sites(self, params: Any, mutable: Any) -> Sites:
+        problem, x = self.problem, jax.tree.map(lambda leaf: leaf[0], self._data[0])
+        state = (mutable,) if problem.stateful else ()
+
+        def call(draw: Draw) -> Any:
+            def over_one() -> Any:
+                one = jax.vmap(
+                    lambda _: problem.apply(params, x, draw, *state), axis_name=BATCH_AXES[0]
+                )
+                return one(jnp.arange(1))
+
+            return _on_one_device(over_one)
+
+        sites = record(call)
+        assert problem.scheme is not None
+        check(problem.scheme, sites)
+        return sites
+
+    def _measure(
+        self,
+        scheme: Scheme | None,
+        params: Any,
+        mutable: Any,
+        x: Any,
+        y: Any,
+        rows: Array,
+        step_key: Array,
+        device: ArrayLike,
+    ) -> tuple[dict[str, Array], Any]:
+        """The metrics of each of a device's examples, and the new mutable variables."""
+        problem = self.problem
+
+        def call(x: Any, noise: Any) -> tuple[Any, Any]:
+            if problem.stateful:
+                return problem.apply(params, x, noise, mutable)
+            return problem.apply(params, x, noise), mutable
+
+        if problem.batched:
+            outputs, new = call(x, derive(step_key, "batch", device))
+            return jax.vmap(problem.metrics)(outputs, y), new
+
+        def one(x: Any, y: Any, row: Array) -> tuple[dict[str, Array], Any]:
+            keys = Keys.of(step_key, row)
+            outputs, new = call(x, keys.example if scheme is None else sampled(scheme, keys))
+            return problem.metrics(outputs, y), new
+
+        over_examples = jax.vmap(one, out_axes=(0, None), axis_name=BATCH_AXES[0])
+        return over_examples(x, y, rows)
 
     def _steps(
         self,
@@ -185,27 +290,32 @@ class Program:
 
         def step(number: Array, state: State) -> State:
             position = (number - first) * self.batch_size + device * share + jnp.arange(share)
-            # The epoch's last batch may be smaller: rows past the end weigh nothing.
+            # The epoch's last batch may be smaller: rows past the end weigh nothing. They are other
+            # examples, not copies of one, for the sake of statistics over the batch.
             weight = (position < self.examples).astype(jnp.float32)
-            rows = order[jnp.minimum(position, self.examples - 1)]
+            rows = order[position % self.examples]
             x, y = jax.tree.map(lambda leaf: leaf[rows], data)
             batch_weight = sum_over(self.devices, weight.sum())
             step_key = derive(noise_key, number)
-            scheme = problem.scheme.scaled(strength_at(problem.strength, number))
+            scheme = problem.scheme
+            if scheme is not None:
+                scheme = scheme.scaled(strength_at(problem.strength, number))
 
-            def objective(both: dict[str, Any]) -> tuple[Array, dict[str, Array]]:
-                bound = scheme.bind(both["learned"])
-
-                def one(x: Any, y: Any, row: Array) -> dict[str, Array]:
-                    return self._example(bound, both["params"], x, y, Keys.of(step_key, row))
-
-                metrics = jax.vmap(one)(x, y, rows)
+            def objective(both: dict[str, Any]) -> tuple[Array, Any]:
+                bound, params = scheme and scheme.bind(both["learned"]), both["params"]
+                metrics, new = self._measure(
+                    bound, params, state.mutable, x, y, rows, step_key, device
+                )
                 sums = jax.tree.map(lambda values: jnp.sum(weight * values), metrics)
-                penalty = bound.penalty(problem.sites, both["params"]) / self.examples
-                return sums["loss"] / batch_weight + penalty / len(self.devices), sums
+                loss = sums["loss"] / batch_weight
+                if bound is not None:
+                    penalty = bound.penalty(problem.sites or {}, params) / self.examples
+                    loss = loss + penalty / len(self.devices)
+                return loss, (sums, new)
 
-            gradients, sums = jax.grad(objective, has_aux=True)(state.params)
+            gradients, (sums, mutable) = jax.grad(objective, has_aux=True)(state.params)
             gradients, sums = sum_over(self.devices, (gradients, sums))
+            mutable = mean_over(self.devices, mutable)
             with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
                 updates, opt_state = problem.optimizer.update(
                     gradients, state.opt_state, state.params
@@ -219,6 +329,7 @@ class Program:
                 step=number + 1,
                 params=optax.apply_updates(state.params, updates),  # type: ignore[arg-type]
                 opt_state=opt_state,
+                mutable=mutable,
                 totals={
                     name: jnp.where(fresh, 0, total) + sums[name]
                     for name, total in state.totals.items()
@@ -227,3 +338,9 @@ class Program:
             )
 
         return jax.lax.fori_loop(start, stop, step, state)
+
+
+def _on_one_device(function: Callable[[], Any]) -> Any:
+    """Calls a function under the axis of the devices, of which there is one, for its shapes."""
+    mapped = jax.vmap(lambda _: function(), axis_name=BATCH_AXES[1])(jnp.arange(1))
+    return jax.tree.map(lambda leaf: leaf[0], mapped)

@@ -90,7 +90,7 @@ def test_sites():
     found = [(name, s.kind, s.axes, shape, round(s.depth, 3)) for name, (s, shape) in sites.items()]
     weight, feature = ("input", "output"), ("feature",)
     assert found == [
-        ("input", Kind.INPUT, feature, (6,), 0),
+        ("input", Kind.INPUT, ("time", "feature"), X.shape, 0),
         ("layer_0/linear", Kind.LINEAR, weight, (6, 5), 0.333),
         ("layer_0/hidden", Kind.HIDDEN, feature, (5,), 0.333),
         ("layer_1/linear", Kind.LINEAR, weight, (5, 4), 0.667),

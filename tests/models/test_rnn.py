@@ -213,6 +213,7 @@ def test_sites(cell):
             f"layer_{i}/linear": (Kind.LINEAR, weight, (inputs, gates * WIDTH), depth),
             f"layer_{i}/recurrent_kernel": (Kind.WEIGHT, weight, (WIDTH, gates * WIDTH), depth),
             f"layer_{i}/recurrent": (Kind.RECURRENT, sequence, h, depth),
+            **({} if cell == "elman" else {f"layer_{i}/update": (Kind.UPDATE, sequence, h, depth)}),
             **{f"layer_{i}/{name}": (Kind.STATE, sequence, h, depth) for name in states},
         }
         out = (

@@ -155,7 +155,7 @@ def test_the_realised_rate_is_within_2_to_the_minus_24(monkeypatch, rate, traced
     monkeypatch.setattr(bernoulli, "words", lambda seed, *_, sharding: seed[0])
 
     def keeps(value, rate):
-        return Mask(jnp.stack([value]), rate, (), ()).keep()
+        return Mask(jnp.stack([value]), (), (), rate).keep()
 
     if traced:
         keeps = jax.jit(keeps)

@@ -37,7 +37,7 @@ sites = plan.record(lambda draw: apply(params, x[0], draw))
 results = {}
 for text in sys.argv[1:]:
     for count in (1, 2, 8):
-        problem = Problem(apply, metrics, parse(text), sites, optax.sgd(0.01))
+        problem = Problem(apply, metrics, parse(text), optax.sgd(0.01), sites)
         devices = jax.devices()[:count]
         program = Program(problem, Examples(x, y), key=key, batch_size=16, devices=devices)
         state = program.init(params)

@@ -36,7 +36,7 @@ def train_and_test_error(text: str, seed: int) -> list[float]:
     key = jax.random.key(seed)
     params = model.init(key, x[0], CLEAN)["params"]
     sites = plan.record(lambda draw: apply(params, x[0], draw))
-    problem = Problem(apply, metrics, scheme, sites, optax.adam(1e-2))
+    problem = Problem(apply, metrics, scheme, optax.adam(1e-2), sites)
     program = Program(problem, Examples(x, y), key=key, batch_size=20, devices=jax.devices()[:1])
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes dtypes
         *_, last = chunks(program, program.init(params), epochs=300)

@@ -35,7 +35,7 @@ def metrics(outputs, y):
 
 def program(scheme, *, examples=N, batch=BATCH, optimizer=None, metrics=metrics, strength=1.0):
     sites = plan.record(lambda draw: apply(PARAMS, X[0], draw))
-    problem = Problem(apply, metrics, scheme, sites, optimizer or optax.sgd(0.01), strength)
+    problem = Problem(apply, metrics, scheme, optimizer or optax.sgd(0.01), sites, strength)
     data = Examples(X[:examples], Y[:examples])
     return Program(problem, data, key=KEY, batch_size=batch, devices=jax.devices()[:1])
 

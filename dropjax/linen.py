@@ -1,0 +1,242 @@
+"""Flax linen layers: one to put a scheme into a model of yours, and those that declare sites.
+
+`Drop` needs nothing but a PRNG named "dropout", as Flax's own Dropout does. The others are what the
+models here are made of; they take a draw.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dropjax.core.draw import Draw
+from dropjax.core.place import Place
+from dropjax.core.scheme import Scheme, dense
+from dropjax.core.site import BATCH_AXES, Kind, Site
+from dropjax.nn.convolution import conv
+from dropjax.nn.recurrent import Cell
+
+Array = jax.Array
+
+
+class Drop(nn.Module):
+    """A dropout scheme at one place of an existing model.
+
+    Attributes:
+      scheme: a scheme, or its text, such as "spatial(rate=0.2)". Its `at` would do nothing.
+      axes: names for the last axes of x: "feature", ("time", "feature"), ("height", "width",
+        "feature"). All axes before them are the batch, whose members get noise of their own.
+      deterministic: evaluates: the scheme's expectation instead of a sample. Here or in the call.
+      depth: of the place, for rates that grow with depth: 1 for a rate as it is written.
+      rng_collection: the name of the PRNG.
+
+    Raises:
+      ValueError, TypeError: the scheme needs a previous state, weights, or values that it learns;
+        the message says what to use instead.
+    """
+
+    scheme: Scheme | str
+    axes: str | Sequence[str] = ("feature",)
+    deterministic: bool | None = None
+    depth: float = 1.0
+    rng_collection: str = "dropout"
+
+    def __post_init__(self) -> None:
+        Place.of(self.scheme, self.axes, self.depth)  # a wrong one fails where it is written
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Array, deterministic: bool | None = None) -> Array:
+        place = Place.of(self.scheme, self.axes, self.depth)
+        if nn.merge_param("deterministic", self.deterministic, deterministic):
+            return place.expected(x)
+        return place.sampled(self.make_rng(self.rng_collection), x)
+
+
+class Dense(nn.Module):
+    """A dense layer, its own LINEAR site "linear": x (..., inputs) -> (..., features).
+
+    Attributes:
+      features: outputs.
+      depth: the site's depth.
+    """
+
+    features: int
+    depth: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Array, draw: Draw) -> Array:
+        init = nn.initializers
+        w = self.param("kernel", init.glorot_uniform(), (x.shape[-1], self.features))
+        b = self.param("bias", init.zeros, (self.features,))
+        return draw.linear(x, w, b, Site("linear", Kind.LINEAR, ("input", "output"), self.depth))
+
+
+def _hidden_kernel(key: Array, shape: tuple[int, int]) -> Array:
+    """An orthogonal matrix for each gate."""
+    width, gates = shape[0], shape[1] // shape[0]
+    init = nn.initializers.orthogonal()
+    blocks = [init(jax.random.fold_in(key, g), (width, width)) for g in range(gates)]
+    return jnp.concatenate(blocks, axis=1)
+
+
+class Conv(nn.Module):
+    """A convolution that keeps height and width: x (height, width, inputs) -> (..., features).
+
+    Attributes:
+      features: output channels.
+      kernel: height and width of the kernel, odd.
+      bias: whether it has one.
+    """
+
+    features: int
+    kernel: int = 3
+    bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        y = conv(x, self.param("kernel", nn.initializers.he_normal(), shape))
+        if not self.bias:
+            return y
+        b = self.param("bias", nn.initializers.zeros, (self.features,))
+        return y + b.reshape((1,) * (y.ndim - 1) + b.shape)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over the global batch of training, by running means elsewhere.
+
+    It trains where "batch_stats" is mutable, as in `dropjax.train`, under the axes `BATCH_AXES`.
+    Source: Ioffe & Szegedy 2015 (arXiv 1502.03167).
+
+    Attributes:
+      momentum: of the running means.
+    """
+
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        training = self.is_mutable_collection("batch_stats") and not self.is_initializing()
+        with jax.numpy_rank_promotion("allow"):  # Flax's own code
+            return nn.BatchNorm(
+                use_running_average=not training,
+                momentum=self.momentum,
+                axis_name=BATCH_AXES if training else None,  # type: ignore[arg-type]
+                name="norm",
+            )(x)
+
+
+class Embed(nn.Module):
+    """Looks up tokens: integers (steps,) -> (steps, features).
+
+    Its sites are "table", the table before tokens are looked up, and "embedded", what was found.
+
+    Attributes:
+      tokens: how many types there are.
+      features: of each.
+    """
+
+    tokens: int
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array, draw: Draw) -> Array:
+        table = self.param("table", nn.initializers.normal(1.0), (self.tokens, self.features))
+        table = draw(table, Site("table", Kind.TABLE, ("token", "feature")))
+        return draw(table[x], Site("embedded", Kind.EMBED, ("time", "feature")))
+
+
+class Recurrent(nn.Module):
+    """One recurrent layer: x (steps, features) -> hidden states (steps, width).
+
+    Noise is asked for before the scan and applied, row by row, inside: no key enters the loop.
+    Masks are drawn where they are applied, and none is kept for the backward pass.
+
+    Attributes:
+      cell: the cell.
+      width: units.
+      untied: each gate sees its own noise, on x (steps, gates, features) and on the hidden state.
+        The product with x then costs as many times as much as there are gates.
+      depth: the depth of its sites.
+    """
+
+    cell: Cell
+    width: int
+    untied: bool = False
+    depth: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Array, draw: Draw) -> Array:
+        cell, width, steps = self.cell, self.width, x.shape[0]
+        shape = (width, cell.gates * width)
+
+        def bias(key: Array, size: tuple[int]) -> Array:
+            del key
+            b = jnp.zeros(size)
+            if cell.forget_gate is None:
+                return b
+            start = cell.forget_gate * width
+            return b.at[start : start + width].set(1.0)
+
+        w_x = self.param("kernel", nn.initializers.glorot_uniform(), (x.shape[-1], shape[1]))
+        b = self.param("bias", bias, (shape[1],))
+        w_h = self.param("recurrent_kernel", _hidden_kernel, shape)
+        b_h = None
+        if cell.hidden_bias:
+            b_h = self.param("recurrent_bias", nn.initializers.zeros, (shape[1],))
+
+        def site(name: str, kind: Kind, axes: tuple[str, ...]) -> Site:
+            return Site(name, kind, axes, self.depth)
+
+        weight_axes, state_axes = ("input", "output"), ("time", "feature")
+        from_input = draw.linear(x, w_x, b, site("linear", Kind.LINEAR, weight_axes))
+        w_h = draw(w_h, site("recurrent_kernel", Kind.WEIGHT, weight_axes))
+        if self.untied:
+            from_input = _own_gate(from_input, cell.gates)
+            recurrent = site("recurrent", Kind.RECURRENT, ("time", "gate", "feature"))
+            hidden_noise = draw.noise(recurrent, (steps, cell.gates, width))
+        else:
+            recurrent = site("recurrent", Kind.RECURRENT, state_axes)
+            hidden_noise = draw.noise(recurrent, (steps, width))
+        update = site("update", Kind.UPDATE, state_axes)
+        update_noise = draw.noise(update, (steps, width)) if cell.has_update else ()
+        states = [site(name, Kind.STATE, state_axes) for name in cell.states]
+        state_noise = [draw.noise(state, (steps, width)) for state in states]
+
+        def from_hidden(h_tm1: Array, t: Array) -> Array:
+            if not self.untied:
+                return dense(draw.apply(draw.at(hidden_noise, t), h_tm1, recurrent), w_h, b_h)
+            gates = jnp.broadcast_to(h_tm1[None], (cell.gates, width))
+            gates = draw.apply(draw.at(hidden_noise, t), gates, recurrent)
+            kernels = w_h.reshape(width, cell.gates, width)
+            y = jnp.einsum("gi,igo->go", gates, kernels).reshape(-1)
+            return y if b_h is None else y + b_h
+
+        def step(previous: tuple[Array, ...], at_t: tuple[Array, Array]):
+            t, from_input_t = at_t
+
+            def perturb(candidate: Array) -> Array:
+                return draw.apply(draw.at(update_noise, t), candidate, update)
+
+            proposed = cell.step(from_input_t, from_hidden(previous[0], t), previous, perturb)
+            new = tuple(
+                draw.apply(draw.at(noise, t), x_t, state, x_tm1)
+                for noise, x_t, state, x_tm1 in zip(
+                    state_noise, proposed, states, previous, strict=True
+                )
+            )
+            return new, new[0]
+
+        start = tuple(jnp.zeros(width, from_input.dtype) for _ in states)
+        _, outputs = jax.lax.scan(step, start, (jnp.arange(steps), from_input))
+        return outputs
+
+
+def _own_gate(y: Array, gates: int) -> Array:
+    """Of (steps, gates, gates * width): for each gate the part that its own input has made."""
+    steps, _, wide = y.shape
+    parts = y.reshape(steps, gates, gates, wide // gates)
+    own = jnp.arange(gates)
+    return parts[:, own, own].reshape(steps, wide)

@@ -1,0 +1,44 @@
+"""Noise that is not drawn yet: a few bytes, whatever its shape."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Self
+
+import jax
+from jax.typing import ArrayLike
+
+Array = jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lazy:
+    """Noise that is drawn inside the loop that uses it, forward and again backward.
+
+    Args:
+      seed: see `ops.bits.seed_of`.
+      index: positions on the leading axes of the noise that this is a part of.
+      whole: the shape of that noise.
+    """
+
+    seed: Array
+    index: tuple[ArrayLike, ...]
+    whole: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.whole[len(self.index) :]
+
+    def row(self, i: ArrayLike) -> Self:
+        """Row `i` along the first axis; the only row there is, if that axis is shared."""
+        return dataclasses.replace(self, index=(*self.index, 0 if self.shape[0] == 1 else i))
+
+
+def is_lazy(noise: object) -> bool:
+    """For `is_leaf` of `jax.tree` functions over noise."""
+    return isinstance(noise, Lazy)
+
+
+def fused(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles `f` as one, and has the backward pass draw the noise again rather than keep it."""
+    return jax.jit(jax.checkpoint(f, prevent_cse=False), inline=True)
