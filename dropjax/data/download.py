@@ -10,6 +10,7 @@ import http.client
 import os
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable
@@ -163,10 +164,13 @@ def _answer(url: str) -> Any:
     with lock:
         abandoned.set()
         if not found:
-            raise TimeoutError(f"no answer from {url} within {ANSWER_SECONDS:g} s")
-    if isinstance(found[0], Exception):
-        raise OSError(f"{url}: {found[0]}") from found[0]
-    return found[0]
+            host = urllib.parse.urlsplit(url).hostname
+            raise TimeoutError(f"{host}: no answer within {ANSWER_SECONDS:g} s")
+    (result,) = found
+    if isinstance(result, Exception):
+        what = result.reason if type(result) is urllib.error.URLError else result
+        raise OSError(f"{urllib.parse.urlsplit(url).hostname}: {what}") from result
+    return result
 
 
 def _copy(file: File, answer: Any, path: Path) -> None:
@@ -177,7 +181,14 @@ def _copy(file: File, answer: Any, path: Path) -> None:
         path.open("wb") as out,
         tqdm(total=file.size, desc=file.name, unit="B", unit_scale=True, disable=None) as bar,
     ):
-        while size <= file.size and (piece := answer.read1(_PIECE)):
+        while size <= file.size:
+            try:
+                piece = answer.read1(_PIECE)
+            except TimeoutError as error:
+                stalled = f"{file.url} sent nothing for {STALL_SECONDS:g} s after {size} bytes"
+                raise TimeoutError(stalled) from error
+            if not piece:
+                break
             out.write(piece)
             digest.update(piece)
             size += len(piece)

@@ -15,6 +15,17 @@ NEEDED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_validation", "y_validation")
 # Below this a uint8 image is more likely on another scale than very dark.
 _DARK = 64
+# What zipfile and numpy raise for damaged bytes; MemoryError for a header that claims too much.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def npz(path: Path, task: str, say: Callable[[str], None]) -> Dataset:
@@ -65,12 +76,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             arrays = {}
             for reading in file.files:
                 arrays[reading] = file[reading]
-    # Of these, zipfile and numpy raise all but the first for bytes that are not what they should
-    # be; MemoryError is for a header that claims too much.
-    except (
-        OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError,
-        zipfile.BadZipFile, zlib.error,
-    ) as error:  # fmt: skip
+    except _DAMAGE as error:
         if "allow_pickle" in str(error):
             raise DataError(
                 f"{reading} has Python objects in it, which are not read; numbers are needed"
@@ -81,7 +87,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             found = getattr(array, "dtype", "no array")
             raise DataError(f"{name} is {found}; real numbers are needed")
         if array.ndim == 0 or array.size == 0:
-            raise DataError(f"{name} has shape {array.shape}: there are no examples in it")
+            raise DataError(f"{name} has shape {array.shape}: it is empty or no array of examples")
     return arrays
 
 

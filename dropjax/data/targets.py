@@ -42,7 +42,7 @@ def targets(y: Splits, task: str, say: Callable[[str], None]) -> tuple[Splits, s
                     f"y_train is {train.dtype} and so taken as regression, but has only "
                     f"{len(values)} values, all whole. For classes say task=classification."
                 )
-        return *_regression(y), chosen, 1 if train.ndim == 1 else train.shape[1]
+        return _regression(y), chosen, 1 if train.ndim == 1 else train.shape[1]
     labels = {split: _labels(f"y_{split}", array, chosen) for split, array in y.items()}
     if chosen == "binary":
         _check_binary(labels)
@@ -81,7 +81,7 @@ def _task(train: np.ndarray) -> str:
     return "binary" if two and train.size == len(train) else "classification"
 
 
-def _regression(y: Splits) -> tuple[Splits]:
+def _regression(y: Splits) -> Splits:
     train = y["train"]
     for split, array in y.items():
         if array.ndim > 2 or array.shape[1:] != train.shape[1:]:
@@ -89,7 +89,7 @@ def _regression(y: Splits) -> tuple[Splits]:
                 f"y_{split} has shape {array.shape} and y_train {train.shape}; for regression it "
                 "must be (examples,) or (examples, targets), and the same targets in each"
             )
-    return ({split: as_float32(f"y_{split}", array) for split, array in y.items()},)
+    return {split: as_float32(f"y_{split}", array) for split, array in y.items()}
 
 
 def _refuse_one_hot(y: np.ndarray) -> None:
@@ -115,7 +115,8 @@ def _labels(name: str, y: np.ndarray, task: str) -> np.ndarray:
                 f"{name} has values that are not whole, such as {y[y != np.round(y)][0]}; "
                 f"task={task} needs classes, or say task=regression"
             )
-    return y.astype(np.int64)
+    with np.errstate(invalid="ignore"):
+        return y.astype(np.int64)
 
 
 def _check_binary(labels: Splits) -> None:
