@@ -116,7 +116,7 @@ def fetch(name: str, folder: Path | None, *, say: Callable[[str], None]) -> Path
     lacking = missing(files, target)
     parts: dict[File, Path] = {}
     try:
-        if os.environ.get("DROPJAX_OFFLINE") == "1":
+        if lacking and os.environ.get("DROPJAX_OFFLINE") == "1":
             raise ConnectionError("no download, as DROPJAX_OFFLINE=1")
         for file in lacking:
             with _answer(file.url) as answer:

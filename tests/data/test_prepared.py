@@ -143,8 +143,7 @@ def test_a_damaged_file_is_refused_and_no_other_set_taken(mnist, damage):
     if damage == "missing":
         os.remove(path)
     elif damage == "flipped":
-        for at in range(len(data) // 3, len(data) // 2):
-            data[at] ^= 255
+        data[10_000] ^= 1  # an example's; far behind them is padding
         path.write_bytes(data)
     else:
         path.write_bytes(data[: len(data) // 2] if damage == "short" else b"")
