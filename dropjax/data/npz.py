@@ -19,6 +19,7 @@ _DARK = 64
 _DAMAGE = (
     OSError,
     ValueError,
+    TypeError,
     EOFError,
     KeyError,
     RuntimeError,
@@ -71,13 +72,14 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise DataError("not an .npz file, or cut short; write it by numpy.savez")
     reading = "it"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: numpy would not close a file that it fails to read.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             _check_names(file.files)
             arrays = {}
             for reading in file.files:
                 arrays[reading] = file[reading]
     except _DAMAGE as error:
-        if "allow_pickle" in str(error):
+        if str(error).startswith("Object arrays"):
             raise DataError(
                 f"{reading} has Python objects in it, which are not read; numbers are needed"
             ) from error

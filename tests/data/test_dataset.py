@@ -186,7 +186,8 @@ def test_statistics_are_those_of_the_training_part_after_the_split():
     np.testing.assert_allclose(cut.shift, cut.x_train.mean(0), rtol=1e-5)
     np.testing.assert_allclose(cut.scale, cut.x_train.std(0), rtol=1e-5)
     np.testing.assert_allclose(cut.target_shift, cut.y_train.mean(), rtol=1e-5)
-    assert not any(np.any(a == b) for a, b in zip(before, (cut.shift, cut.scale, cut.target_shift)))
+    after = cut.shift, cut.scale, cut.target_shift
+    assert not any(np.any(a == b) for a, b in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("size", [1, 30, 99])
@@ -218,7 +219,7 @@ def test_validation_of_a_binary_task_is_stratified():
 def test_a_class_that_cannot_be_on_both_sides_is_named():
     y = np.int32([0] * 10 + [1] + [2] * 10)
     rare = floats(np.zeros((21, 1)), y, task="classification", outputs=3)
-    with pytest.raises(DataError, match="validation=5: floats has fewer than two .* class 1,"):
+    with pytest.raises(DataError, match=r"validation=5: floats has fewer than two .* class 1,"):
         rare.with_validation(5)
     assert default_validation(rare) == 0
 

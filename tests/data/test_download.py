@@ -161,7 +161,7 @@ def test_an_interrupted_download_leaves_nothing(tmp_path, monkeypatch, server):
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch, server):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(download.Unavailable, match="Not a directory.*file"):
+    with pytest.raises(download.Unavailable, match=r"Not a directory.*file"):
         download.fetch("toy", None, say=lambda line: None)
 
 
@@ -203,7 +203,7 @@ def test_a_name_look_up_that_hangs_is_given_up(tmp_path, monkeypatch, server, th
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     monkeypatch.setattr(download, "ANSWER_SECONDS", 0.2)
     started = time.monotonic()
-    with pytest.raises(download.Unavailable, match="no answer within 0.2 s"):
+    with pytest.raises(download.Unavailable, match=r"no answer within 0.2 s"):
         download.fetch("toy", tmp_path, say=pytest.fail)
     assert time.monotonic() - started < 1.5
     hanging = [t for t in set(threading.enumerate()) - before if t.name.startswith("Thread")]
