@@ -163,9 +163,7 @@ def stratified_split(labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndar
 
 def _statistics(array: np.ndarray, axis: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation, the latter 1 for what does not vary."""
-    mean = array.mean(axis, dtype=np.float64)
-    deviation = array.std(axis, dtype=np.float64)
-    # A constant's deviation is not quite 0 by rounding.
-    constant = array.min(axis) == array.max(axis)
-    scale = np.where(constant, 1, deviation).astype(np.float32)
-    return np.asarray(mean, np.float32), np.where(scale == 0, np.float32(1), scale)
+    mean = np.asarray(array.mean(axis, dtype=np.float64), np.float32)
+    # Exactly 0 for a constant: float64 adds up float32 without rounding.
+    scale = np.asarray(array.std(axis, dtype=np.float64), np.float32)
+    return mean, np.where(scale == 0, np.float32(1), scale)

@@ -21,7 +21,6 @@ _DAMAGE = (
     ValueError,
     TypeError,
     EOFError,
-    KeyError,
     RuntimeError,
     MemoryError,
     zipfile.BadZipFile,

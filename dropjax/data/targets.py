@@ -78,7 +78,7 @@ def _task(train: np.ndarray) -> str:
     if _kind(train) == "float":
         return "regression"
     two = _kind(train) == "bool" or np.array_equal(np.unique(train), [0, 1])
-    return "binary" if two and train.size == len(train) else "classification"
+    return "binary" if two else "classification"
 
 
 def _regression(y: Splits) -> Splits:

@@ -152,13 +152,14 @@ def test_half_a_record_is_refused(tmp_path, batches, change, kind):
         load("cifar10", tmp_path, say=pytest.fail)
 
 
-@pytest.mark.parametrize("damage", ["short", "flipped", "none"])
+@pytest.mark.parametrize("damage", ["short", "flipped", "block", "none"])
 def test_a_damaged_gz_is_refused(tmp_path, batches, damage):
     write(tmp_path, batches, "gz")
     path = tmp_path / "test_batch.bin.gz"
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 255
-    path.write_bytes({"short": data[:-9], "flipped": data, "none": b"no gzip"}[damage])
+    # The tenth byte of a file without a name begins the first block.
+    data[{"flipped": len(data) // 2, "block": 10, "none": 0}.get(damage, -1)] ^= 255
+    path.write_bytes(data[:-9] if damage == "short" else data)
     with pytest.raises(DataError, match=r"test_batch.bin.gz is damaged or cut short"):
         load("cifar10", tmp_path, say=pytest.fail)
 

@@ -153,9 +153,9 @@ def test_other_floats_are_standardised_over_all_entries(shape):
 
 @pytest.mark.parametrize("constant", [0, 0.1, 1e-30, 12345.678, 1e30, 1e-44])
 def test_a_constant_feature_has_scale_1(constant):
-    x = np.random.default_rng(0).normal(size=(77, 3)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(100_003, 3)).astype(np.float32)
     x[:, 1] = constant
-    table = floats(x, np.full(77, constant, np.float32))
+    table = floats(x, np.full(len(x), constant, np.float32))
     assert table.scale[1] == 1 and np.all(table.scale[[0, 2]] != 1)
     assert np.all((x[:, 1] - table.shift[1]) / table.scale[1] == 0)
     assert (table.target_shift, table.target_scale) == (np.float32(constant), 1)
@@ -214,6 +214,8 @@ def test_validation_of_a_binary_task_is_stratified():
     assert np.bincount(cut.y_validation).tolist() == [8, 2]
     with pytest.raises(DataError, match="of 2 classes, so it must be 0, or from 2 to 98"):
         floats(np.zeros((100, 1)), y, task="binary").with_validation(1)
+    with pytest.raises(DataError, match=r"fewer than two .* class 1,"):
+        floats(np.zeros((100, 1)), 0 * y, task="binary").with_validation(10)
 
 
 def test_a_class_that_cannot_be_on_both_sides_is_named():

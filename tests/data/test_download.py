@@ -10,6 +10,7 @@ import sys
 import termios
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,7 @@ def test_an_endless_answer_is_not_read_to_its_end(tmp_path, monkeypatch, server)
 
 def test_an_interrupted_download_leaves_nothing(tmp_path, monkeypatch, server):
     def interrupted(file, answer, path):
+        assert path.name.startswith(".a.gz.") and path.suffix == ".part"
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
@@ -189,16 +191,19 @@ def test_a_refused_connection_ends_at_once(tmp_path, monkeypatch, online, closed
 
 @pytest.mark.parametrize("then", ["fails", "answers"])
 def test_a_name_look_up_that_hangs_is_given_up(tmp_path, monkeypatch, server, then):
-    finish, finished = threading.Event(), threading.Event()
+    finish = threading.Event()
     real = socket.getaddrinfo
 
     def slow(*arguments, **options):
         finish.wait(10)
         if then == "fails":
-            finished.set()
             raise socket.gaierror(-3, "Temporary failure")
         return real(*arguments, **options)
 
+    opened, urlopen = [], urllib.request.urlopen
+    monkeypatch.setattr(
+        urllib.request, "urlopen", lambda *a, **k: opened.append(urlopen(*a, **k)) or opened[0]
+    )
     before = set(threading.enumerate())
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     monkeypatch.setattr(download, "ANSWER_SECONDS", 0.2)
@@ -211,6 +216,7 @@ def test_a_name_look_up_that_hangs_is_given_up(tmp_path, monkeypatch, server, th
     finish.set()
     for thread in hanging:
         thread.join(5)
+    assert [answer.closed for answer in opened] == ([True] if then == "answers" else [])
     assert left_in(tmp_path) == []
 
 

@@ -149,8 +149,8 @@ def test_floats_that_look_like_classes_are_said(own):
     dataset, (line,) = own(parts(LABELS.astype(float)))
     assert dataset.task == "regression"
     assert "3 values, all whole" in line and "task=classification" in line
-    _, said = own(parts(LABELS.astype(float)), task="regression")
-    assert said == []
+    for y, task in ((LABELS.astype(float), "regression"), (np.arange(30.0), "auto")):
+        assert own(parts(y), task=task)[1] == []
 
 
 # What is refused.
@@ -226,6 +226,20 @@ def test_the_same_array_twice(tmp_path):
     members = {f"{name}.npy": saved(np.save, array) for name, array in parts().items()}
     (tmp_path / "a.npz").write_bytes(zipped(members | {"x_train": members["x_train.npy"]}))
     with pytest.raises(DataError, match="twice: x_train"):
+        load(str(tmp_path / "a.npz"), None, say=pytest.fail)
+
+
+def test_a_member_in_a_compression_that_there_is_not(tmp_path):
+    whole = saved(np.savez, **parts())
+    first = whole.index(b"PK\1\2") + 10
+    (tmp_path / "a.npz").write_bytes(whole[:first] + b"\x63\0" + whole[first + 2 :])
+    with pytest.raises(DataError, match="x_train is damaged or cannot be read"):
+        load(str(tmp_path / "a.npz"), None, say=pytest.fail)
+
+
+def test_an_array_with_a_zip_behind_it(tmp_path):
+    (tmp_path / "a.npz").write_bytes(saved(np.save, np.ones(3)) + saved(np.savez, **parts()))
+    with pytest.raises(DataError, match="it is damaged or cannot be read"):
         load(str(tmp_path / "a.npz"), None, say=pytest.fail)
 
 

@@ -127,10 +127,11 @@ def test_images_of_another_shape_are_refused(tmp_path, prepare, pictures, shape)
         load("mnist", tmp_path, say=pytest.fail)
 
 
-def test_counts_are_checked_against_what_was_written(mnist):
+@pytest.mark.parametrize("count", [0, 31])
+def test_counts_are_checked_against_what_was_written(mnist, count):
     folder, _, _ = mnist
     info = folder / "mnist" / "3.0.1" / "dataset_info.json"
-    info.write_text(info.read_text().replace('"30"', '"31"'))
+    info.write_text(info.read_text().replace('"30"', f'"{count}"'))
     with pytest.raises(DataError, match="cannot be read as mnist"):
         load("mnist", folder, say=pytest.fail)
 
