@@ -24,7 +24,8 @@ def prepare():
     `images` and `labels` are by split. The builder is not TFDS's own, which needs TensorFlow, but
     has the same name and features, and the same code writes the files.
     """
-    tfds = pytest.importorskip("tensorflow_datasets")
+    pytest.importorskip("array_record", reason="tensorflow-datasets has it on Linux only")
+    import tensorflow_datasets as tfds
     from PIL import Image
 
     def write(place: Path, name: str, images: dict, labels: dict, version: str = "3.0.1") -> Path:
