@@ -20,7 +20,7 @@ from typing import Any
 from dropjax.data.dataset import DataError
 
 # Until an answer begins, name look-up included; and between two pieces of it.
-ANSWER_SECONDS = 8.0
+ANSWER_SECONDS = 6.0
 STALL_SECONDS = 10.0
 _PIECE = 1 << 16
 

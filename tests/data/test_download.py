@@ -5,6 +5,7 @@ import http.server
 import importlib.util
 import os
 import pty
+import select
 import socket
 import sys
 import termios
@@ -221,7 +222,7 @@ def test_a_name_look_up_that_hangs_is_given_up(tmp_path, monkeypatch, server, th
 
 
 def test_all_of_it_takes_less_than_ten_seconds():
-    assert download.ANSWER_SECONDS < 9
+    assert download.ANSWER_SECONDS < 8  # and importing scikit-learn takes one or two
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -257,7 +258,10 @@ def test_a_progress_bar_is_for_terminals_only(tmp_path, monkeypatch, server, cap
         monkeypatch.setattr(sys, "stderr", stream)
         download.fetch("toy", tmp_path / "two", say=lambda line: None)
         stream.flush()
-        assert b"b.gz: 100%" in os.read(seen.fileno(), 10_000)
+        shown = b""
+        while b"b.gz: 100%" not in shown:  # it comes in pieces
+            assert select.select([seen], [], [], 5)[0], shown
+            shown += os.read(seen.fileno(), 10_000)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
