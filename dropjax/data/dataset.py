@@ -1,9 +1,12 @@
-"""A classification data set in memory."""
+"""A data set in memory: arrays for training, validation and test, and what they are for."""
 
 import dataclasses
+import functools
 import hashlib
 
 import numpy as np
+
+TASKS = ("classification", "binary", "regression")
 
 
 class DataError(Exception):
@@ -12,14 +15,20 @@ class DataError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Images and labels, split in two or three.
+    """Examples and what is to be predicted of them, split in two or three.
+
+    A model sees `(x - shift) / scale`, and predicts `(y - target_shift) / target_scale` where the
+    task is regression.
 
     Args:
-      name: for example "mnist".
-      x_train, x_test: (examples, height, width, channels), uint8.
-      y_train, y_test: (examples,), int32 in [0, classes).
-      classes: how many.
-      max_value: the largest value a pixel can have; images are divided by it.
+      name: for example "mnist"; the path of a file that is not built in.
+      x_train, x_test: (examples, height, width, channels), uint8: images; or (examples, ...),
+        float32.
+      y_train, y_test: (examples,), int32, in [0, outputs) for classification, in {0, 1} for a
+        binary task; (examples,) or (examples, targets), float32, for regression.
+      task: one of `TASKS`.
+      outputs: the classes; 1 for a binary task; the targets of a regression.
+      max_value: the largest value a pixel can have, where x is images.
       x_validation, y_validation: cut from the training data; empty if there is no such split.
     """
 
@@ -28,31 +37,90 @@ class Dataset:
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
-    classes: int
-    max_value: int
+    task: str
+    outputs: int
+    max_value: int = 255
     x_validation: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.uint8))
     y_validation: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
+    @property
+    def shift(self) -> np.ndarray:
+        """() or (features,), float32: 0 for images, else the mean of the training data."""
+        return self._x_statistics[0]
+
+    @property
+    def scale(self) -> np.ndarray:
+        """() or (features,), float32: the largest value of a pixel, else the standard deviation.
+
+        Those of a table are taken by feature, those of other arrays over all entries.
+        """
+        return self._x_statistics[1]
+
+    @property
+    def target_shift(self) -> np.ndarray:
+        """() or (targets,), float32: the mean of the training targets; 0 for labels."""
+        return self._y_statistics[0]
+
+    @property
+    def target_scale(self) -> np.ndarray:
+        """() or (targets,), float32: the targets' standard deviation; 1 for labels."""
+        return self._y_statistics[1]
+
+    # Of the training part alone: cutting a validation split makes a data set with its own.
+    @functools.cached_property
+    def _x_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.x_train.dtype == np.uint8:
+            return np.asarray(0, np.float32), np.asarray(self.max_value, np.float32)
+        return _statistics(self.x_train, axis=0 if self.x_train.ndim == 2 else None)
+
+    @functools.cached_property
+    def _y_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.task != "regression":
+            return np.asarray(0, np.float32), np.asarray(1, np.float32)
+        return _statistics(self.y_train, axis=0)
+
+    @property
+    def _strata(self) -> np.ndarray:
+        """The training examples' classes; those of a regression are all of one."""
+        return np.zeros(len(self.y_train), int) if self.task == "regression" else self.y_train
+
+    @property
+    def _counts(self) -> np.ndarray:
+        """How many training examples there are of each class."""
+        classes = {"classification": self.outputs, "binary": 2, "regression": 1}[self.task]
+        return np.bincount(self._strata, minlength=classes)
+
     def with_validation(self, size: int) -> "Dataset":
-        """Cuts a stratified validation split, the same for every seed, from the training data.
+        """Cuts a validation split, the same for every seed, from the training data.
+
+        It is stratified by class, or random for regression.
 
         Args:
-          size: its examples; 0 for none.
+          size: its examples; 0 for no other split than there is.
 
         Raises:
           DataError: a split of that size cannot be had.
         """
-        if len(self.y_validation):
-            raise DataError(f"{self.name} has a validation split already")
         if size == 0:
             return self
-        most = len(self.y_train) - self.classes
-        if not self.classes <= size <= most:
+        if len(self.y_validation):
             raise DataError(
-                f"validation={size}: {self.name} has {len(self.y_train)} training examples of "
-                f"{self.classes} classes, so it must be 0, or from {self.classes} to {most}"
+                f"validation={size}: {self.name} has a validation split already; leave it out"
             )
-        train, validation = stratified_split(self.y_train, size)
+        classes = len(self._counts)
+        most = len(self.y_train) - classes
+        if not classes <= size <= most:
+            of = "" if self.task == "regression" else f" of {classes} classes"
+            raise DataError(
+                f"validation={size}: {self.name} has {len(self.y_train)} training examples{of}, so "
+                f"it must be 0, or from {classes} to {most}"
+            )
+        if self._counts.min() < 2:
+            raise DataError(
+                f"validation={size}: {self.name} has fewer than two training examples of class "
+                f"{self._counts.argmin()}, so both parts cannot have one; it must be 0"
+            )
+        train, validation = stratified_split(self._strata, size)
         return dataclasses.replace(
             self,
             x_train=self.x_train[train],
@@ -62,13 +130,26 @@ class Dataset:
         )
 
     def sha256(self) -> str:
-        """A fingerprint of every pixel and label and of which split it is in."""
+        """A fingerprint of every value and label and of which split it is in."""
         digest = hashlib.sha256()
         for field in ("train", "validation", "test"):
             for array in (getattr(self, f"x_{field}"), getattr(self, f"y_{field}")):
                 digest.update(f"{field} {array.dtype} {array.shape}\n".encode())
                 digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def default_validation(dataset: Dataset) -> int:
+    """How many examples to cut from training data that come without a recommendation.
+
+    A tenth, at least one a class and at most 5,000; 0 where there is a validation split already
+    or none can be cut.
+    """
+    counts = dataset._counts
+    size = max(len(counts), min(5000, counts.sum() // 10))
+    if len(dataset.y_validation) or size > counts.sum() - len(counts) or counts.min() < 2:
+        return 0
+    return int(size)
 
 
 def stratified_split(labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,3 +159,11 @@ def stratified_split(labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndar
     rows = np.arange(len(labels))
     larger, smaller = train_test_split(rows, test_size=size, stratify=labels, random_state=0)
     return np.sort(larger), np.sort(smaller)
+
+
+def _statistics(array: np.ndarray, axis: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation, the latter 1 for what does not vary."""
+    mean = np.asarray(array.mean(axis, dtype=np.float64), np.float32)
+    # Exactly 0 for a constant: float64 adds up float32 without rounding.
+    scale = np.asarray(array.std(axis, dtype=np.float64), np.float32)
+    return mean, np.where(scale == 0, np.float32(1), scale)

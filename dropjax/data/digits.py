@@ -20,5 +20,12 @@ def digits() -> Dataset:
     labels = np.asarray(y, np.int32)
     train, test = stratified_split(labels, TEST_EXAMPLES)
     return Dataset(
-        "digits", images[train], labels[train], images[test], labels[test], classes=10, max_value=16
+        "digits",
+        x_train=images[train],
+        y_train=labels[train],
+        x_test=images[test],
+        y_test=labels[test],
+        task="classification",
+        outputs=10,
+        max_value=16,
     )

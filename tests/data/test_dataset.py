@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dropjax.data import DataError, Dataset, load
+from dropjax.data import DataError, Dataset, default_validation, load
 from dropjax.data.dataset import stratified_split
 
 PARTS = ("x_train", "y_train", "x_validation", "y_validation", "x_test", "y_test")
@@ -19,8 +19,8 @@ def dataset() -> Dataset:
         labels.astype(np.int32),
         np.arange(100, 120, dtype=np.uint8).reshape(20, 1, 1, 1),
         np.zeros(20, np.int32),
-        classes=3,
-        max_value=255,
+        task="classification",
+        outputs=3,
     )
 
 
@@ -113,3 +113,140 @@ def test_sha256_changes_with_order_split_dtype_and_shape(dataset):
 def test_sha256_does_not_depend_on_memory_layout(dataset):
     doubled = np.repeat(dataset.x_train, 2, axis=0)[::2]
     assert dataclasses.replace(dataset, x_train=doubled).sha256() == dataset.sha256()
+
+
+def floats(x, y=None, task="regression", outputs=1) -> Dataset:
+    x = np.asarray(x, np.float32)
+    y = np.arange(len(x), dtype=np.float32) if y is None else np.asarray(y)
+    return Dataset("floats", x, y, x[:1], y[:1], task=task, outputs=outputs)
+
+
+@pytest.mark.parametrize("max_value", [16, 255])
+def test_images_are_divided_by_the_largest_pixel_there_can_be(dataset, max_value):
+    images = dataclasses.replace(dataset, max_value=max_value)
+    for array in (images.shift, images.scale, images.target_shift, images.target_scale):
+        assert array.shape == () and array.dtype == np.float32
+    assert (images.shift, images.scale) == (0, max_value)
+    assert (images.target_shift, images.target_scale) == (0, 1)
+
+
+def test_a_table_is_standardised_by_feature():
+    x = np.random.default_rng(0).normal([3, -100, 1e5], [1, 20, 1e-3 * 1e5], (500, 3))
+    table = floats(x)
+    assert table.shift.shape == table.scale.shape == (3,)
+    assert table.shift.dtype == table.scale.dtype == np.float32
+    seen = (table.x_train - table.shift) / table.scale
+    np.testing.assert_allclose(seen.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(seen.std(0), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(50, 4, 3), (50, 4, 3, 2)])
+def test_other_floats_are_standardised_over_all_entries(shape):
+    x = np.random.default_rng(0).normal(5, 2, shape) + np.arange(3).reshape(
+        3, *[1] * (len(shape) - 3)
+    )
+    array = floats(x)
+    assert array.shift.shape == array.scale.shape == ()
+    np.testing.assert_allclose(array.shift, x.mean(), rtol=1e-6)
+    np.testing.assert_allclose(array.scale, x.std(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("constant", [0, 0.1, 1e-30, 12345.678, 1e30, 1e-44])
+def test_a_constant_feature_has_scale_1(constant):
+    x = np.random.default_rng(0).normal(size=(100_003, 3)).astype(np.float32)
+    x[:, 1] = constant
+    table = floats(x, np.full(len(x), constant, np.float32))
+    assert table.scale[1] == 1 and np.all(table.scale[[0, 2]] != 1)
+    assert np.all((x[:, 1] - table.shift[1]) / table.scale[1] == 0)
+    assert (table.target_shift, table.target_scale) == (np.float32(constant), 1)
+
+
+def test_what_hardly_varies_is_not_divided_by_nothing():
+    table = floats([[1e-45], [0], [0], [0]])
+    assert table.scale == 1
+
+
+def test_targets_are_standardised_each():
+    y = np.random.default_rng(0).normal([0, 50], [1, 9], (200, 2)).astype(np.float32)
+    two = floats(np.zeros((200, 1)), y, outputs=2)
+    np.testing.assert_allclose(two.target_shift, y.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(two.target_scale, y.std(0), rtol=1e-4)
+    one = floats(np.zeros((200, 1)), y[:, 1])
+    assert one.target_shift.shape == () and one.target_shift == two.target_shift[1]
+    labels = floats(np.zeros((4, 1)), np.int32([0, 1, 1, 1]), task="binary")
+    assert (labels.target_shift, labels.target_scale) == (0, 1)
+
+
+def test_statistics_are_those_of_the_training_part_after_the_split():
+    x = np.random.default_rng(0).exponential(size=(100, 2)).astype(np.float32)
+    whole = floats(x, x[:, 0])
+    before = whole.shift, whole.scale, whole.target_shift
+    cut = whole.with_validation(40)
+    assert np.array_equal(cut.x_train[:, 0], cut.y_train)
+    np.testing.assert_allclose(cut.shift, cut.x_train.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(cut.scale, cut.x_train.std(0), rtol=1e-5)
+    np.testing.assert_allclose(cut.target_shift, cut.y_train.mean(), rtol=1e-5)
+    after = cut.shift, cut.scale, cut.target_shift
+    assert not any(np.any(a == b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("size", [1, 30, 99])
+def test_validation_of_a_regression_is_a_fixed_random_split(size):
+    numbers = floats(np.arange(100.0)[:, None])
+    cut, again = numbers.with_validation(size), numbers.with_validation(size)
+    assert cut.sha256() == again.sha256()
+    assert len(cut.x_validation) == size
+    assert sorted([*cut.y_train, *cut.y_validation]) == list(range(100))
+    assert np.array_equal(cut.x_validation[:, 0], cut.y_validation)
+    if size == 30:
+        assert 35 < cut.y_validation.mean() < 65  # not the first or last rows
+
+
+@pytest.mark.parametrize("size", [-1, 100])
+def test_a_regression_split_that_cannot_be_had_is_refused(size):
+    with pytest.raises(DataError, match=rf"validation={size}: floats has 100 .* from 1 to 99$"):
+        floats(np.arange(100.0)[:, None]).with_validation(size)
+
+
+def test_validation_of_a_binary_task_is_stratified():
+    y = np.repeat(np.int32([0, 1]), [80, 20])
+    cut = floats(np.zeros((100, 1)), y, task="binary").with_validation(10)
+    assert np.bincount(cut.y_validation).tolist() == [8, 2]
+    with pytest.raises(DataError, match="of 2 classes, so it must be 0, or from 2 to 98"):
+        floats(np.zeros((100, 1)), y, task="binary").with_validation(1)
+    with pytest.raises(DataError, match=r"fewer than two .* class 1,"):
+        floats(np.zeros((100, 1)), 0 * y, task="binary").with_validation(10)
+
+
+def test_a_class_that_cannot_be_on_both_sides_is_named():
+    y = np.int32([0] * 10 + [1] + [2] * 10)
+    rare = floats(np.zeros((21, 1)), y, task="classification", outputs=3)
+    with pytest.raises(DataError, match=r"validation=5: floats has fewer than two .* class 1,"):
+        rare.with_validation(5)
+    assert default_validation(rare) == 0
+
+
+def test_a_second_validation_split_is_refused(dataset):
+    cut = dataset.with_validation(10)
+    assert cut.with_validation(0) is cut
+    with pytest.raises(DataError, match="has a validation split already"):
+        cut.with_validation(10)
+
+
+@pytest.mark.parametrize(
+    ("examples", "classes", "size"),
+    [(100, 3, 10), (1000, 10, 100), (40, 10, 10), (19, 10, 0), (80_000, 10, 5000), (109, 2, 10)],
+)
+def test_default_validation_is_a_tenth_within_limits(examples, classes, size):
+    y = (np.arange(examples) % classes).astype(np.int32)
+    data = floats(np.zeros((examples, 1)), y, task="classification", outputs=classes)
+    assert default_validation(data) == size
+    cut = data.with_validation(size)
+    assert len(cut.y_validation) == size
+    if size:
+        assert default_validation(cut) == 0
+
+
+@pytest.mark.parametrize(("examples", "size"), [(1, 0), (2, 1), (9, 1), (308, 30), (60_000, 5000)])
+def test_default_validation_of_a_regression(examples, size):
+    assert default_validation(floats(np.zeros((examples, 1)))) == size

@@ -1,13 +1,12 @@
 import gzip
 import hashlib
-import importlib.util
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dropjax.data import DataError, idx, load
+from dropjax.data import DataError, download, idx, load
 
 KNOWN = {
     "train-images-idx3-ubyte.gz": (
@@ -44,20 +43,22 @@ def arrays() -> dict[str, np.ndarray]:
 @pytest.fixture
 def folder(tmp_path, monkeypatch, arrays) -> Path:
     """Four small files that pass for the original ones."""
-    sums = {}
+    files = []
     for part, file in PARTS.items():
         data = packed(arrays[part])
         (tmp_path / file).write_bytes(data)
-        sums[file] = hashlib.sha256(data).hexdigest()
+        sha256 = hashlib.sha256(data).hexdigest()
+        files.append(download.File(file, f"http://127.0.0.1:9/{file}", len(data), sha256))
     monkeypatch.setattr(idx, "_PARTS", {p: (file, SHAPES[p]) for p, file in PARTS.items()})
-    monkeypatch.setattr(idx, "checksums", lambda name: dict(sums))
+    monkeypatch.setattr(download, "registered", lambda name: list(files))
     return tmp_path
 
 
-@pytest.mark.parametrize("name", idx.NAMES)
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_values_and_labels_are_what_was_written(folder, arrays, name):
     dataset = idx.idx(name, folder)
-    assert (dataset.name, dataset.classes, dataset.max_value) == (name, 10, 255)
+    assert (dataset.name, dataset.outputs, dataset.scale, dataset.shift) == (name, 10, 255, 0)
+    assert dataset.task == "classification"
     for part, written in arrays.items():
         read = getattr(dataset, part)
         if part.startswith("x"):
@@ -71,7 +72,8 @@ def test_values_and_labels_are_what_was_written(folder, arrays, name):
 def test_auto_finds_the_files(folder, arrays):
     said = []
     dataset = load("auto", folder, say=said.append)
-    assert dataset.name == "mnist" and said == []
+    assert dataset.name == "mnist"
+    assert said == ["mnist: only 30 training and 12 test examples of 60,000 and 10,000."]
     assert np.array_equal(dataset.x_test[..., 0], arrays["x_test"])
 
 
@@ -139,24 +141,38 @@ def test_a_missing_file_is_named(folder, file):
     assert [name for name in KNOWN if name in first_line] == [file]
 
 
-def test_present_lists_what_is_there(folder):
-    assert idx.present(folder) == list(KNOWN)
-    (folder / PARTS["y_train"]).unlink()
-    assert idx.present(folder) == [f for f in KNOWN if f != PARTS["y_train"]]
+def test_any_of_the_files_is_noticed(folder, tmp_path):
+    for file in KNOWN:
+        assert idx.present(folder)
+        (folder / file).unlink()
+    assert not idx.present(folder)
+
+
+@pytest.mark.parametrize("name", ["auto", "mnist"])
+def test_files_in_the_cache_are_used_without_a_network(folder, arrays, own_home, tmp_path, name):
+    cache = own_home / ".cache" / "dropjax" / "data" / "mnist"
+    cache.parent.mkdir(parents=True)
+    folder.rename(cache)
+    folder.mkdir()
+    for given in (None, folder):
+        dataset = load(name, given, say=lambda line: None)
+        assert dataset.name == "mnist"
+        assert np.array_equal(dataset.x_test[..., 0], arrays["x_test"])
+    (cache / PARTS["y_test"]).write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"t10k-labels.* is damaged"):
+        load(name, None, say=pytest.fail)
+
+
+def registered(name: str) -> dict[str, str]:
+    return {file.name: file.sha256 for file in download.registered(name)}
 
 
 def test_mnist_checksums_are_the_known_ones():
-    assert idx.checksums("mnist") == KNOWN
+    assert registered("mnist") == KNOWN
 
 
 def test_fashion_mnist_has_checksums_of_its_own():
-    fashion = idx.checksums("fashion_mnist")
-    assert list(fashion) == list(KNOWN)
+    fashion = registered("fashion_mnist")
+    assert set(fashion) == set(KNOWN)
     assert not set(fashion.values()) & set(KNOWN.values())
     assert all(len(bytes.fromhex(sha256)) == 32 for sha256 in fashion.values())
-
-
-def test_without_a_list_of_checksums_nothing_is_read(monkeypatch, tmp_path):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match="tensorflow-datasets is not installed"):
-        idx.idx("mnist", tmp_path)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from dropjax.data import NAMES, DataError, Dataset, idx, load
+from dropjax.data import NAMES, DataError, Dataset, download, idx, load
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
@@ -20,7 +20,8 @@ def rows(x: np.ndarray, y: np.ndarray) -> list[bytes]:
 
 def test_digits_are_as_promised():
     digits = load("digits", None, say=silent)
-    assert (digits.name, digits.classes, digits.max_value) == ("digits", 10, 16)
+    assert (digits.name, digits.task, digits.outputs) == ("digits", "classification", 10)
+    assert (digits.shift, digits.scale) == (0, 16)
     for x, y, size in (
         (digits.x_train, digits.y_train, 1437),
         (digits.x_test, digits.y_test, 360),
@@ -83,7 +84,8 @@ def test_all_four_files_are_read_as_mnist(tmp_path, monkeypatch, name):
     for file in (IMAGES, LABELS, TEST_IMAGES, TEST_LABELS):
         (tmp_path / file).write_bytes(b"")
     asked = []
-    found = Dataset("mnist", *[np.zeros(1, np.uint8)] * 4, classes=10, max_value=255)
+    train, test = np.zeros(60000, np.uint8), np.zeros(10000, np.uint8)
+    found = Dataset("mnist", train, train, test, test, task="classification", outputs=10)
     monkeypatch.setattr(idx, "idx", lambda *arguments: asked.append(arguments) or found)
     assert load(name, tmp_path, say=silent) is found
     assert asked == [("mnist", tmp_path)]
@@ -111,13 +113,29 @@ def test_a_data_dir_that_is_no_folder_is_an_error(tmp_path, name, kind):
         load(name, place, say=silent)
 
 
-@pytest.mark.parametrize("name", idx.NAMES)
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
 @pytest.mark.parametrize("given", [False, True])
 def test_a_named_set_that_is_missing_is_never_replaced(tmp_path, name, given):
     with pytest.raises(DataError) as caught:
         load(name, tmp_path if given else None, say=silent)
     message = str(caught.value)
     assert name in message and (str(tmp_path) if given else "--data_dir") in message
-    for file, sha256 in idx.checksums(name).items():
-        assert file in message.splitlines()[0]
-        assert f"{file}  sha256 {sha256}" in message
+    for file in download.registered(name):
+        assert file.name in message.splitlines()[0]
+        assert f"{file.name}  sha256 {file.sha256}" in message and file.url in message
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_a_task_that_a_built_in_set_is_not_for_is_an_error(name, task):
+    with pytest.raises(DataError, match=f"task={task}: {name} is for classification"):
+        load(name, None, say=silent, task=task)
+
+
+def test_the_task_of_a_built_in_set_may_be_said():
+    assert load("digits", None, say=silent, task="classification").task == "classification"
+
+
+def test_an_unknown_task_is_an_error_with_the_list():
+    with pytest.raises(DataError, match="auto, classification, binary, regression; got 'ranking'"):
+        load("digits", None, say=silent, task="ranking")

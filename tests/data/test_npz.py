@@ -1,0 +1,379 @@
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dropjax.data import DataError, default_validation, load
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def parts(y=None, test=None, **others) -> dict:
+    """30 training and 6 test examples of 3 classes, but for what is given."""
+    arrays = {
+        "x_train": rng().normal(size=(30, 4)),
+        "y_train": np.arange(30) % 3 if y is None else y,
+        "x_test": rng().normal(size=(6, 4)),
+        "y_test": (np.arange(6) % 3 if y is None else np.asarray(y)[:6]) if test is None else test,
+    }
+    return {name: array for name, array in (arrays | others).items() if array is not None}
+
+
+@pytest.fixture
+def own(tmp_path):
+    """`own(arrays, **options)`: what `load` makes of a file of them, and what it says."""
+
+    def write_and_load(arrays: dict, **options):
+        np.savez(tmp_path / "own.npz", **arrays)
+        said = []
+        return load(str(tmp_path / "own.npz"), None, say=said.append, **options), said
+
+    return write_and_load
+
+
+def refused(own, match: str, arrays: dict, **options) -> str:
+    with pytest.raises(DataError, match=match) as caught:
+        own(arrays, **options)
+    assert "own.npz: " in str(caught.value)
+    return str(caught.value)
+
+
+# What is taken, and how.
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i8", "u2", "?", ">f8", ">i4"])
+def test_x_of_any_other_dtype_becomes_float32(own, tmp_path, dtype):
+    x = (rng().normal(size=(30, 4)) * 50).astype(dtype)
+    dataset, said = own(parts(x_train=x, x_test=x[:6]))
+    assert dataset.x_train.dtype == dataset.x_test.dtype == np.float32
+    assert np.array_equal(dataset.x_train, x.astype(np.float32))
+    assert dataset.shift.shape == (4,) and said == []
+    assert dataset.name == str(tmp_path / "own.npz")
+    assert len(dataset.x_validation) == len(dataset.y_validation) == 0
+    assert default_validation(dataset) == 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "becomes"), [((5, 4), (5, 4, 1)), ((5, 4, 1), (5, 4, 1)), ((5, 4, 3), (5, 4, 3))]
+)
+def test_uint8_images_stay_uint8_and_have_channels(own, shape, becomes):
+    x = rng().integers(0, 256, (30, *shape), np.uint8)
+    dataset, _ = own(parts(x_train=x, x_test=x[:6]))
+    assert dataset.x_train.shape == (30, *becomes) and dataset.x_test.shape == (6, *becomes)
+    assert dataset.x_train.dtype == dataset.x_test.dtype == np.uint8
+    assert np.array_equal(dataset.x_train.ravel(), x.ravel())
+    assert (dataset.shift, dataset.scale) == (0, 255)
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3, 4, 1)])
+def test_uint8_that_are_no_images_become_float32(own, shape):
+    x = rng().integers(0, 256, (30, *shape), np.uint8)
+    dataset, _ = own(parts(x_train=x, x_test=x[:6]))
+    assert dataset.x_train.dtype == np.float32 and dataset.x_train.shape == (30, *shape)
+
+
+@pytest.mark.parametrize(("largest", "lines"), [(16, 1), (200, 0)])
+def test_dark_pixels_are_said(own, largest, lines):
+    x = rng().integers(0, largest + 1, (30, 5, 4), np.uint8)
+    _, said = own(parts(x_train=x, x_test=x[:6]))
+    assert len(said) == lines and all("divided by 255, but none is above 16" in s for s in said)
+
+
+def test_x_of_more_axes_keeps_its_shape(own):
+    x = rng().normal(size=(30, 2, 3, 4))
+    dataset, _ = own(parts(x_train=x, x_test=x[:6]))
+    assert dataset.x_train.shape == (30, 2, 3, 4) and dataset.shift.shape == ()
+
+
+@pytest.mark.parametrize("savez", [np.savez, np.savez_compressed])
+def test_a_validation_split_of_the_file_is_kept(tmp_path, savez):
+    x, y = rng().normal(size=(9, 4)), np.arange(9) % 3
+    savez(tmp_path / "a.npz", **parts(x_validation=x, y_validation=y))
+    dataset = load(str(tmp_path / "a.npz"), None, say=pytest.fail)
+    assert np.array_equal(dataset.x_validation, x.astype(np.float32))
+    assert np.array_equal(dataset.y_validation, y) and dataset.y_validation.dtype == np.int32
+    assert default_validation(dataset) == 0 and dataset.with_validation(0) is dataset
+
+
+def test_paths_may_be_relative_or_from_the_home_folder(tmp_path, own_home, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, path in (("a.npz", tmp_path / "a.npz"), ("~/a.npz", own_home / "a.npz")):
+        np.savez(path, **parts())
+        assert load(name, None, say=pytest.fail).name == str(path)
+
+
+LABELS = np.arange(30) % 3
+BITS = np.arange(30) % 2
+REAL = np.arange(30) / 7
+
+
+@pytest.mark.parametrize(
+    ("y", "task", "becomes", "outputs"),
+    [
+        (LABELS, "auto", "classification", 3),
+        (LABELS.astype(np.uint8), "auto", "classification", 3),
+        (LABELS[:, None], "auto", "classification", 3),
+        (BITS, "auto", "binary", 1),
+        (BITS[:, None], "auto", "binary", 1),
+        (BITS.astype(bool), "auto", "binary", 1),
+        (REAL, "auto", "regression", 1),
+        (REAL[:, None], "auto", "regression", 1),
+        (np.stack([REAL, REAL, -REAL], 1), "auto", "regression", 3),
+        (BITS, "classification", "classification", 2),
+        (BITS.astype(bool), "classification", "classification", 2),
+        (LABELS.astype(float), "classification", "classification", 3),
+        (BITS.astype(float), "binary", "binary", 1),
+        (LABELS, "regression", "regression", 1),
+        (np.eye(3)[LABELS], "regression", "regression", 3),
+    ],
+)
+def test_the_task_follows_from_y_or_from_what_is_asked(own, y, task, becomes, outputs):
+    dataset, said = own(parts(y), task=task)
+    assert (dataset.task, dataset.outputs, said) == (becomes, outputs, [])
+    if becomes == "regression":
+        assert dataset.y_train.dtype == np.float32 and dataset.y_train.shape == y.shape
+        assert np.array_equal(dataset.y_test, y[:6].astype(np.float32))
+        assert dataset.target_scale.shape == y.shape[1:]
+    else:
+        assert dataset.y_train.dtype == np.int32 and dataset.y_train.shape == (30,)
+        assert np.array_equal(dataset.y_test, y[:6].ravel())
+        assert dataset.target_scale == 1
+
+
+def test_floats_that_look_like_classes_are_said(own):
+    dataset, (line,) = own(parts(LABELS.astype(float)))
+    assert dataset.task == "regression"
+    assert "3 values, all whole" in line and "task=classification" in line
+    for y, task in ((LABELS.astype(float), "regression"), (np.arange(30.0), "auto")):
+        assert own(parts(y), task=task)[1] == []
+
+
+# What is refused.
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match=rf"{tmp_path}/none.npz: there is no such file"):
+        load(str(tmp_path / "none.npz"), None, say=pytest.fail)
+
+
+def test_a_folder_beside_a_file_would_do_nothing(tmp_path):
+    with pytest.raises(DataError, match="data_dir would do nothing"):
+        load("own.npz", tmp_path, say=pytest.fail)
+
+
+def saved(save, *arguments, **options) -> bytes:
+    out = io.BytesIO()
+    save(out, *arguments, **options)
+    return out.getvalue()
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def test_files_that_are_no_npz(tmp_path):
+    whole = saved(np.savez, **parts())
+    cases = [b"", b"text", saved(np.save, np.ones(3)), pickle.dumps([1]), whole[: len(whole) // 2]]
+    for case in cases:
+        (tmp_path / "a.npz").write_bytes(case)
+        with pytest.raises(DataError, match=r"a.npz: not an .npz file, or cut short"):
+            load(str(tmp_path / "a.npz"), None, say=pytest.fail)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_no_flipped_bit_is_read_as_data(tmp_path, save):
+    whole = saved(save, **parts())
+    path = tmp_path / "a.npz"
+    path.write_bytes(whole)
+    right = load(str(path), None, say=pytest.fail).sha256()
+    refusals = 0
+    for at in rng().choice(len(whole), 150, replace=False):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << at % 8
+        path.write_bytes(damaged)
+        try:
+            assert load(str(path), None, say=pytest.fail).sha256() == right
+        except DataError:
+            refusals += 1
+    assert refusals > 75
+
+
+def test_an_array_that_claims_to_be_huge(tmp_path):
+    header = saved(np.save, np.zeros((10, 10))).replace(b"(10, 10)", b"(10, 1" + b"0" * 15 + b")")
+    members = {f"{name}.npy": saved(np.save, array) for name, array in parts().items()}
+    (tmp_path / "a.npz").write_bytes(zipped(members | {"x_train.npy": header}))
+    with pytest.raises(DataError, match="x_train is damaged"):
+        load(str(tmp_path / "a.npz"), None, say=pytest.fail)
+
+
+def test_a_member_that_is_no_array(tmp_path):
+    members = {f"{name}.npy": saved(np.save, array) for name, array in parts().items()}
+    (tmp_path / "a.npz").write_bytes(zipped(members | {"x_train.npy": b"text"}))
+    with pytest.raises(DataError, match="x_train is no array"):
+        load(str(tmp_path / "a.npz"), None, say=pytest.fail)
+
+
+def test_the_same_array_twice(tmp_path):
+    members = {f"{name}.npy": saved(np.save, array) for name, array in parts().items()}
+    (tmp_path / "a.npz").write_bytes(zipped(members | {"x_train": members["x_train.npy"]}))
+    with pytest.raises(DataError, match="twice: x_train"):
+        load(str(tmp_path / "a.npz"), None, say=pytest.fail)
+
+
+def test_a_member_in_a_compression_that_there_is_not(tmp_path):
+    whole = saved(np.savez, **parts())
+    first = whole.index(b"PK\1\2") + 10
+    (tmp_path / "a.npz").write_bytes(whole[:first] + b"\x63\0" + whole[first + 2 :])
+    with pytest.raises(DataError, match="x_train is damaged or cannot be read"):
+        load(str(tmp_path / "a.npz"), None, say=pytest.fail)
+
+
+def test_an_array_with_a_zip_behind_it(tmp_path):
+    (tmp_path / "a.npz").write_bytes(saved(np.save, np.ones(3)) + saved(np.savez, **parts()))
+    with pytest.raises(DataError, match="it is damaged or cannot be read"):
+        load(str(tmp_path / "a.npz"), None, say=pytest.fail)
+
+
+class Payload:
+    def __reduce__(self):
+        return Path.touch, (Path("executed"),)
+
+
+@pytest.mark.parametrize("name", ["x_train", "y_test"])
+def test_python_objects_are_not_read(own, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    objects = np.empty(6, object)
+    objects[:] = Payload()
+    refused(own, f"{name} has Python objects in it", parts(**{name: objects}))
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["x_train", "y_train", "x_test", "y_test"])
+def test_a_missing_array_is_named(own, name):
+    refused(own, f"missing: {name}\\.", parts(**{name: None}))
+
+
+@pytest.mark.parametrize("name", ["x_validation", "y_validation"])
+def test_half_a_validation_split_is_an_error(own, name):
+    other = {"x": "y", "y": "x"}[name[0]] + "_validation"
+    refused(own, f"missing: {other}\\.", parts(**{name: np.zeros((3, 4))}))
+
+
+def test_an_unknown_array_is_named(own):
+    refused(own, r"unknown: arr_0, x_valid\.", parts(arr_0=np.zeros(1), x_valid=np.zeros(1)))
+
+
+@pytest.mark.parametrize("name", ["x_train", "y_train", "x_test", "y_test"])
+@pytest.mark.parametrize("dtype", ["c8", "U3", "S2", "M8[s]", "m8[s]", [("a", "f4")], "V2"])
+def test_what_are_no_real_numbers(own, name, dtype):
+    array = np.zeros(parts()[name].shape, dtype)
+    refused(own, f"{name} is .*; real numbers are needed", parts(**{name: array}))
+
+
+@pytest.mark.parametrize("name", ["x_train", "y_train", "x_test", "y_test"])
+@pytest.mark.parametrize("shape", [(), (0,), (0, 4), (30, 0)])
+def test_what_is_empty(own, name, shape):
+    refused(own, f"{name} has shape .*: it is empty", parts(**{name: np.zeros(shape)}))
+
+
+@pytest.mark.parametrize("name", ["x_train", "x_test"])
+def test_x_with_one_axis(own, name):
+    array = parts()[name][:, 0]
+    refused(own, f"{name} has shape .* two axes", parts(**{name: array}))
+
+
+@pytest.mark.parametrize("split", ["train", "test", "validation"])
+def test_lengths_that_differ(own, split):
+    arrays = parts(x_validation=np.zeros((9, 4)), y_validation=np.arange(9) % 3)
+    arrays[f"x_{split}"] = arrays[f"x_{split}"][:-1]
+    size = len(arrays[f"y_{split}"])
+    refused(own, f"x_{split} has {size - 1} examples and y_{split} {size}", arrays)
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (6, 4, 1)])
+def test_examples_of_another_shape(own, shape):
+    refused(own, "an example of x_test has shape", parts(x_test=np.zeros(shape)))
+
+
+def test_images_and_floats(own):
+    x = rng().integers(0, 256, (30, 5, 4), np.uint8)
+    arrays = parts(x_train=x, x_test=x[:6] / 255)
+    refused(own, "x_test is float64 and x_train uint8", arrays)
+
+
+@pytest.mark.parametrize("name", ["x_train", "x_test", "y_train", "y_test"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
+def test_values_that_are_not_finite_are_counted_and_located(own, name, value):
+    arrays = parts(REAL)
+    array = arrays[name].copy()
+    array[2] = array[5] = value
+    count = 2 if name[0] == "y" else 8
+    refused(own, f"{name} has {count} NaN or infinite values .* in row 2;", arrays | {name: array})
+
+
+# What labels cannot be.
+
+
+@pytest.mark.parametrize(
+    ("y", "test", "match"),
+    [
+        (LABELS - 1, None, r"y_train has the label -1;"),
+        (LABELS, np.arange(6) - 1, r"y_test has the label -1;"),
+        (LABELS + 1, None, r"labels go from 1 to 3: subtract 1"),
+        (LABELS + 9, None, r"labels go from 9 to 11: subtract 9"),
+        (LABELS + (LABELS > 1), None, r"class 2 of 0 to 3 never occurs \(1 do not\)"),
+        (LABELS * 4, None, r"class 1 of 0 to 8 never occurs \(6 do not\)"),
+        (LABELS, np.arange(6), r"y_test has the label 5, which is not among y_train's 0 to 2"),
+        (BITS, np.arange(6) % 3, r"y_test has 2; task=binary needs 0 and 1 only"),
+        (np.zeros(30, int), None, r"the label 0 only; two classes"),
+        (np.ones(30, bool), None, r"the label 1 only; both"),
+        (np.arange(30), None, r"30 classes for 30 examples: is it task=regression"),
+        (np.arange(30) * 10**15, None, r"examples: is it task=regression"),
+        (np.eye(3, dtype=int)[LABELS], None, r"one-hot; .*argmax"),
+        (np.eye(2, dtype=bool)[BITS], None, r"one-hot; .*argmax"),
+        (np.eye(3)[LABELS], None, r"one-hot; .*argmax"),
+        (np.stack([LABELS, LABELS], 1), None, r"shape \(30, 2\); for classification it must be"),
+        (LABELS, np.zeros(6), r"y_test is float64 and y_train int64"),
+        (BITS, np.zeros(6, bool), r"y_test is bool and y_train int64"),
+        (np.stack([REAL, REAL], 1), REAL[:6], r"y_test has shape \(6,\) and y_train \(30, 2\)"),
+        (np.zeros((30, 2, 2)), None, r"y_train has shape .*for regression"),
+    ],
+)
+def test_labels_that_cannot_be(own, y, test, match):
+    refused(own, match, parts(y, test))
+
+
+@pytest.mark.parametrize(
+    ("y", "task", "match"),
+    [
+        (REAL, "classification", r"not whole, such as 0.14.*task=classification needs classes"),
+        (REAL, "binary", r"not whole, such as 0.14"),
+        (LABELS, "binary", r"y_train has 2; task=binary needs"),
+        (BITS * 2 - 1, "binary", r"y_train has -1; task=binary needs"),
+        (np.where(LABELS, np.nan, 0), "classification", r"20 NaN or infinite .* row 1;"),
+        (np.where(LABELS, 1e30, 0), "classification", r"y_train"),
+        (np.eye(3)[LABELS], "classification", r"one-hot; .*argmax"),
+        (np.stack([BITS, 1 - BITS], 1), "binary", r"one-hot; .*argmax"),
+    ],
+)
+def test_a_task_that_y_is_not_for(own, y, task, match):
+    refused(own, match, parts(y), task=task)
+
+
+def test_many_classes_may_be_asked_for(own):
+    dataset, _ = own(parts(np.arange(30) % 20), task="classification")
+    assert dataset.outputs == 20
+
+
+def test_a_test_split_may_lack_a_class(own):
+    dataset, _ = own(parts(LABELS, np.zeros(6, int)))
+    assert dataset.outputs == 3
