@@ -36,7 +36,7 @@ class Console:
 
     def epoch(self, record: dict[str, float], epochs: int) -> None:
         """Shows an epoch's metrics; where there is no bar, a line every two seconds at most."""
-        self._validation = {k: v for k, v in record.items() if k == "validation_accuracy"}
+        self._validation = {k: v for k, v in record.items() if k.startswith("validation_")}
         last = record["epoch"] == epochs
         if self._bar.disable and (last or time.monotonic() - self._last_line > 2):
             self._last_line = time.monotonic()

@@ -34,20 +34,29 @@ MODEL = flags.DEFINE_string(
     "'mlp(widths=(800,800))' or 'rnn(cell=\"gru\",width=256)'. auto: the one that the scheme was "
     "made for.",
 )
-DATASET = flags.DEFINE_enum(
+DATASET = flags.DEFINE_string(
     "dataset",
     "auto",
-    data.NAMES,
-    "The data. auto: MNIST if it is in --data_dir, else the digits of scikit-learn.",
+    f"The data: {', '.join(data.NAMES)}, or the path of an .npz file of yours with x_train, "
+    "y_train, x_test, y_test. auto: MNIST if it can be had, else the digits of scikit-learn.",
 )
 DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder with the four original .gz files of --dataset."
+    "data_dir",
+    None,
+    "Folder with the original files of --dataset, or with what tensorflow-datasets has prepared. "
+    "Default: where that keeps its data, then a cache, to which they are downloaded.",
+)
+TASK = flags.DEFINE_enum(
+    "task",
+    "auto",
+    ("auto", *data.TASKS),
+    "What the y of an .npz file is for. auto: what it looks like.",
 )
 VALIDATION = flags.DEFINE_integer(
     "validation",
     None,
     "Examples cut from the training data for validation; 0 for none. Default: 5000, for the digits "
-    "144.",
+    "144, for a file of yours a tenth.",
 )
 SEED = flags.DEFINE_integer(
     "seed",
@@ -57,12 +66,16 @@ SEED = flags.DEFINE_integer(
     upper_bound=2**31 - 1,
 )
 EPOCHS = flags.DEFINE_integer(
-    "epochs", None, "Passes over the training data. Default: 10, for the digits 100.", lower_bound=1
+    "epochs",
+    None,
+    "Passes over the training data. Default: 10, for the digits 100, for other data of less than "
+    "10,000 examples 50.",
+    lower_bound=1,
 )
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
-    "Examples in a step, over all devices. Default: 128, for the digits 32.",
+    "Examples in a step, over all devices. Default: 128, with less than 10,000 examples 32.",
     lower_bound=1,
 )
 OPTIMIZER = flags.DEFINE_string(
@@ -114,6 +127,7 @@ def main(experiment: str) -> None:
             model=MODEL.value,
             dataset=DATASET.value,
             data_dir=DATA_DIR.value,
+            task=TASK.value,
             validation=VALIDATION.value,
             seed=SEED.value,
             epochs=EPOCHS.value,

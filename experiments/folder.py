@@ -127,11 +127,14 @@ def completed(path: Path) -> dict[str, Any] | None:
     return result if result.get("status") == "completed" else None
 
 
-def describe(flags: dict[str, Any], data_sha256: str, experiment: str) -> dict[str, Any]:
+def describe(
+    flags: dict[str, Any], data_sha256: str, experiment: str, network: dict[str, Any]
+) -> dict[str, Any]:
     """What config.json says: all that a repetition needs, and where the run was made."""
     return {
         "experiment": experiment,
         "flags": flags,
+        "network": network,
         "command": _command(flags, experiment),
         "data_sha256": data_sha256,
         "mask_stream": dropjax.STREAM,

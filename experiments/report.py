@@ -3,12 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-_RESULTS = ("accuracy", "nll", "ece")
+_HEADS = {
+    "accuracy": "accuracy",
+    "nll": "NLL",
+    "ece": "ECE",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R2",
+}
 
 
 def table(result: dict[str, Any]) -> str:
     """The results as aligned text."""
-    lines = [f"{'':24}{'accuracy':>10}{'NLL':>10}{'ECE':>10}"]
+    metrics = [name for name in _HEADS if f"test_{name}" in result]
+    lines = [f"{'':24}" + "".join(f"{_HEADS[name]:>10}" for name in metrics)]
     named = {
         "train": "train_",
         "validation": "validation_",
@@ -16,7 +24,7 @@ def table(result: dict[str, Any]) -> str:
         f"test, {result['mc_samples']} draws": "mc_test_",
     }
     for name, prefix in named.items():
-        values = [result.get(prefix + metric) for metric in _RESULTS]
+        values = [result.get(prefix + metric) for metric in metrics]
         if values[0] is not None:
             cells = ["" if value is None else f"{value:.4f}" for value in values]
             lines.append(f"{name:24}" + "".join(f"{cell:>10}" for cell in cells))
@@ -24,7 +32,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def draw_curves(history: list[dict[str, float]], title: str, path: Path) -> None:
-    """Draws train and validation loss and accuracy against epochs.
+    """Draws loss and, where there is one, accuracy against epochs, of training and validation.
 
     Args:
       history: a record an epoch, as metrics.jsonl has them.
@@ -37,17 +45,22 @@ def draw_curves(history: list[dict[str, float]], title: str, path: Path) -> None
     from matplotlib import pyplot
 
     epochs = [record["epoch"] for record in history]
-    figure, axes = pyplot.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
-    for axis, metric in zip(axes, ("loss", "accuracy"), strict=True):
+    classes = "train_accuracy" in history[0]
+    metrics = ("loss", "accuracy") if classes else ("loss",)
+    figure, axes = pyplot.subplots(
+        1, len(metrics), figsize=(4 * len(metrics), 3.2), layout="constrained", squeeze=False
+    )
+    for axis, metric in zip(axes[0], metrics, strict=True):
         for part, label in (("train", "train (with dropout)"), ("validation", "validation")):
             values = [record.get(f"{part}_{metric}") for record in history]
             if None not in values:
                 axis.plot(epochs, values, marker="." if len(epochs) < 20 else "", label=label)
         axis.set_xlabel("epoch")
-        axis.set_ylabel("cross-entropy (nats)" if metric == "loss" else metric)
+        loss = "cross-entropy (nats)" if classes else "squared error, standardised"
+        axis.set_ylabel(loss if metric == "loss" else metric)
         axis.grid(alpha=0.3)
-    axes[0].set_yscale("log")
-    axes[0].legend(frameon=False)
+    axes[0, 0].set_yscale("log")
+    axes[0, 0].legend(frameon=False)
     figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=100, metadata={"Software": None})
     pyplot.close(figure)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropjax import evaluate
+from dropjax.data import Dataset
 from dropjax.train import Chunk, State, chunks
 from dropjax.train.checkpoint import restore, save, tree_hash
 from dropjax.train.log import NOTHING, JsonLines
@@ -59,7 +60,12 @@ def run(
         raise folder.LaunchError(f"--{flag} needs --workdir: which run?")
     path = workdir or folder.default_folder(experiment)
     setup = set_up(flags, say)
-    config = folder.describe(dataclasses.asdict(setup.config), setup.dataset.sha256(), experiment)
+    config = folder.describe(
+        dataclasses.asdict(setup.config),
+        setup.dataset.sha256(),
+        experiment,
+        setup.network.describe(setup.dataset.x_train[0]),
+    )
     with folder.locked(path):
         changes = folder.claim(path, config, resume=resume, overwrite=overwrite)
         if changes:
@@ -115,7 +121,7 @@ class _Run:
             self.warm_seconds += chunk.seconds
 
     def _start(self, resume: bool) -> State:
-        state = self.setup.program.init(self.setup.params)
+        state = self.setup.program.init(self.setup.params, self.setup.mutable)
         found = (
             restore(self.checkpoints, state, warn=lambda m: say(f"WARNING: {m}"))
             if resume
@@ -150,26 +156,24 @@ class _Run:
         record |= {f"train_{name}": value for name, value in state.means().items()}
         dataset = self.setup.dataset
         if len(dataset.y_validation):
-            log_p = self._log_probabilities(state, step, dataset.x_validation)
-            record["validation_loss"] = evaluate.nll(log_p, dataset.y_validation)
-            record["validation_accuracy"] = evaluate.accuracy(log_p, dataset.y_validation)
+            predictions = self._predictions(state, step, dataset.x_validation)
+            record |= _losses(dataset, predictions)
         return record
 
-    def _log_probabilities(self, state: State, step: int, x: np.ndarray) -> jax.Array:
+    def _predictions(self, state: State, step: int, x: np.ndarray) -> jax.Array:
         values = self.setup.values(state, step)
-        return evaluate.map_examples(self.setup.network.log_probabilities, values, x)
+        return evaluate.map_examples(self.setup.network.prediction, values, x)
 
     def _finish(self, state: State, step: int) -> int:
         setup, dataset = self.setup, self.setup.dataset
         result: dict[str, Any] = {"status": "completed", **self._common(state)}
         for part in ("train", "validation", "test"):
             x, y = getattr(dataset, f"x_{part}"), getattr(dataset, f"y_{part}")
-            log_p = self._log_probabilities(state, step, x) if len(y) else None
-            result |= _measures(f"{part}_", log_p, y)
-        log_p = None
+            predictions = self._predictions(state, step, x) if len(y) else None
+            result |= _measures(dataset.task, f"{part}_", predictions, y)
+        predictions = None
         if setup.config.mc_samples:
-            log_p = evaluate.monte_carlo_log_probabilities(
-                setup.network.sampled_log_probabilities,
+            predictions = setup.network.monte_carlo(
                 setup.values(state, step),
                 dataset.x_test,
                 setup.eval_key,
@@ -177,7 +181,7 @@ class _Run:
                 # What fits in training fits here, however large the noise of an example is.
                 batch_size=setup.config.batch_size,
             )
-        result |= _measures("mc_test_", log_p, dataset.y_test)
+        result |= _measures(dataset.task, "mc_test_", predictions, dataset.y_test)
         result |= self._cost()
         report.draw_curves(self.metrics.read(), self._title(), self.path / "curves.png")
         folder.write_json(self.path / "result.json", result)
@@ -190,7 +194,7 @@ class _Run:
         nothing = {
             key: value
             for prefix in ("train_", "validation_", "test_", "mc_test_")
-            for key, value in _measures(prefix, None, None).items()
+            for key, value in _measures(self.setup.dataset.task, prefix, None, None).items()
         }
         result = {"status": "diverged", "diverged_at": step, **self._common(state), **nothing}
         folder.write_json(self.path / "result.json", result | self._cost())
@@ -201,6 +205,7 @@ class _Run:
         config = self.setup.config
         names = ("dataset", "model", "dropout", "strength", "seed", "mc_samples")
         return {name: getattr(config, name) for name in names} | {
+            "task": self.setup.dataset.task,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params["params"])),
             "param_hash": tree_hash(state.params),
             "resumed_from_step": self.resumed_from,
@@ -226,16 +231,23 @@ def _diverged(state: State) -> bool:
     return int(state.diverged_at) >= 0 or not all(map(bool, jax.tree.leaves(finite)))
 
 
-def _measures(prefix: str, log_p: Any, labels: Any) -> dict[str, float | None]:
-    measures = {
-        "accuracy": evaluate.accuracy,
-        "nll": evaluate.nll,
-        "ece": evaluate.expected_calibration_error,
-    }
+def _measures(task: str, prefix: str, predictions: Any, y: Any) -> dict[str, float | None]:
     return {
-        prefix + name: None if log_p is None else measure(log_p, labels)
-        for name, measure in measures.items()
+        prefix + name: None if predictions is None else measure(predictions, y)
+        for name, measure in evaluate.MEASURES[task].items()
     }
+
+
+def _losses(dataset: Dataset, predictions: Any) -> dict[str, float]:
+    """The validation loss, in the unit of the training loss, and what is watched beside it."""
+    y = dataset.y_validation
+    if dataset.task != "regression":
+        loss = evaluate.nll(predictions, y)
+        return {"validation_loss": loss, "validation_accuracy": evaluate.accuracy(predictions, y)}
+    scale = np.broadcast_to(dataset.target_scale, np.shape(predictions)[1:])
+    standardised = (np.asarray(predictions, np.float64).reshape(len(y), -1)) / scale
+    loss = evaluate.rmse(standardised, y.reshape(len(y), -1) / scale) ** 2
+    return {"validation_loss": loss, "validation_rmse": evaluate.rmse(predictions, y)}
 
 
 @contextmanager

@@ -4,21 +4,19 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from dropjax import data, models, schemes
 from dropjax.core import plan
-from dropjax.core.draw import CLEAN, Draw, deterministic, sampled
-from dropjax.core.keys import Keys
-from dropjax.core.literals import format_call
 from dropjax.core.scheme import Scheme, rate_fields
 from dropjax.core.strength import Strength, check_strength, strength_at
 from dropjax.ops.keys import derive
+from dropjax.runs import Network
 from dropjax.train import Examples, Problem, Program, State
-from dropjax.train.objectives import classification
+from dropjax.train.objectives import OBJECTIVES
 from dropjax.train.optax_spec import parse_optimizer, parse_strength
 
 Array = jax.Array
@@ -45,6 +43,7 @@ class Flags:
     model: str = "auto"
     dataset: str = "auto"
     data_dir: str | None = None
+    task: str = "auto"
     validation: int | None = None
     seed: int = 0
     epochs: int | None = None
@@ -67,6 +66,7 @@ class Config:
     model: str
     dataset: str
     data_dir: str | None
+    task: str
     validation: int
     seed: int
     epochs: int
@@ -82,50 +82,20 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "mnist": {"validation": 5000, "epochs": 10, "batch_size": 128, "learning_rate": 1e-3},
     "fashion_mnist": {"validation": 5000, "epochs": 10, "batch_size": 128, "learning_rate": 1e-3},
 }
+_FEW = 10_000
 _MC_SAMPLES = 20
 
 
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A model on pixels, and what it predicts under a scheme.
-
-    Args:
-      module: the Flax module.
-      max_value: the largest value a pixel can have.
-      scheme: with nothing learned and no strength applied yet.
-    """
-
-    module: Any
-    max_value: int
-    scheme: Scheme
-
-    def __call__(self, params: Any, x: Any, draw: Draw) -> Array:
-        """The logits of one image."""
-        pixels = jnp.asarray(x).astype(jnp.float32) / self.max_value
-        return cast(Array, self.module.apply({"params": params}, pixels, draw))
-
-    def init(self, key: Array, x: Any) -> Any:
-        """Initial parameters. Compiled: op by op it would take several times as long."""
-        pixels = jnp.asarray(x).astype(jnp.float32)
-        return jax.jit(lambda key: self.module.init(key, pixels, CLEAN)["params"])(key)
-
-    def log_probabilities(self, values: Any, x: Array) -> Array:
-        """(classes,) of one image, deterministic; `values` are from `Setup.values`."""
-        return jax.nn.log_softmax(self(values["params"], x, deterministic(self._bound(values))))
-
-    def sampled_log_probabilities(self, values: Any, x: Array, keys: Keys) -> Array:
-        """(classes,) of one image under one draw of the noise."""
-        return jax.nn.log_softmax(self(values["params"], x, sampled(self._bound(values), keys)))
-
-    def text(self) -> str:
-        """The text of the module, every argument written out."""
-        hidden = ("outputs", "parent", "name")
-        fields = [f.name for f in dataclasses.fields(self.module) if f.name not in hidden]
-        arguments = {name: getattr(self.module, name) for name in fields}
-        return format_call(models.MODELS.name_of(type(self.module)), arguments)
-
-    def _bound(self, values: Any) -> Scheme:
-        return self.scheme.scaled(values["strength"]).bind(values["learned"])
+def _defaults(dataset: data.Dataset) -> dict[str, Any]:
+    if dataset.name in _DEFAULTS:
+        return _DEFAULTS[dataset.name]
+    few = len(dataset.y_train) < _FEW
+    return {
+        "validation": data.default_validation(dataset),
+        "epochs": 50 if few else 10,
+        "batch_size": min(32 if few else 128, len(dataset.y_train)),
+        "learning_rate": 1e-3,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +108,7 @@ class Setup:
       network: the model with its scheme.
       program: compiled on first use.
       params: the model's initial parameters.
+      mutable: its initial mutable variables; None if it has none.
       strength: multiplies every rate.
       site_table: as text.
       eval_key: for Monte-Carlo.
@@ -148,6 +119,7 @@ class Setup:
     network: Network
     program: Program
     params: Any
+    mutable: Any
     strength: Strength
     site_table: str
     eval_key: Array
@@ -159,7 +131,8 @@ class Setup:
         evaluated at the rate it was trained at last.
         """
         last = jnp.int32(max(step - 1, 0))
-        return state.params | {"strength": strength_at(self.strength, last)}
+        strength = strength_at(self.strength, last)
+        return state.params | {"mutable": state.mutable, "strength": strength}
 
 
 def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
@@ -184,16 +157,25 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
         if flags.data_dir == "":
             raise ValueError("data_dir is empty; leave it out or name a folder")
         folder = None if flags.data_dir is None else Path(flags.data_dir).resolve()
-        dataset = data.load(flags.dataset, folder, say=say)
+        dataset = data.load(flags.dataset, folder, say=say, task=flags.task)
         given = dataclasses.asdict(flags)
-        chosen = given | _DEFAULTS[dataset.name] | {k: v for k, v in given.items() if v is not None}
+        chosen = given | _defaults(dataset) | {k: v for k, v in given.items() if v is not None}
         dataset = dataset.with_validation(chosen["validation"])
-        network = Network(models.parse(model_text, dataset.classes), dataset.max_value, scheme)
+        network = Network(
+            models.parse(model_text, dataset.outputs),
+            scheme,
+            dataset.task,
+            dataset.shift,
+            dataset.scale,
+            dataset.target_shift,
+            dataset.target_scale,
+        )
         resolved = {
             "dropout": str(scheme),
             "rate": getattr(scheme, "rate", None),
             "model": network.text(),
             "dataset": dataset.name,
+            "task": dataset.task if dataset.name == flags.dataset else "auto",
             "mc_samples": mc_samples,
             "data_dir": None if folder is None else str(folder),
         }
@@ -202,13 +184,21 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
             say(f"model=auto: {config.model}")
         key = jax.random.key(config.seed)
         example = dataset.x_train[0]
-        params = network.init(derive(key, "init"), example)
-        sites = plan.record(lambda draw: network(params, example, draw))
+        params, mutable = network.init(derive(key, "init"), example)
+        sites = plan.record(lambda draw: network.outputs(params, example, draw, mutable))
         plan.check(scheme, sites, model_text)
         optimizer = parse_optimizer(config.optimizer, config.learning_rate)
         program = Program(
-            Problem(network, classification, scheme, optimizer, sites, strength),
-            Examples(dataset.x_train, dataset.y_train),
+            Problem(
+                network.train if mutable else _stateless(network),
+                OBJECTIVES[dataset.task],
+                scheme,
+                optimizer,
+                sites,
+                strength,
+                stateful=bool(mutable),
+            ),
+            Examples(dataset.x_train, _targets(dataset)),
             key=key,
             batch_size=config.batch_size,
         )
@@ -219,11 +209,23 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
         network=network,
         program=program,
         params=params,
+        mutable=mutable or None,
         strength=strength,
         site_table=plan.table(scheme, sites)
         + ("" if strength == 1.0 else f"every rate times strength={config.strength}\n"),
         eval_key=derive(key, "eval"),
     )
+
+
+def _stateless(network: Network) -> Callable[..., Array]:
+    return lambda params, x, draw: network.outputs(params, x, draw, {})
+
+
+def _targets(dataset: data.Dataset) -> Any:
+    """What the module learns to predict: labels, or standardised numbers."""
+    if dataset.task != "regression":
+        return dataset.y_train
+    return (dataset.y_train - dataset.target_shift) / dataset.target_scale
 
 
 def jax_setting(name: str) -> Any:
@@ -232,7 +234,8 @@ def jax_setting(name: str) -> Any:
 
 
 def _is_random(scheme: Scheme) -> bool:
-    return any(link.acts_on or link.can_act_on for link in scheme.links)
+    """Whether predictions can be sampled under the scheme."""
+    return any(link.acts_on or link.can_act_on for link in scheme.in_evaluation().links)
 
 
 def _strength(text: str, scheme: Scheme) -> Strength:
@@ -255,7 +258,9 @@ def _mc_samples(samples: int | None, scheme: Scheme) -> int:
     if _is_random(scheme):
         return _MC_SAMPLES if samples is None else samples
     if samples:
-        raise ValueError(f"mc_samples={samples} would do nothing: {scheme} has no noise")
+        raise ValueError(
+            f"mc_samples={samples} would do nothing: {scheme} has no noise in evaluation"
+        )
     return 0
 
 

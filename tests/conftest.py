@@ -23,6 +23,14 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "xla")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_outside(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test downloads data, or finds any that this user has."""
+    os.environ["DROPJAX_OFFLINE"] = "1"
+    os.environ["TFDS_DATA_DIR"] = str(tmp_path_factory.getbasetemp() / "tfds")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.getbasetemp() / "cache")
+
+
 def run_python(*arguments: str, timeout: float = 300, **environment: str):
     """Runs Python in a process of its own, from the checkout."""
     return subprocess.run(

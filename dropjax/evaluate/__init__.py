@@ -1,13 +1,26 @@
 """Evaluation: deterministic and Monte-Carlo prediction, and metrics of the two."""
 
 from dropjax.evaluate.predict import map_examples, monte_carlo, monte_carlo_log_probabilities
+from dropjax.evaluate.regression import mae, r2, rmse
 from dropjax.evaluate.uncertainty import accuracy, expected_calibration_error, nll
 
+_OF_CLASSES = {"accuracy": accuracy, "nll": nll, "ece": expected_calibration_error}
+MEASURES = {
+    "classification": _OF_CLASSES,
+    "binary": _OF_CLASSES,
+    "regression": {"rmse": rmse, "mae": mae, "r2": r2},
+}
+"""What is measured of a task's predictions, by the name of the task."""
+
 __all__ = [
+    "MEASURES",
     "accuracy",
     "expected_calibration_error",
+    "mae",
     "map_examples",
     "monte_carlo",
     "monte_carlo_log_probabilities",
     "nll",
+    "r2",
+    "rmse",
 ]

@@ -48,13 +48,14 @@ def _map_examples(
 
 
 def monte_carlo(
-    function: Callable[[Any, Any, Array], Any],
+    function: Callable[[Any, Any, Any], Any],
     params: Any,
     xs: Any,
     key: Array,
     *,
     samples: int,
     batch_size: int = 1000,
+    of_keys: bool = False,
 ) -> tuple[Any, Any]:
     """Mean and standard deviation of a noisy function over independent draws.
 
@@ -66,6 +67,8 @@ def monte_carlo(
       key: PRNG key.
       samples: draws an example, at least 2. Typical: 20 to 100.
       batch_size: examples computed at a time; bounds the memory.
+      of_keys: `function` takes all of an example's `Keys`, so that noise on weights can be shared
+        by all examples of a sample.
 
     Returns:
       The mean and the sample standard deviation (divided by samples - 1), each of what `function`
@@ -80,9 +83,8 @@ def monte_carlo(
     """
     samples = _check_count("samples", samples, 2)
     batch_size = _check_count("batch_size", batch_size, 1)
-    return _over_samples(
-        _OfKey(function), params, xs, check_key(key), _MOMENTS, samples, batch_size
-    )
+    function = function if of_keys else _OfKey(function)
+    return _over_samples(function, params, xs, check_key(key), _MOMENTS, samples, batch_size)
 
 
 def monte_carlo_log_probabilities(

@@ -14,6 +14,10 @@ names = MODELS.names
 """The names of all models."""
 
 
+register = MODELS.add
+"""`register(name, cls)` makes a model of yours known by a name of its own."""
+
+
 def parse(text: str, outputs: int) -> nn.Module:
     """The model that a text such as `mlp(widths=(800,800))` describes, with that many outputs.
 
@@ -23,4 +27,4 @@ def parse(text: str, outputs: int) -> nn.Module:
     return build(MODELS, text, outputs=outputs)
 
 
-__all__ = ["MODELS", "names", "parse"]
+__all__ = ["MODELS", "names", "parse", "register"]

@@ -103,7 +103,7 @@ def save(folder: Path, state: Any, step: int, **extra: Any) -> Path:
 
 
 def restore(
-    folder: Path, template: Any, *, warn: Callable[[str], None]
+    folder: Path, template: Any, *, warn: Callable[[str], None], whole: bool = True
 ) -> tuple[Any, dict[str, Any]] | None:
     """The newest good checkpoint.
 
@@ -111,6 +111,7 @@ def restore(
       folder: holds the checkpoints.
       template: a tree with the structure, shapes and dtypes of the state.
       warn: is told of each damaged checkpoint that is passed over.
+      whole: the template is of all that the state holds, not of a part.
 
     Returns:
       The state, of NumPy arrays, and the manifest's `extra`; None if there is no checkpoint.
@@ -121,7 +122,7 @@ def restore(
     found = _all(folder)
     for path in reversed(found):
         try:
-            return load(path, template)
+            return load(path, template, whole=whole)
         except CheckpointError as error:
             warn(f"checkpoint {path.name} is damaged and not used: {error}")
     if found:
@@ -129,8 +130,13 @@ def restore(
     return None
 
 
-def load(path: Path, template: Any) -> tuple[Any, dict[str, Any]]:
+def load(path: Path, template: Any, *, whole: bool = True) -> tuple[Any, dict[str, Any]]:
     """One checkpoint: its state, of NumPy arrays, and the manifest's `extra`.
+
+    Args:
+      path: its folder.
+      template: a tree with the structure, shapes and dtypes of the state.
+      whole: the template is of all that the state holds, not of a part.
 
     Raises:
       CheckpointError: a bit of it is wrong, or it is not of the template's structure.
@@ -153,8 +159,8 @@ def load(path: Path, template: Any) -> tuple[Any, dict[str, Any]]:
     except Exception as error:  # whatever safetensors finds wrong, the next older one may be right
         raise CheckpointError(f"{_STATE} cannot be read: {error}") from error
     expected = flatten(template)
-    if arrays.keys() != expected.keys():
-        odd = sorted(arrays.keys() ^ expected.keys())
+    odd = sorted(arrays.keys() ^ expected.keys() if whole else expected.keys() - arrays.keys())
+    if odd:
         raise CheckpointError(f"it is of another structure: {', '.join(odd[:3])}")
     for name, like in expected.items():
         found, wanted = manifest["arrays"][name], [str(like.dtype), list(like.shape)]

@@ -28,7 +28,7 @@ OURS = ("config.json", "sites.txt", "metrics.jsonl", "timing.jsonl", "result.jso
 @pytest.fixture
 def config() -> dict[str, Any]:
     flags = {"dropout": "none", "seed": 0, "data_dir": None, "rate": None}
-    return describe(flags, "ab" * 32, "mnist")
+    return describe(flags, "ab" * 32, "mnist", {"task": "classification"})
 
 
 def changed(config: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def test_another_environment_is_told_and_not_refused(tmp_path, config, name, val
 def test_the_data_may_lie_elsewhere(tmp_path, config):
     claim(tmp_path, config, resume=False, overwrite=False)
     flags = config["flags"] | {"data_dir": "/elsewhere"}
-    other = describe(flags, config["data_sha256"], "mnist")
+    other = describe(flags, config["data_sha256"], "mnist", {"task": "classification"})
     assert other["command"] != config["command"]
     assert claim(tmp_path, other, resume=True, overwrite=False) == []
 
@@ -254,7 +254,7 @@ def test_outside_of_git_there_is_no_commit(monkeypatch):
         raise FileNotFoundError
 
     monkeypatch.setattr(folder.subprocess, "run", missing)
-    assert describe({}, "", "mnist")["environment"]["git_commit"] is None
+    assert describe({}, "", "mnist", {})["environment"]["git_commit"] is None
 
 
 def test_what_is_named_like_ours_but_is_no_run_is_left_alone(tmp_path, config):

@@ -441,7 +441,7 @@ RAMP = "linear_schedule(init_value=0.0,end_value=1.0,transition_steps=7)"
 def test_any_command_gives_the_same_configuration(changes):
     setup = set_up(dataclasses.replace(MLP, **changes), lambda line: None)
     config = dataclasses.asdict(setup.config)
-    command = folder.describe(config, "", "mnist")["command"]
+    command = folder.describe(config, "", "mnist", {})["command"]
     again = set_up(parsed(command), lambda line: None)
     assert dataclasses.asdict(again.config) == config
 

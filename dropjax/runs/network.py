@@ -1,0 +1,159 @@
+"""A model on raw examples: what a data set's values become before it, and what comes out."""
+
+import dataclasses
+from typing import Any, Self
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dropjax import evaluate, models
+from dropjax.core.draw import CLEAN, Draw, deterministic, sampled
+from dropjax.core.keys import Keys
+from dropjax.core.literals import format_call
+from dropjax.core.scheme import Scheme
+from dropjax.core.spec import parse
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """A Flax module that takes (x, draw), with its scheme, on one raw example.
+
+    Predictions depend on `values`: {"params": the module's parameters, "mutable": its other
+    collections, such as batch norm's running means, "learned": what the scheme has learned,
+    "strength": what multiplies its rates}.
+
+    Args:
+      module: the Flax module.
+      scheme: with nothing learned and no strength applied yet.
+      task: "classification", "binary" or "regression".
+      shift, scale: the module sees (x - shift) / scale.
+      target_shift, target_scale: of regression, whose module predicts
+        (y - target_shift) / target_scale.
+    """
+
+    module: nn.Module
+    scheme: Scheme
+    task: str = "classification"
+    shift: ArrayLike = 0.0
+    scale: ArrayLike = 1.0
+    target_shift: ArrayLike = 0.0
+    target_scale: ArrayLike = 1.0
+
+    def init(self, key: Array, x: Any) -> tuple[Any, Any]:
+        """Initial parameters, and initial mutable variables ({} for most modules)."""
+        inputs = self._inputs(x)
+        # Compiled: op by op it would take several times as long.
+        variables = dict(jax.jit(lambda key: self.module.init(key, inputs, CLEAN))(key))
+        return variables.pop("params"), variables
+
+    def outputs(self, params: Any, x: Any, draw: Draw, mutable: Any) -> Array:
+        """The module's outputs for one example, its mutable variables used as they are."""
+        return self._apply({"params": params, **mutable}, x, draw)  # type: ignore[return-value]
+
+    def train(self, params: Any, x: Any, draw: Draw, mutable: Any) -> tuple[Array, Any]:
+        """The outputs in training, and the new mutable variables: a stateful `Problem.apply`."""
+        return self._apply({"params": params, **mutable}, x, draw, mutable=list(mutable))  # type: ignore[return-value]
+
+    def prediction(self, values: Any, x: Array) -> Array:
+        """Of one example, deterministic.
+
+        Returns:
+          For classification the log-probabilities (classes,), for a binary task (2,); for
+          regression (targets,), in the units of the data.
+        """
+        return self._predicted(values, x, deterministic(self._bound(values)))
+
+    def sampled_prediction(self, values: Any, x: Array, keys: Keys) -> Array:
+        """As `prediction`, under one draw of the noise."""
+        return self._predicted(values, x, sampled(self._bound(values).in_evaluation(), keys))
+
+    def probabilities(self, values: Any, x: Array, keys: Keys) -> Array:
+        """As `sampled_prediction`, but probabilities instead of their logarithms."""
+        prediction = self.sampled_prediction(values, x, keys)
+        return prediction if self.task == "regression" else jnp.exp(prediction)
+
+    def monte_carlo(
+        self, values: Any, xs: Any, key: Array, *, samples: int, batch_size: int
+    ) -> Array:
+        """Predictions of many examples, averaged over draws: probabilities, not their logarithms.
+
+        Args:
+          values: see the class.
+          xs: (examples, ...).
+          key: PRNG key.
+          samples: draws an example.
+          batch_size: examples computed at a time; bounds the memory.
+        """
+        if self.task != "regression":
+            return evaluate.monte_carlo_log_probabilities(
+                self.sampled_prediction, values, xs, key, samples=samples, batch_size=batch_size
+            )
+        return self.moments(values, xs, key, samples=samples, batch_size=batch_size)[0]
+
+    def moments(
+        self, values: Any, xs: Any, key: Array, *, samples: int, batch_size: int
+    ) -> tuple[Array, Array]:
+        """Mean and standard deviation over draws, of probabilities or of predicted numbers."""
+        function = self.probabilities
+        return evaluate.monte_carlo(
+            function, values, xs, key, samples=samples, batch_size=batch_size, of_keys=True
+        )
+
+    def text(self) -> str:
+        """The text of the module, every argument written out."""
+        hidden = ("outputs", "parent", "name")
+        fields = [f.name for f in dataclasses.fields(self.module) if f.name not in hidden]
+        arguments = {name: getattr(self.module, name) for name in fields}
+        return format_call(models.MODELS.name_of(type(self.module)), arguments)
+
+    def describe(self, x: np.ndarray) -> dict[str, Any]:
+        """What `rebuild` needs besides the texts of module and scheme, as JSON values.
+
+        Args:
+          x: an example.
+        """
+        numbers = ("shift", "scale", "target_shift", "target_scale")
+        return {
+            "task": self.task,
+            "outputs": self.module.outputs,  # type: ignore[attr-defined]
+            "example_shape": list(x.shape),
+            "example_dtype": str(x.dtype),
+        } | {name: np.asarray(getattr(self, name)).tolist() for name in numbers}
+
+    @classmethod
+    def rebuild(cls, model: str, scheme: str, described: dict[str, Any]) -> Self:
+        """The network of a run.
+
+        Raises:
+          KeyError, ValueError, TypeError: a text, or what was described, is wrong.
+        """
+        numbers = {
+            name: np.asarray(described[name], np.float32)
+            for name in ("shift", "scale", "target_shift", "target_scale")
+        }
+        module = models.parse(model, described["outputs"])
+        return cls(module, parse(scheme), described["task"], **numbers)
+
+    def _apply(self, variables: Any, x: Any, draw: Draw, **options: Any) -> Any:
+        return self.module.apply(variables, self._inputs(x), draw, **options)
+
+    def _inputs(self, x: Any) -> Array:
+        shift, scale = (jnp.asarray(n, jnp.float32) for n in (self.shift, self.scale))
+        return (jnp.asarray(x).astype(jnp.float32) - shift) / scale
+
+    def _predicted(self, values: Any, x: Array, draw: Draw) -> Array:
+        outputs = self.outputs(values["params"], x, draw, values["mutable"])
+        if self.task == "classification":
+            return jax.nn.log_softmax(outputs)
+        if self.task == "binary":
+            return jax.nn.log_sigmoid(jnp.concatenate([-outputs, outputs]))
+        shift, scale = (jnp.asarray(n) for n in (self.target_shift, self.target_scale))
+        return outputs * scale.astype(outputs.dtype) + shift.astype(outputs.dtype)
+
+    def _bound(self, values: Any) -> Scheme:
+        return self.scheme.scaled(values["strength"]).bind(values["learned"])

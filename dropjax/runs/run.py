@@ -1,0 +1,310 @@
+"""A run's folder, read back."""
+
+import dataclasses
+import functools
+import glob
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+from numpy.typing import ArrayLike
+
+from dropjax import evaluate
+from dropjax.core.plan import record
+from dropjax.core.strength import strength_at
+from dropjax.ops.bernoulli import STREAM
+from dropjax.ops.keys import derive
+from dropjax.runs.network import Network
+from dropjax.train.checkpoint import CheckpointError, restore, write_whole
+from dropjax.train.optax_spec import parse_strength
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+"""Where an exported model runs."""
+
+
+class RunError(Exception):
+    """A folder that holds no run, a damaged one, or one that this version cannot read."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A run that an experiment has written. Made by `load`.
+
+    Args:
+      folder: where it is.
+      config: config.json: the flags, the network, the environment.
+      history: a dictionary an epoch, as in metrics.jsonl.
+      result: result.json; None while the run is not finished.
+      values: what predictions depend on: "params", "mutable", "learned", "strength".
+      step: the training steps behind them.
+      network: the model with its scheme.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    history: list[dict[str, Any]]
+    result: dict[str, Any] | None
+    values: dict[str, Any]
+    step: int
+    network: Network
+
+    @property
+    def params(self) -> Any:
+        """The model's parameters, a tree of arrays."""
+        return self.values["params"]
+
+    def predict(
+        self, xs: ArrayLike, *, samples: int | None = None, batch_size: int = 1000
+    ) -> np.ndarray:
+        """Predictions for examples like the run's own data, in the same units.
+
+        Args:
+          xs: (examples, ...), of the shape and dtype kind of the training data: pixels as they
+            are in the file, say, not divided by 255.
+          samples: draws of the noise that are averaged; None for one pass without noise.
+          batch_size: examples computed at a time; bounds the memory.
+
+        Returns:
+          For classification probabilities (examples, classes), for a binary task those of label 1
+          (examples,), for regression numbers (examples, targets), all float32.
+
+        Raises:
+          ValueError: xs are not such examples, samples is less than 1, or the scheme has no noise.
+        """
+        xs = self._checked(xs)
+        if samples is None:
+            found = evaluate.map_examples(
+                self.network.prediction, self.values, xs, batch_size=batch_size
+            )
+        else:
+            self._check_random(samples)
+            found = self.network.monte_carlo(
+                self.values, xs, self._key, samples=samples, batch_size=batch_size
+            )
+        return self._public(np.asarray(found), np.exp)
+
+    def predict_with_spread(
+        self, xs: ArrayLike, *, samples: int = 20, batch_size: int = 1000
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions as `predict` returns them, and their standard deviations over draws.
+
+        Raises:
+          ValueError: as `predict`; samples is less than 2.
+        """
+        xs = self._checked(xs)
+        self._check_random(samples)
+        moments = self.network.moments(
+            self.values, xs, self._key, samples=samples, batch_size=batch_size
+        )
+        mean, spread = (self._public(np.asarray(part), lambda p: p) for part in moments)
+        return mean, spread
+
+    def export(self, path: str | Path) -> None:
+        """Writes `predict` without noise as StableHLO, weights and all, for use without dropjax.
+
+            f = jax.export.deserialize(bytearray(open(path, "rb").read()))
+            f.call(xs)
+
+        needs jax alone, takes any number of examples, and runs on `PLATFORMS`.
+
+        Args:
+          path: a new file.
+
+        Raises:
+          FileExistsError: there is one already.
+        """
+        path = Path(path)
+        if path.exists():
+            raise FileExistsError(f"{path} exists; it is not overwritten")
+        shape, dtype = self._example
+        examples = jax.ShapeDtypeStruct((*export.symbolic_shape("examples"), *shape), dtype)
+
+        def predict(xs: jax.Array) -> jax.Array:
+            found = jax.vmap(functools.partial(self.network.prediction, self.values))(xs)
+            return self._public(found, jnp.exp)
+
+        exported = export.export(jax.jit(predict), platforms=PLATFORMS)(examples)
+        write_whole(path, bytes(exported.serialize()))
+
+    @property
+    def _example(self) -> tuple[tuple[int, ...], np.dtype]:
+        described = self.config["network"]
+        return tuple(described["example_shape"]), np.dtype(described["example_dtype"])
+
+    @property
+    def _key(self) -> jax.Array:
+        """The run's own key of Monte-Carlo evaluation."""
+        return derive(jax.random.key(self.config["flags"]["seed"]), "eval")
+
+    def _public(self, found: Any, exp: Callable[[Any], Any]) -> Any:
+        """What `predict` returns for a network's predictions."""
+        if self.network.task == "regression":
+            return found
+        return exp(found)[:, 1] if self.network.task == "binary" else exp(found)
+
+    def _checked(self, xs: ArrayLike) -> np.ndarray:
+        xs, (shape, dtype) = np.asarray(xs), self._example
+        if xs.shape[1:] != shape or not len(xs):
+            raise ValueError(
+                f"xs must be examples of shape {shape}, so of shape (examples, "
+                f"{', '.join(map(str, shape))}); got {xs.shape}"
+            )
+        if xs.dtype.kind not in "uif":
+            raise ValueError(f"xs must be numbers, got {xs.dtype}")
+        if dtype == np.uint8:
+            if xs.min() < 0 or xs.max() > self.config["network"]["scale"]:
+                raise ValueError(
+                    f"xs must be pixels in [0, {self.config['network']['scale']:g}], got values in "
+                    f"[{xs.min():g}, {xs.max():g}]"
+                )
+        elif not np.isfinite(xs).all():
+            raise ValueError("xs holds NaN or infinite values")
+        return xs.astype(np.float32) if xs.dtype.kind != "u" else xs
+
+    def _check_random(self, samples: int) -> None:
+        links = self.network.scheme.in_evaluation().links
+        if not any(link.acts_on or link.can_act_on for link in links):
+            raise ValueError(
+                f"samples={samples} would do nothing: {self.network.scheme} has no noise in "
+                "evaluation"
+            )
+
+
+def load(folder: str | Path) -> Run:
+    """A run, with the parameters of its newest good checkpoint. Nothing is written or executed.
+
+    Args:
+      folder: the run's folder.
+
+    Raises:
+      RunError: there is no run, a file of it is damaged, no checkpoint is good, or it was made
+        under another mask stream or by a version whose folders have another form.
+    """
+    folder = Path(folder)
+    config = _config(folder)
+    if config["mask_stream"] != STREAM:
+        raise RunError(
+            f"{folder} was made under mask stream {config['mask_stream']}, this version has "
+            f"{STREAM}: its noise could not be drawn again. Install the version that it names: "
+            f"dropjax {config.get('environment', {}).get('dropjax')}"
+        )
+    history = _history(folder)
+    result = _result(folder)
+    flags = config["flags"]
+    try:
+        network = Network.rebuild(flags["model"], flags["dropout"], config["network"])
+        strength = parse_strength(flags["strength"])
+        shape, dtype = config["network"]["example_shape"], config["network"]["example_dtype"]
+        template = jax.eval_shape(
+            lambda: _template(network, jnp.zeros(shape, dtype))  # no weight is computed
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{folder / 'config.json'} does not describe a network: {error!r}"
+        ) from error
+    warnings: list[str] = []
+    try:
+        found = restore(
+            folder / "checkpoints",
+            jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template),
+            warn=warnings.append,
+            whole=False,
+        )
+    except CheckpointError as error:
+        raise RunError(f"{error}: {'; '.join(warnings)}") from error
+    if found is None:
+        raise RunError(f"{folder} has no checkpoint: the run was stopped before it wrote one")
+    state = found[0]
+    step = int(state["step"])
+    strength_then = strength_at(strength, jnp.int32(max(step - 1, 0)))
+    values = state["params"] | {"mutable": state["mutable"], "strength": strength_then}
+    return Run(folder, config, history, result, values, step, network)
+
+
+def read(pattern: str | Path) -> list[dict[str, Any]]:
+    """The runs of several folders as rows: flags and results, for `pandas.DataFrame(rows)`.
+
+    Args:
+      pattern: folders, with wildcards: "runs/*". What holds no run is passed over.
+
+    Returns:
+      A dictionary a run, in the order of the folders' names: "folder", "status" ("completed",
+      "diverged", or "unfinished"), "mask_stream", the flags and, where there are any, the results.
+
+    Raises:
+      RunError: none of the folders holds a run, or a file of one is damaged.
+    """
+    folders = [Path(name) for name in sorted(glob.glob(str(pattern)))]
+    runs = [folder for folder in folders if (folder / "config.json").exists()]
+    if not runs:
+        raise RunError(f"no run in {pattern}: no folder there has a config.json")
+    rows = []
+    for folder in runs:
+        config = _config(folder)
+        result = _result(folder) or {"status": "unfinished"}
+        row = {"folder": str(folder), "status": result["status"]}
+        row |= {"mask_stream": config["mask_stream"]}
+        rows.append(row | config["flags"] | result)
+    return rows
+
+
+def _template(network: Network, x: Any) -> dict[str, Any]:
+    """The part of a training state that predictions depend on."""
+    params, mutable = network.init(jax.random.key(0), x)
+    sites = record(lambda draw: network.outputs(params, x, draw, mutable))
+    learned = network.scheme.init_learned(jax.random.key(0), sites)
+    both = {"params": params, "learned": learned}
+    return {"params": both, "mutable": mutable, "step": jnp.zeros((), jnp.int32)}
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.exists():
+        raise RunError(f"{folder} holds no run: it has no config.json")
+    config = _json(path)
+    missing = [key for key in ("flags", "network", "mask_stream") if key not in config]
+    if missing:
+        raise RunError(
+            f"{path} has no {', '.join(missing)}: it is damaged, or of a version before 0.3.0"
+        )
+    return config
+
+
+def _result(folder: Path) -> dict[str, Any] | None:
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    result = _json(path)
+    if "status" not in result:
+        raise RunError(f"{path} is damaged: it has no status")
+    return result
+
+
+def _history(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "metrics.jsonl"
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    history = []
+    for number, line in enumerate(lines, 1):
+        try:
+            history.append(json.loads(line))
+        except ValueError as error:
+            raise RunError(f"{path} is damaged at line {number}: {error}") from error
+    return history
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path} is damaged: it holds no object")
+    return value
