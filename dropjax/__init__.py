@@ -26,7 +26,7 @@ from dropjax.schemes.weight_drop import weight_drop
 from dropjax.schemes.word import word_dropout
 from dropjax.schemes.zoneout import zoneout
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "CLEAN",

@@ -31,11 +31,11 @@ def nothing_outside(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.getbasetemp() / "cache")
 
 
-def run_python(*arguments: str, timeout: float = 300, **environment: str):
-    """Runs Python in a process of its own, from the checkout."""
+def run_python(*arguments: str, timeout: float = 300, cwd: Path = ROOT, **environment: str):
+    """Runs Python in a process of its own, from the checkout unless told otherwise."""
     return subprocess.run(
         [sys.executable, *arguments],
-        cwd=ROOT,
+        cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
         capture_output=True,
         text=True,

@@ -9,6 +9,7 @@ from absl import flags as absl_flags
 from absl.testing import flagsaver
 
 from dropjax.core.scheme import SCHEMES
+from dropjax.runs import load
 from experiments import flags  # noqa: F401  (defines the flags)
 from experiments.setup import Flags, set_up
 from scripts import scheme_table
@@ -17,7 +18,11 @@ from tests.conftest import ROOT, run_python
 README = (ROOT / "README.md").read_text()
 PAGES = {
     path.relative_to(ROOT): path.read_text()
-    for path in [ROOT / "README.md", ROOT / "experiments" / "README.md"]
+    for path in [
+        ROOT / "README.md",
+        ROOT / "experiments" / "README.md",
+        ROOT / "dropjax" / "README.md",
+    ]
 }
 
 
@@ -43,12 +48,43 @@ def clean_registry():
     SCHEMES._added.update(before)
 
 
-@pytest.mark.parametrize("number", range(len(blocks(README, "python"))))
-def test_python_runs(number, tmp_path):
-    path = tmp_path / "example.py"
-    path.write_text(blocks(README, "python")[number])
-    done = run_python("-W", "error", str(path))
+SNIPPETS = [
+    (str(page), number, code)
+    for page, text in PAGES.items()
+    for number, code in enumerate(blocks(text, "python"))
+]
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory):
+    """A folder with what the snippets speak of: a finished run, its export, and modules."""
+    folder = tmp_path_factory.mktemp("place")
+    command = "-m experiments.mnist --dataset=digits --epochs=1 --mc_samples=0 --workdir"
+    done = run_python(*command.split(), str(folder / "runs" / "first"))
     assert done.returncode == 0, done.stderr
+    load(folder / "runs" / "first").export(folder / "exported")
+    (folder / "image.png").write_bytes((folder / "runs" / "first" / "curves.png").read_bytes())
+    for _, _, code in SNIPPETS:
+        if name := re.match(r"# (\w+\.py)\n", code):
+            (folder / name[1]).write_text(code)
+    return folder
+
+
+@pytest.mark.parametrize("page, number, code", SNIPPETS, ids=[f"{p}-{n}" for p, n, _ in SNIPPETS])
+def test_python_runs(page, number, code, place, tmp_path):
+    for path in place.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    if "export(" not in code:
+        (tmp_path / "model.stablehlo").symlink_to(place / "exported")
+    (tmp_path / "example.py").write_text(code)
+    done = run_python("-W", "error", "example.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_framework_has_a_snippet():
+    text = "\n".join(code for _, _, code in SNIPPETS)
+    for module in ("flax.linen", "from flax import nnx", "equinox", "haiku", "dropjax.nnx"):
+        assert f"import {module}" in text or module in text
 
 
 def test_there_are_commands():
@@ -67,15 +103,20 @@ def test_commands_name_what_exists(command):
 
 
 @pytest.mark.parametrize("command", sorted(set(experiments())))
-def test_flags_of_experiments_are_right(command):
+def test_flags_of_experiments_are_right(command, place, monkeypatch):
     """All that can be wrong at launch is, but for the data, which is not here."""
-    words = shlex.split(command)[3:]
+    monkeypatch.syspath_prepend(place)
+    _, _, module, *words = shlex.split(command)
     if words == ["--help"]:
+        return
+    if module == "experiments.predict":
+        done = run_python("-m", module, *words, cwd=place)
+        assert done.returncode == 0 and "probability" in done.stdout, done.stderr
         return
     with flagsaver.flagsaver():
         assert absl_flags.FLAGS([command, *words]) == [command]
         given = {name: absl_flags.FLAGS[name].value for name in Flags.__dataclass_fields__}
-    small = {"dataset": "digits", "data_dir": None, "validation": 0}
+    small = {"dataset": "digits", "data_dir": None, "validation": 0, "task": "auto"}
     set_up(Flags(**given | small), lambda line: None)
 
 

@@ -1,6 +1,18 @@
 """Training: optax under `jax.pmap` in compiled chunks, with checkpoints that resume exactly."""
 
+from dropjax.train.fit import Fitted, fit
 from dropjax.train.loop import Chunk, chunks
+from dropjax.train.objectives import OBJECTIVES
 from dropjax.train.program import Examples, Problem, Program, State
 
-__all__ = ["Chunk", "Examples", "Problem", "Program", "State", "chunks"]
+__all__ = [
+    "OBJECTIVES",
+    "Chunk",
+    "Examples",
+    "Fitted",
+    "Problem",
+    "Program",
+    "State",
+    "chunks",
+    "fit",
+]

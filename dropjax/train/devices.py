@@ -19,7 +19,18 @@ def replicate(tree: Any, devices: Sequence[Any]) -> Any:
     Anything placed otherwise would be copied anew in every call and compile a second program.
     """
     everywhere = NamedSharding(Mesh(np.asarray(devices), (_AXIS,)), PartitionSpec())
-    return jax.device_put(tree, everywhere)
+    if everywhere.is_fully_addressable:
+        return jax.device_put(tree, everywhere)
+    return jax.tree.map(lambda leaf: _to_all_processes(leaf, everywhere), tree)
+
+
+def _to_all_processes(leaf: Any, everywhere: NamedSharding) -> Any:
+    """A leaf that each process has, as one array of them all."""
+    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+        data = _to_all_processes(jax.random.key_data(leaf), everywhere)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    # Only arrays on the host can be sent to devices of other processes.
+    return jax.device_put(np.asarray(leaf), everywhere)
 
 
 def parallel(
@@ -36,7 +47,9 @@ def parallel(
     Returns:
       A function of `args`, each replicated, with replicated results.
     """
-    index = np.arange(len(devices))
+    # Of all the devices each process hands over its own.
+    here = jax.process_index()
+    index = np.asarray([i for i, device in enumerate(devices) if device.process_index == here])
     mapped: dict[int, Callable[..., Any]] = {}
 
     def call(*args: Any) -> Any:

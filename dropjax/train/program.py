@@ -81,13 +81,22 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """A data set held on the devices: x (examples, ...) and y (examples, ...)."""
+    """A data set held on the devices: x (examples, ...) and y (examples, ...), or trees of such.
+
+    Raises:
+      ValueError: the lengths differ.
+    """
 
     x: Any
     y: Any
 
+    def __post_init__(self) -> None:
+        lengths = {len(leaf) for leaf in jax.tree.leaves((self.x, self.y))}
+        if len(lengths) != 1:
+            raise ValueError(f"x and y must have equal lengths, got {sorted(lengths)}")
+
     def __len__(self) -> int:
-        return len(self.x)
+        return len(jax.tree.leaves(self.x)[0])
 
 
 @jax.tree_util.register_dataclass
@@ -127,7 +136,8 @@ class Program:
       key: the run's key. Data order and noise come from it under names of their own, so that two
         schemes with one key see the same batches from the same initial weights.
       batch_size: of the global batch, split over the devices.
-      devices: where to train; all local ones by default.
+      devices: where to train; by default all, those of other processes among them, which then run
+        the same program with the same arguments.
 
     Raises:
       ValueError: the batch does not divide over the devices, or there are no examples.
@@ -143,14 +153,14 @@ class Program:
         devices: Sequence[Any] | None = None,
     ) -> None:
         self.problem, self.batch_size = problem, batch_size
-        self.devices = tuple(devices or jax.local_devices())
+        self.devices = tuple(devices or jax.devices())
         check_batch_size(batch_size, len(self.devices))
         if not len(examples):
             raise ValueError("there are no training examples")
         self.examples = len(examples)
         self.steps_per_epoch = -(-len(examples) // batch_size)
         self._key = key
-        self._data = replicate((jnp.asarray(examples.x), jnp.asarray(examples.y)), self.devices)
+        self._data = replicate(jax.tree.map(jnp.asarray, (examples.x, examples.y)), self.devices)
         self._noise_key = replicate(derive(key, "noise"), self.devices)
         self._order_key = derive(key, "data")
         self._orders: dict[int, Array] = {}

@@ -1,0 +1,72 @@
+"""Training from start to end in one call, for models and data of one's own."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from dropjax.train.loop import chunks
+from dropjax.train.program import Examples, Problem, Program, State
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """What training has made.
+
+    Args:
+      params: the model's parameters.
+      learned: what the scheme has learned; empty for most.
+      mutable: the model's mutable variables; {} for most.
+      history: the training metrics' means, a dictionary an epoch.
+    """
+
+    params: Any
+    learned: Any
+    mutable: Any
+    history: list[dict[str, float]]
+
+
+def fit(
+    problem: Problem,
+    params: Any,
+    x: Any,
+    y: Any,
+    *,
+    key: jax.Array,
+    epochs: int,
+    batch_size: int,
+    mutable: Any = None,
+    devices: Sequence[Any] | None = None,
+    after_epoch: Callable[[int, State], None] | None = None,
+) -> Fitted:
+    """Trains a model.
+
+    Args:
+      problem: what is trained.
+      params: the initial parameters.
+      x: (examples, ...), or a tree of such arrays.
+      y: (examples, ...).
+      key: of the order of the data and of the noise.
+      epochs: passes over the data.
+      batch_size: examples in a step, over all devices.
+      mutable: the initial mutable variables, if the problem is stateful.
+      devices: where to train; all by default.
+      after_epoch: called with each epoch's number, from 1, and the state, whose arrays are used up
+        afterwards: copy what you keep.
+
+    Raises:
+      ValueError: the problem does not fit the data; the scheme would do nothing.
+      FloatingPointError: the loss became infinite or NaN.
+    """
+    program = Program(problem, Examples(x, y), key=key, batch_size=batch_size, devices=devices)
+    history, state = [], program.init(params, mutable)
+    for chunk in chunks(program, state, epochs=epochs):
+        state = chunk.state
+        if int(state.diverged_at) >= 0:
+            raise FloatingPointError(f"the loss is not finite at step {int(state.diverged_at)}")
+        if chunk.ends_epoch:
+            history.append(state.means())
+            if after_epoch is not None:
+                after_epoch(chunk.epoch + 1, state)
+    return Fitted(state.params["params"], state.params["learned"], state.mutable, history)

@@ -1,0 +1,101 @@
+"""Everything compiles for GPUs and TPUs as far as can be seen without one: it lowers for them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import export
+
+import dropjax
+from dropjax import models, schemes, train
+from dropjax.core import plan
+from dropjax.runs import Network
+
+PLATFORMS = ("cuda", "rocm", "tpu")
+KEY, X = jax.random.key(0), jnp.ones((2, 8, 8, 3), jnp.bfloat16)
+OPS = {
+    "dropout": lambda key, x: dropjax.dropout(key, x, 0.5),
+    "dropout, traced rate": lambda key, x: dropjax.dropout(key, x, x[0, 0, 0, 0].astype("float32")),
+    "dropout, 32 bits": lambda key, x: dropjax.dropout(key, x, 0.5, bits=32),
+    "keep_mask": lambda key, x: dropjax.keep_mask(key, 0.5, x.shape),
+    "variational": lambda key, x: dropjax.variational_dropout(key, x, 0.5),
+    "zoneout": lambda key, x: dropjax.zoneout(key, x, 0.5, previous=x),
+    "dropconnect": lambda key, x: dropjax.dropconnect(key, x, 0.5),
+    "gaussian": lambda key, x: dropjax.gaussian_dropout(key, x, 0.5),
+    "alpha": lambda key, x: dropjax.alpha_dropout(key, x, 0.5),
+    "spatial": lambda key, x: dropjax.spatial_dropout(key, x, 0.5),
+    "drop_path": lambda key, x: dropjax.drop_path(key, x, 0.5, batch_axes=0),
+    "recurrent": lambda key, x: dropjax.recurrent_dropout(key, x, 0.5),
+    "weight_drop": lambda key, x: dropjax.weight_drop(key, {"w": x}, 0.5, match="w"),
+    "embedding": lambda key, x: dropjax.embedding_dropout(key, x, 0.5),
+    "word": lambda key, x: dropjax.word_dropout(key, x.astype("int32"), 0.5, unknown=1),
+    "cutout": lambda key, x: dropjax.cutout(key, x, size=4),
+}
+NETWORKS = [
+    ("cnn(channels=(4,8),dense=(8,))", "spatial|bernoulli|cutout(size=3)"),
+    ('cnn(channels=(4,8),residual=True,norm="batch")', "stochastic_depth|gaussian"),
+    ("mlp(widths=(8,))", "dropconnect|alpha"),
+    ('rnn(width=8,gates="untied")', "variational|zoneout|recurrent|weight_drop"),
+]
+
+
+def lowers(function, *arguments) -> str:
+    module = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
+    assert module.platforms == PLATFORMS
+    return module.mlir_module()
+
+
+def test_every_public_op_is_among_them():
+    functions = {
+        name for name in dropjax.__all__ if callable(getattr(dropjax, name)) and name[0].islower()
+    } - {"derive", "deterministic", "sampled"}
+    called = {name for op in OPS.values() for name in op.__code__.co_names}
+    assert functions <= called
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_an_op_and_its_gradient_lower(name):
+    def total(x):
+        leaves = jax.tree.leaves(OPS[name](KEY, x))
+        return sum(jnp.sum(leaf.astype("float32")) for leaf in leaves)
+
+    lowers(OPS[name], KEY, X)
+    lowers(jax.grad(total), X)
+
+
+@pytest.mark.parametrize("model, scheme", NETWORKS)
+def test_a_chunk_of_training_lowers(model, scheme):
+    network = Network(models.parse(model, 3), schemes.parse(scheme))
+    x, y = np.ones((6, 8, 8, 1), np.float32), np.arange(6, dtype=np.int32) % 3
+    params, mutable = network.init(KEY, x[0])
+    sites = plan.record(lambda draw: network.outputs(params, x[0], draw, mutable))
+    stateful = bool(mutable)
+
+    def apply(params, x, draw):
+        return network.outputs(params, x, draw, {})
+
+    problem = train.Problem(
+        network.train if stateful else apply,
+        train.OBJECTIVES["classification"],
+        network.scheme,
+        optax.adam(0.1),
+        sites,
+        stateful=stateful,
+    )
+    program = train.Program(
+        problem, train.Examples(x, y), key=KEY, batch_size=4, devices=jax.devices()[:1]
+    )
+    state = program.init(params, mutable if stateful else None)
+
+    def chunk(state):
+        # What a device runs, under the name of its axis, as pmap has it.
+        def on_device(device):
+            data, order = (jnp.asarray(x), jnp.asarray(y)), jnp.arange(6)
+            return program._steps(device, state, KEY, data, order, 0, 2, 0)
+
+        return jax.vmap(on_device, axis_name="device")(jnp.arange(1))
+
+    text = lowers(chunk, state)
+    # A CPU has patches and a matrix product instead.
+    assert ("stablehlo.convolution" in text) == model.startswith("cnn")

@@ -1,0 +1,88 @@
+"""Training in one call."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dropjax import schemes, train
+from dropjax.core.site import Kind, Site
+from dropjax.train.checkpoint import tree_hash
+from tests.throwaway import LearnedRate
+
+SITE = Site("hidden", Kind.HIDDEN, ("feature",))
+X = jax.random.normal(jax.random.key(0), (20, 5))
+Y = X @ jnp.arange(5.0)
+PARAMS = {"w": jnp.zeros(5)}
+KEY = jax.random.key(1)
+
+
+def apply(params, x, draw):
+    return jnp.sum(draw(x, SITE) * params["w"])
+
+
+def problem(scheme="bernoulli(rate=0.2)", rate=0.1):
+    parsed = schemes.parse(scheme) if isinstance(scheme, str) else scheme
+    return train.Problem(apply, train.OBJECTIVES["regression"], parsed, optax.sgd(rate))
+
+
+def fit(of=None, params=PARAMS, x=X, y=Y, **changes):
+    arguments = {"key": KEY, "epochs": 3, "batch_size": 8, "devices": jax.devices()[:1]}
+    return train.fit(of or problem(), params, x, y, **arguments | changes)
+
+
+def test_it_is_the_loop_over_a_program():
+    program = train.Program(
+        problem(), train.Examples(X, Y), key=KEY, batch_size=8, devices=jax.devices()[:1]
+    )
+    state, losses = program.init(PARAMS), []
+    for chunk in train.chunks(program, state, epochs=3):
+        state = chunk.state
+        if chunk.ends_epoch:
+            losses.append(state.means()["loss"])
+    fitted = fit()
+    assert tree_hash(fitted.params) == tree_hash(state.params["params"])
+    assert [record["loss"] for record in fitted.history] == losses
+    assert fitted.learned == fitted.mutable == {}
+
+
+def test_what_a_scheme_learns_is_returned():
+    fitted = fit(problem(LearnedRate()))
+    assert set(fitted.learned) == {"hidden"}
+
+
+def test_it_learns_the_weights():
+    fitted = fit(problem("none", 0.05), epochs=100)
+    np.testing.assert_allclose(fitted.params["w"], np.arange(5.0), atol=1e-3)
+
+
+def test_examples_may_be_trees():
+    def apply(params, x, draw):
+        return jnp.sum(draw(x["a"], SITE) * params["w"]) + x["b"]
+
+    of = train.Problem(apply, train.OBJECTIVES["regression"], schemes.parse("none"), optax.sgd(0.1))
+    assert len(fit(of, x={"a": X, "b": np.zeros(20, np.float32)}).history) == 3
+
+
+def test_each_epoch_is_reported():
+    seen = []
+    fit(after_epoch=lambda number, state: seen.append((number, int(state.step))))
+    assert seen == [(1, 3), (2, 6), (3, 9)]
+
+
+def test_a_loss_that_is_not_finite_stops_it():
+    with pytest.raises(FloatingPointError, match=r"not finite at step \d+"):
+        fit(problem(rate=1e30), epochs=20)
+
+
+def test_lengths_must_agree():
+    with pytest.raises(ValueError, match=r"equal lengths, got \[19, 20\]"):
+        fit(y=Y[:19])
+
+
+def test_a_scheme_that_would_do_nothing_is_refused():
+    with pytest.raises(
+        ValueError, match="zoneout.* acts on STATE sites; the model declares hidden"
+    ):
+        fit(problem("zoneout"))
