@@ -176,7 +176,9 @@ class Run:
 
 
 def load(folder: str | Path) -> Run:
-    """A run, with the parameters of its newest good checkpoint. Nothing is written or executed.
+    """A run, with the parameters of its newest good checkpoint. Nothing is written.
+
+    A scheme of your own is imported under the name that the configuration has for it.
 
     Args:
       folder: the run's folder.

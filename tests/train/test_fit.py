@@ -83,6 +83,6 @@ def test_lengths_must_agree():
 
 def test_a_scheme_that_would_do_nothing_is_refused():
     with pytest.raises(
-        ValueError, match="zoneout.* acts on STATE sites; the model declares hidden"
+        ValueError, match=r"zoneout.* acts on STATE sites; the model declares hidden"
     ):
         fit(problem("zoneout"))
