@@ -79,7 +79,7 @@ def test_two_places_of_a_model_draw_noise_of_their_own():
 
 def test_in_a_model_under_jit_and_grad():
     model = Model()
-    variables = model.init({"params": KEY, "dropout": KEY}, X, train=True)
+    variables = jax.jit(lambda: model.init({"params": KEY, "dropout": KEY}, X, train=True))()
     assert set(variables) == {"params"} and set(variables["params"]) == {"Dense_0"}
 
     @jax.jit

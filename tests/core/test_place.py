@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dropjax.core.draw import deterministic
 from dropjax.core.place import Place
@@ -117,3 +118,14 @@ def test_a_value_with_too_few_axes_is_refused():
     for call in (place.expected, lambda x: place.sampled(KEY, x)):
         with pytest.raises(ValueError, match=r"x has 1 axes, but 2 are named; its shape: \(4,\)"):
             call(jnp.ones(4))
+
+
+def test_a_batch_that_is_sharded_on_an_explicit_mesh():
+    """There an array's sharding is part of its type, and `jax.vmap` compares them."""
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
+    place, x = Place.of("bernoulli", "feature"), np.ones((3, 32), np.float32)
+    with jax.set_mesh(mesh):
+        y = jax.jit(place.sampled)(
+            KEY, jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
+        )
+    np.testing.assert_array_equal(y, sampled("bernoulli", "feature", x))

@@ -42,25 +42,25 @@ def test_the_l_th_of_the_cnn_s_branches_is_dropped_at_l_over_L_of_the_rate(text,
 
 
 def test_branches_are_dropped_at_the_rate_of_their_depth():
-    keys = jax.vmap(lambda i: Keys.of(KEY, i))(jnp.arange(20_000))
+    keys = jax.jit(jax.vmap(lambda i: Keys.of(KEY, i)))(np.arange(20_000))
     for depth in (0.25, 1.0):
         site = Site("branch", Kind.BRANCH, MAP, depth)
         draw = jax.vmap(
             lambda k, site=site: sampled(parse("stochastic_depth(rate=0.6)"), k)(X, site)
         )
-        y = np.asarray(draw(keys))
+        y = np.asarray(jax.jit(draw)(keys))
         assert (y == y[:, :1, :1, :1]).all()
         assert_mean(y[:, 0, 0, 0] == 0, 0.6 * depth)
         np.testing.assert_allclose(y.max(), 1 / (1 - 0.6 * depth), rtol=1e-6)
 
 
-X = jnp.ones((2, 2, 1))
+X = np.ones((2, 2, 1), np.float32)
 
 
 @pytest.mark.parametrize("scaling, kept, mean", [("train", 1 / 0.7, 1.0), ("test", 1.0, 0.7)])
 def test_scaling_is_in_training_or_at_test_time(scaling, kept, mean):
     """The paper's own is "test": H_l = b f + id in training, p_l f + id at test time."""
-    x = jnp.ones((20_000, 2))
+    x = np.ones((20_000, 2), np.float32)
     y = np.asarray(dropjax.drop_path(KEY, x, 0.3, batch_axes=0, scaling=scaling))
     assert np.unique(y).tolist() == [0, np.float32(kept)]
     assert_mean(y[:, 0], mean)
@@ -71,24 +71,23 @@ def test_scaling_is_in_training_or_at_test_time(scaling, kept, mean):
 
 
 def test_each_example_has_a_decision_of_its_own_for_all_its_values():
-    y = np.asarray(dropjax.drop_path(KEY, jnp.ones((64, 3, 4)), 0.5, batch_axes=0))
+    y = np.asarray(dropjax.drop_path(KEY, np.ones((64, 3, 4)), 0.5, batch_axes=0))
     assert (y == y[:, :1, :1]).all() and set(np.unique(y)) == {0, 2}
-    y = np.asarray(dropjax.drop_path(KEY, jnp.ones((3, 8, 4, 8)), 0.5, batch_axes=(1, -1)))
+    y = np.asarray(dropjax.drop_path(KEY, np.ones((3, 8, 4, 8)), 0.5, batch_axes=(1, -1)))
     assert (y == y[:1, :, :1]).all() and 0 < (y == 0).mean() < 1
     assert (y[0, :, 0] != y[0, :1, 0]).any() and (y[0, :, 0] != y[0, :, 0, :1]).any()
 
 
 def test_without_batch_axes_the_decision_is_for_all_and_vmap_gives_each_its_own():
-    keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(jnp.arange(64))
+    keys = jax.random.split(KEY, 64)
     y = jax.vmap(lambda key: dropjax.drop_path(key, X, 0.5, batch_axes=()))(keys)
     assert (y == y[:, :1, :1]).all() and set(np.unique(y)) == {0, 2}
 
 
 def test_a_keep_probability_near_1_has_no_bias_in_bfloat16():
     """floor(keep + u) in bfloat16, the usual code, never drops at 0.999."""
-    n = 1_000_000
-    u = jax.random.uniform(KEY, (1000,), jnp.bfloat16)
-    assert (jnp.floor(jnp.bfloat16(0.999) + u) == 1).all()
+    n = 200_000
+    assert jnp.bfloat16(0.999) == 1
     y = dropjax.drop_path(KEY, jnp.ones((n, 1), jnp.bfloat16), 0.001, batch_axes=0)
     assert_mean(np.asarray(y[:, 0] == 0), 0.001)
     assert y.dtype == jnp.bfloat16
