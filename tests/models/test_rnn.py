@@ -262,3 +262,90 @@ def test_errors(text, error, match):
 
 def test_from_text():
     assert models.parse('rnn(cell="gru",width=7,layers=3)', 5) == RNN(5, "gru", 7, 3)
+
+
+# Masks of each gate: the untied form of Gal & Ghahramani 2016, section 4.
+
+GATED = ("time", "gate", "feature")
+
+
+def untied(cell, draw, layers=1):
+    model = RNN(OUTPUTS, cell=cell, width=WIDTH, layers=layers, gates="untied")
+    return jax.jit(lambda draw: model.apply({"params": params_of(cell, layers)}, X, draw))(draw)
+
+
+def untied_by_hand(cell, of_input, of_h, of_output, layers=1):
+    """The loop, in which gate g sees x and h under masks of its own.
+
+    `of_input[i][t, g]` and `of_h[i][t, g]` are factors for the input and state of layer i.
+    """
+    x = np.asarray(X, np.float64)
+    gates = CELLS[cell].gates
+    for i in range(layers):
+        p = params_of(cell, layers)[f"layer_{i}"]
+        w, u, b = (np.split(p[n], gates, -1) for n in ("kernel", "recurrent_kernel", "bias"))
+        b_h = np.split(p.get("recurrent_bias", np.zeros(gates * WIDTH)), gates)
+        states, outputs = tuple(np.zeros(WIDTH) for _ in CELLS[cell].states), []
+        for t in range(STEPS):
+            from_x = [(x[t] * of_input[i][t, g]) @ w[g] + b[g] for g in range(gates)]
+            from_h = [(states[0] * of_h[i][t, g]) @ u[g] + b_h[g] for g in range(gates)]
+            states = step(cell, np.concatenate(from_x), np.concatenate(from_h), states)
+            outputs.append(states[0])
+        x = np.stack(outputs)
+    return (x[-1] * of_output) @ params_of(cell, layers)["head"]["kernel"] + params_of(
+        cell, layers
+    )["head"]["bias"]
+
+
+@pytest.mark.parametrize("cell, scheme", [("lstm", "variational"), ("gru", "bernoulli")])
+def test_untied_each_gate_sees_masks_of_its_own(cell, scheme):
+    where = 'at="input|recurrent$|output"' if scheme == "bernoulli" else 'at=""'
+    draw, q, layers = sampled(parse(f"{scheme}(rate=0.4,{where})"), KEY), 0.6, 2
+    gates, full = CELLS[cell].gates, []
+    (of_x,) = draw.noise(Site("input", Kind.INPUT, GATED), (STEPS, gates, FEATURES))
+    masks = {"x": np.asarray(of_x.keep())}
+    wide = (STEPS, gates, WIDTH)
+    for i in range(layers):
+        masks[f"h{i}"] = noise_at(draw, f"layer_{i}", "recurrent", Kind.RECURRENT, wide, GATED)
+    masks["y0"] = noise_at(draw, "layer_0", "output", Kind.HIDDEN, wide, GATED)
+    last = noise_at(draw, "layer_1", "output", Kind.HIDDEN, (WIDTH,), ("feature",)) / q
+    for mask in masks.values():
+        assert mask.shape[:2] == (1 if scheme == "variational" else STEPS, gates)
+        assert (mask != mask[:, :1]).any()
+        full.append(np.broadcast_to(mask / q, (STEPS, *mask.shape[1:])))
+    of_x, h0, h1, y0 = full
+    wanted = untied_by_hand(cell, [of_x, y0], [h0, h1], last, layers)
+    assert_close(untied(cell, draw, layers), wanted)
+    assert not np.allclose(wanted, by_hand(cell, layers=layers), atol=0.01)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_untied_without_noise_on_the_gates_is_tied(cell):
+    assert_close(untied(cell, CLEAN), by_hand(cell))
+    draw = sampled(parse("zoneout|dropconnect"), KEY)
+    assert_close(untied(cell, draw), apply(cell, draw))
+
+
+def test_untied_sites_have_an_axis_of_gates():
+    model = RNN(OUTPUTS, "gru", WIDTH, 2, "untied")
+    sites = record(lambda draw: model.init(KEY, X, draw))
+    found = {name: shape for name, (site, shape) in sites.items() if "gate" in site.axes}
+    wide = (STEPS, 3, WIDTH)
+    assert found == {
+        "input": (STEPS, 3, FEATURES),
+        "layer_0/recurrent": wide,
+        "layer_0/output": wide,
+        "layer_1/recurrent": wide,
+    }
+    assert all(site.axes == GATED for site, _ in sites.values() if "gate" in site.axes)
+    tied, of_untied = (
+        jax.eval_shape(lambda m=m: m.init(KEY, X, CLEAN))
+        for m in (RNN(OUTPUTS, "gru", WIDTH, 2), model)
+    )
+    assert tied == of_untied  # so the weights of one serve the other
+
+
+def test_gates_from_text():
+    assert models.parse('rnn(gates="untied")', 5) == RNN(5, gates="untied")
+    with pytest.raises(TypeError, match="rnn: gates must be one of 'tied', 'untied'"):
+        models.parse('rnn(gates="loose")', 5)

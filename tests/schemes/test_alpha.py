@@ -1,0 +1,128 @@
+"""Facts of Klambauer et al. 2017, section "New Dropout Technique"."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropjax
+from dropjax.core.draw import deterministic, sampled
+from dropjax.core.site import Kind
+from dropjax.schemes import parse
+from tests.cases import SITES
+from tests.ops.test_mask import bytes_kept
+from tests.statistics import assert_mean
+
+KEY = jax.random.key(8)
+SATURATED = -1.7580993408473766
+CONSTANTS = {0.1: (0.9212845, 0.1619710), 0.5: (0.8864049, 0.7791939)}
+
+
+@pytest.mark.parametrize("rate", CONSTANTS)
+def test_values_are_those_of_the_paper(rate):
+    """a x + b where kept, a alpha' + b where dropped, whatever x is there."""
+    a, b = CONSTANTS[rate]
+    x = jnp.linspace(-3, 5, 10_000)
+    y = np.asarray(dropjax.alpha_dropout(KEY, x, rate))
+    dropped = np.isclose(y, a * SATURATED + b, atol=1e-5)
+    np.testing.assert_allclose(y[~dropped], (a * np.asarray(x) + b)[~dropped], atol=1e-5)
+    assert len(np.unique(y[dropped])) <= 2  # the constant, and at most one kept x beside it
+    assert_mean(dropped, rate)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.5, 0.9])
+def test_mean_0_and_variance_1_are_kept(rate):
+    x = jax.random.normal(jax.random.key(1), (100_000,))
+    y = np.asarray(dropjax.alpha_dropout(KEY, x, rate), np.float64)
+    assert_mean(y, 0)
+    assert_mean(y**2, 1)
+
+
+@partial(jax.jit, static_argnums=0)
+def moments_after_ten_layers(drop):
+    def layer(x, number):
+        w = jax.random.normal(jax.random.key(10 + number), (512, 512)) / np.sqrt(512)
+        return drop(jax.random.key(100 + number), jax.nn.selu(x @ w), 0.1), None
+
+    x, _ = jax.lax.scan(layer, jax.random.normal(KEY, (128, 512)), jnp.arange(10))
+    return x.mean(), x.var()
+
+
+def test_a_deep_selu_network_stays_normalised_with_it_and_not_with_plain_dropout():
+    mean, variance = moments_after_ten_layers(dropjax.alpha_dropout)
+    assert abs(mean) < 0.1 and abs(variance - 1) < 0.15
+    mean, variance = moments_after_ten_layers(dropjax.dropout)
+    assert max(abs(mean), abs(variance - 1)) > 0.3
+
+
+def test_evaluation_is_the_identity():
+    x = jnp.arange(12.0)
+    assert not parse("alpha").expected_is_mean
+    np.testing.assert_array_equal(deterministic(parse("alpha(rate=0.3)"))(x, SITES[Kind.HIDDEN]), x)
+    assert not hasattr(dropjax.expected, "alpha_dropout")  # whose absence says the same
+
+
+def test_the_scheme_is_the_function_of_its_mask():
+    draw, x, site = sampled(parse("alpha(rate=0.5)"), KEY), jnp.arange(12.0), SITES[Kind.HIDDEN]
+    (mask,) = draw.noise(site, x.shape)
+    a, b = CONSTANTS[0.5]
+    keep = np.asarray(mask.keep())
+    assert 0 < keep.sum() < 12
+    np.testing.assert_allclose(
+        draw(x, site), np.where(keep, a * np.asarray(x) + b, a * SATURATED + b), rtol=1e-5
+    )
+
+
+def test_rate_1_gives_zeros_and_zero_gradients():
+    x = jnp.asarray([1.0, -3.0, jnp.inf])
+    for rate in (1.0, jnp.float32(1)):
+        f = jax.jit(lambda x, rate=rate: dropjax.alpha_dropout(KEY, x, rate))
+        y, pullback = jax.vjp(f, x)
+        assert y.tolist() == [0, 0, 0]
+        assert pullback(jnp.ones(3))[0].tolist() == [0, 0, 0]
+
+
+def test_rate_0_is_the_identity_to_the_bit():
+    """`identity_at_zero` says so, and a zero has a sign."""
+    x = jnp.asarray([0.0, -0.0, 1.5, -jnp.inf])
+    y = dropjax.alpha_dropout(KEY, x, 0.0)
+    assert np.asarray(y).tobytes() == np.asarray(x).tobytes()
+
+
+def test_the_gradient_is_a_where_kept_and_0_where_dropped():
+    x = jnp.zeros(1000)
+    y, pullback = jax.vjp(lambda x: dropjax.alpha_dropout(KEY, x, 0.5), x)
+    a, b = CONSTANTS[0.5]
+    y = np.asarray(y)
+    np.testing.assert_allclose(pullback(jnp.ones(1000))[0], np.where(y > 0, a, 0), rtol=1e-6)
+    np.testing.assert_allclose(y[y > 0], b, rtol=1e-6)
+
+
+def test_constants_of_half_precision_are_computed_in_float32():
+    x = jnp.full(1000, 0.5, jnp.bfloat16)
+    y = dropjax.alpha_dropout(KEY, x, 0.1)
+    a, b = CONSTANTS[0.1]
+    wanted = jnp.asarray([a * SATURATED + b, a * 0.5 + b], jnp.bfloat16)
+    assert y.dtype == jnp.bfloat16 and np.unique(np.float32(y)).tolist() == wanted.tolist()
+
+
+def test_nothing_is_kept_for_each_element():
+    x = jnp.ones((64, 32))
+    for f in (dropjax.alpha_dropout, jax.jit(dropjax.alpha_dropout)):
+        assert bytes_kept(lambda x, f=f: f(KEY, x, 0.3), x) <= 24
+
+
+@pytest.mark.parametrize(
+    "arguments, error, match",
+    [
+        ((KEY, jnp.ones(3, jnp.int32), 0.5), TypeError, "^x must be an array of floats"),
+        ((0, jnp.ones(3), 0.5), TypeError, "^key must be a PRNG key"),
+        ((KEY, jnp.ones(3), -0.1), ValueError, "^rate is the probability of dropping"),
+        ((KEY, jnp.ones(3), jnp.full(2, 0.5)), ValueError, "does not broadcast"),
+    ],
+)
+def test_errors(arguments, error, match):
+    with pytest.raises(error, match=match):
+        dropjax.alpha_dropout(*arguments)

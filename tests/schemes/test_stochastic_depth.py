@@ -1,0 +1,126 @@
+"""Facts of Huang et al. 2016: branches are dropped whole, the deeper the more often."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropjax
+from dropjax.core.draw import deterministic, sampled
+from dropjax.core.keys import Keys
+from dropjax.core.plan import check, record, rows
+from dropjax.core.site import Kind, Site
+from dropjax.models.cnn import CNN
+from dropjax.schemes import parse
+from tests.statistics import assert_mean
+
+KEY = jax.random.key(10)
+MAP = ("height", "width", "feature")
+
+
+def sites_of(residual):
+    model = CNN(2, (2, 3), blocks=2, residual=residual, dense=())
+    return record(lambda draw: model.init(KEY, jnp.ones((4, 4, 1)), draw))
+
+
+@pytest.mark.parametrize(
+    "text, rates",
+    [
+        ("stochastic_depth(rate=0.5)", ["0.125", "0.25", "0.375", "0.5"]),
+        ('stochastic_depth(rate=0.5,rule="constant")', ["0.5"] * 4),
+    ],
+)
+def test_the_l_th_of_the_cnn_s_branches_is_dropped_at_l_over_L_of_the_rate(text, rates):
+    """Section 3: p_l = l / L (1 - p_L)."""
+    sites = sites_of(residual=True)
+    check(parse(text), sites)
+    found = {
+        r["site"]: (r["rate"], r["noise"]) for r in rows(parse(text), sites) if r["rate"] > "-"
+    }
+    names = [f"stage_{i}/block_{j}/branch" for i in (0, 1) for j in (0, 1)]
+    assert found == {name: (rate, "(1, 1, 1)") for name, rate in zip(names, rates, strict=True)}
+
+
+def test_branches_are_dropped_at_the_rate_of_their_depth():
+    keys = jax.jit(jax.vmap(lambda i: Keys.of(KEY, i)))(np.arange(20_000))
+    for depth in (0.25, 1.0):
+        site = Site("branch", Kind.BRANCH, MAP, depth)
+        draw = jax.vmap(
+            lambda k, site=site: sampled(parse("stochastic_depth(rate=0.6)"), k)(X, site)
+        )
+        y = np.asarray(jax.jit(draw)(keys))
+        assert (y == y[:, :1, :1, :1]).all()
+        assert_mean(y[:, 0, 0, 0] == 0, 0.6 * depth)
+        np.testing.assert_allclose(y.max(), 1 / (1 - 0.6 * depth), rtol=1e-6)
+
+
+X = np.ones((2, 2, 1), np.float32)
+
+
+@pytest.mark.parametrize("scaling, kept, mean", [("train", 1 / 0.7, 1.0), ("test", 1.0, 0.7)])
+def test_scaling_is_in_training_or_at_test_time(scaling, kept, mean):
+    """The paper's own is "test": H_l = b f + id in training, p_l f + id at test time."""
+    x = np.ones((20_000, 2), np.float32)
+    y = np.asarray(dropjax.drop_path(KEY, x, 0.3, batch_axes=0, scaling=scaling))
+    assert np.unique(y).tolist() == [0, np.float32(kept)]
+    assert_mean(y[:, 0], mean)
+    np.testing.assert_allclose(dropjax.expected.drop_path(x, 0.3, scaling=scaling), mean, rtol=1e-6)
+    scheme = parse(f'stochastic_depth(rate=0.6,scaling="{scaling}")')
+    at_half = deterministic(scheme)(X, Site("branch", Kind.BRANCH, MAP, 0.5))
+    np.testing.assert_allclose(at_half, mean, rtol=1e-6)
+
+
+def test_each_example_has_a_decision_of_its_own_for_all_its_values():
+    y = np.asarray(dropjax.drop_path(KEY, np.ones((64, 3, 4)), 0.5, batch_axes=0))
+    assert (y == y[:, :1, :1]).all() and set(np.unique(y)) == {0, 2}
+    y = np.asarray(dropjax.drop_path(KEY, np.ones((3, 8, 4, 8)), 0.5, batch_axes=(1, -1)))
+    assert (y == y[:1, :, :1]).all() and 0 < (y == 0).mean() < 1
+    assert (y[0, :, 0] != y[0, :1, 0]).any() and (y[0, :, 0] != y[0, :, 0, :1]).any()
+
+
+def test_without_batch_axes_the_decision_is_for_all_and_vmap_gives_each_its_own():
+    keys = jax.random.split(KEY, 64)
+    y = jax.vmap(lambda key: dropjax.drop_path(key, X, 0.5, batch_axes=()))(keys)
+    assert (y == y[:, :1, :1]).all() and set(np.unique(y)) == {0, 2}
+
+
+def test_a_keep_probability_near_1_has_no_bias_in_bfloat16():
+    """floor(keep + u) in bfloat16, the usual code, never drops at 0.999."""
+    n = 200_000
+    assert jnp.bfloat16(0.999) == 1
+    y = dropjax.drop_path(KEY, jnp.ones((n, 1), jnp.bfloat16), 0.001, batch_axes=0)
+    assert_mean(np.asarray(y[:, 0] == 0), 0.001)
+    assert y.dtype == jnp.bfloat16
+
+
+def test_a_model_without_branches_is_refused():
+    with pytest.raises(ValueError, match="acts on BRANCH sites; the model declares"):
+        check(parse("stochastic_depth"), sites_of(residual=False))
+
+
+@pytest.mark.parametrize(
+    "x, rate, options, error, match",
+    [
+        (jnp.ones(3, jnp.int32), 0.5, {}, TypeError, "^x must be an array of floats"),
+        (jnp.ones(3), 1.1, {}, ValueError, "^rate is the probability"),
+        (jnp.ones((3, 2)), jnp.full((3, 2), 0.5), {}, ValueError, "does not broadcast"),
+        (jnp.ones(3), 0.5, {"batch_axes": 1}, ValueError, "batch_axes names axis 1"),
+        (jnp.ones(3), 0.5, {"scaling": "none"}, ValueError, "scaling must be one of train, test"),
+    ],
+)
+def test_errors(x, rate, options, error, match):
+    with pytest.raises(error, match=match):
+        dropjax.drop_path(KEY, x, rate, **{"batch_axes": 0} | options)
+
+
+def test_more_errors():
+    with pytest.raises(TypeError, match=r"^key must be a PRNG key"):
+        dropjax.drop_path(0, X, 0.5, batch_axes=())
+    with pytest.raises(TypeError, match="batch_axes"):
+        dropjax.drop_path(KEY, X, 0.5)
+    with pytest.raises(TypeError, match=r"^x must be an array of floats"):
+        dropjax.expected.drop_path(jnp.ones(3, jnp.int32), 0.5)
+    with pytest.raises(ValueError, match=r"^rate is the probability"):
+        dropjax.expected.drop_path(X, 1.5)
+    with pytest.raises(ValueError, match="scaling must be one of"):
+        dropjax.expected.drop_path(X, 0.5, scaling="none")

@@ -1,0 +1,107 @@
+"""Facts of Merity et al. 2018: hidden-to-hidden weights, one mask for all steps and the batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropjax
+from dropjax.core.draw import sampled
+from dropjax.core.keys import Keys
+from dropjax.core.plan import check, record, rows
+from dropjax.core.site import Kind, Site
+from dropjax.linen import Recurrent
+from dropjax.models.mlp import MLP
+from dropjax.models.rnn import RNN
+from dropjax.nn.recurrent import CELLS
+from dropjax.schemes import parse
+from tests.cases import SITES
+from tests.nn.test_recurrent import WIDTH, random_params
+from tests.statistics import assert_mean
+
+KEY = jax.random.key(12)
+TREE = {
+    "layer_0": {"kernel": jnp.ones((3, 8)), "recurrent_kernel": jnp.ones((16, 8))},
+    "layer_1": [{"recurrent_kernel": jnp.ones((16, 8))}, jnp.ones(2)],
+    "step": 3,
+}
+
+
+def test_only_matching_weights_are_dropped_each_with_a_mask_of_its_own():
+    dropped = dropjax.weight_drop(KEY, TREE, 0.5, match="recurrent")
+    assert jax.tree.structure(dropped) == jax.tree.structure(TREE)
+    assert dropped["layer_0"]["kernel"] is TREE["layer_0"]["kernel"]
+    assert dropped["layer_1"][1] is TREE["layer_1"][1] and dropped["step"] == 3
+    first = dropped["layer_0"]["recurrent_kernel"]
+    second = dropped["layer_1"][0]["recurrent_kernel"]
+    assert set(np.unique(first)) == set(np.unique(second)) == {0, 2}
+    assert (first != second).any()
+
+
+def test_match_is_a_regular_expression_over_whole_paths():
+    dropped = dropjax.weight_drop(KEY, TREE, 1.0, match=r"^layer_1/0/rec.*kernel$")
+    assert (dropped["layer_0"]["recurrent_kernel"] == 1).all()
+    assert (dropped["layer_1"][0]["recurrent_kernel"] == 0).all()
+    assert (dropjax.weight_drop(KEY, jnp.ones(9), 1.0, match="") == 0).all()
+
+
+def test_a_mask_depends_on_the_path_and_not_on_the_other_leaves():
+    part = {"layer_0": {"recurrent_kernel": TREE["layer_0"]["recurrent_kernel"]}}
+    alone = dropjax.weight_drop(KEY, part, 0.5, match="")["layer_0"]["recurrent_kernel"]
+    among = dropjax.weight_drop(KEY, TREE, 0.5, match="recurrent")["layer_0"]["recurrent_kernel"]
+    np.testing.assert_array_equal(alone, among)
+
+
+def test_rate_and_scale():
+    y = np.asarray(dropjax.weight_drop(KEY, jnp.ones(100_000), 0.3, match=""))
+    assert_mean(y == 0, 0.3)
+    assert np.unique(y).tolist() == [0, np.float32(1 / 0.7)]
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="match='foo' matches none of layer_0/kernel, layer_0/rec"):
+        dropjax.weight_drop(KEY, TREE, 0.5, match="foo")
+    with pytest.raises(TypeError, match="w must be an array of floats"):
+        dropjax.weight_drop(KEY, TREE, 0.5, match="")  # "step" too
+    with pytest.raises(TypeError, match=r"^key must be a PRNG key"):
+        dropjax.weight_drop(0, TREE, 0.5, match="recurrent")
+    with pytest.raises(ValueError, match=r"^rate is the probability"):
+        dropjax.weight_drop(KEY, TREE, 1.5, match="recurrent")
+
+
+def test_of_the_rnn_only_recurrent_kernels_are_dropped():
+    sites = record(lambda draw: RNN(2, width=4, layers=2).init(KEY, jnp.ones((5, 3)), draw))
+    scheme = parse("weight_drop")
+    check(scheme, sites)
+    table = {row["site"]: row["noise"] for row in rows(scheme, sites) if row["scheme"] != "-"}
+    assert table == {f"layer_{i}/recurrent_kernel": "(4, 16)" for i in range(2)}
+    with pytest.raises(ValueError, match="acts on WEIGHT sites; the model declares input"):
+        check(scheme, record(lambda draw: MLP(2, (4,)).init(KEY, jnp.ones(3), draw)))
+
+
+def test_one_mask_serves_all_examples_of_a_step():
+    site, w = SITES[Kind.WEIGHT], jnp.ones((4, 6))
+    draws = jax.vmap(lambda i: sampled(parse("weight_drop"), Keys.of(KEY, i))(w, site))
+    batch = np.asarray(jax.jit(draws)(np.arange(5)))
+    assert (batch == batch[:1]).all() and set(np.unique(batch)) == {0, 2}
+    assert (sampled(parse("weight_drop"), jax.random.key(0))(w, site) != batch[0]).any()
+
+
+def test_one_mask_serves_all_steps_of_a_sequence():
+    """The layer under it is the clean layer with one masked kernel."""
+    draw, params = sampled(parse("weight_drop(rate=0.4)"), KEY), random_params("lstm", 3, WIDTH)
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(6, 3)), jnp.float32)
+    layer = Recurrent(CELLS["lstm"], WIDTH)
+    site = Site("recurrent_kernel", Kind.WEIGHT, ("input", "output"))
+    (mask,) = draw.noise(site, params["recurrent_kernel"].shape)
+    masked = params | {
+        "recurrent_kernel": params["recurrent_kernel"]
+        * np.asarray(jax.jit(lambda m: m.keep())(mask))
+        / 0.6
+    }
+    masked["recurrent_kernel"] = np.float32(masked["recurrent_kernel"])
+    wanted = layer.apply({"params": masked}, x, dropjax.CLEAN)
+    np.testing.assert_allclose(
+        layer.apply({"params": params}, x, draw), wanted, rtol=1e-5, atol=1e-6
+    )
+    assert not np.allclose(wanted, layer.apply({"params": params}, x, dropjax.CLEAN), atol=0.01)

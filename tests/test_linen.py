@@ -1,0 +1,149 @@
+"""Drop and Embed for Flax linen, in a model as anyone writes it."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dropjax.core.draw import CLEAN
+from dropjax.linen import Conv, Drop, Embed
+from dropjax.schemes import parse
+from tests.nn.test_convolution import conv_by_hand
+
+KEY = jax.random.key(17)
+X = np.ones((8, 32), np.float32)
+
+
+def drop(module, x=X, key=KEY, **options):
+    return jax.jit(lambda x, key: module.apply({}, x, rngs={"dropout": key}, **options))(x, key)
+
+
+class Model(nn.Module):
+    """A model of someone else's."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = Drop("bernoulli(rate=0.5)")(nn.Dense(16)(x), deterministic=not train)
+        return Drop("gaussian(rate=0.5)")(x, deterministic=not train)
+
+
+def test_members_of_the_batch_have_noise_of_their_own_whatever_the_batch_size():
+    y = np.asarray(drop(Drop("bernoulli", deterministic=False)))
+    assert set(np.unique(y)) == {0, 2} and len(np.unique(y, axis=0)) == 8
+    few = drop(Drop("bernoulli", deterministic=False), X[:3])
+    np.testing.assert_array_equal(few, y[:3])
+
+
+def test_a_scheme_and_its_text_are_the_same():
+    by_text = drop(Drop("bernoulli(rate=0.3)", deterministic=False))
+    np.testing.assert_array_equal(
+        by_text, drop(Drop(parse("bernoulli(rate=0.3)"), deterministic=False))
+    )
+
+
+def test_deterministic_is_the_expectation_and_needs_no_key():
+    x = jnp.arange(6.0).reshape(2, 3)
+    scheme = 'bernoulli(rate=0.25,scaling="test")'
+    for y in (
+        Drop(scheme, deterministic=True).apply({}, x),
+        Drop(scheme).apply({}, x, deterministic=True),
+    ):
+        np.testing.assert_allclose(y, 0.75 * x, rtol=1e-6)
+
+
+def test_without_deterministic_or_a_key_it_says_so():
+    with pytest.raises(ValueError, match="deterministic"):
+        drop(Drop("bernoulli"))
+    with pytest.raises(Exception, match='PRNG for "dropout"'):
+        Drop("bernoulli", deterministic=False).apply({}, X)
+    with pytest.raises(ValueError, match="deterministic"):
+        drop(Drop("bernoulli", deterministic=True), deterministic=False)
+
+
+def test_the_prng_may_have_another_name():
+    module = Drop("bernoulli", deterministic=False, rng_collection="noise")
+    y = jax.jit(lambda x: module.apply({}, x, rngs={"noise": KEY}))(X)
+    np.testing.assert_array_equal(y, drop(Drop("bernoulli", deterministic=False)))
+
+
+def test_two_places_of_a_model_draw_noise_of_their_own():
+    class Two(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return [Drop("bernoulli", deterministic=False)(x) for _ in range(2)]
+
+    first, second = drop(Two())
+    assert (first != second).any()
+
+
+def test_in_a_model_under_jit_and_grad():
+    model = Model()
+    variables = jax.jit(lambda: model.init({"params": KEY, "dropout": KEY}, X, train=True))()
+    assert set(variables) == {"params"} and set(variables["params"]) == {"Dense_0"}
+
+    @jax.jit
+    def loss(params, key):
+        return model.apply({"params": params}, X, train=True, rngs={"dropout": key}).sum()
+
+    with jax.numpy_rank_promotion("allow"):
+        values = [loss(variables["params"], jax.random.key(i)) for i in (0, 0, 1)]
+        assert values[0] == values[1] != values[2]
+        gradient = jax.grad(loss)(variables["params"], KEY)["Dense_0"]["bias"]
+        assert np.isfinite(gradient).all() and (gradient != 0).any()
+        clean = model.apply(variables, X, train=False)
+        np.testing.assert_allclose(
+            clean, nn.Dense(16).apply({"params": variables["params"]["Dense_0"]}, X), rtol=1e-5
+        )
+
+
+def test_axes_are_those_of_an_example():
+    module = Drop("variational(rate=0.5)", axes=("time", "feature"), deterministic=False)
+    y = np.asarray(drop(module, jnp.ones((3, 5, 32))))
+    assert (y == y[:, :1]).all() and (y[0] != y[1]).any()
+    assert Drop("spatial", axes=["height", "width", "feature"])
+
+
+def test_depth_scales_rates_that_grow_with_it():
+    scheme = 'stochastic_depth(rate=0.5,scaling="test")'
+    y = Drop(scheme, depth=0.5, deterministic=True).apply({}, X)
+    np.testing.assert_allclose(y, 0.75, rtol=1e-6)
+
+
+def test_rate_0_and_none_are_the_identity():
+    for scheme in ("bernoulli(rate=0.0)", "none"):
+        np.testing.assert_array_equal(drop(Drop(scheme, deterministic=False)), X)
+
+
+@pytest.mark.parametrize("scheme", ["zoneout", "dropconnect", "weight_drop", "embedding"])
+def test_what_needs_more_than_a_value_is_refused_where_it_is_written(scheme):
+    with pytest.raises(ValueError, match=rf"{scheme}.* needs .* call dropjax.{scheme}"):
+        Drop(scheme)
+
+
+def test_names_of_sites_and_wrong_axes_are_refused_where_they_are_written():
+    with pytest.raises(ValueError, match="at would do nothing"):
+        Drop('bernoulli(at="hidden")')
+    with pytest.raises(ValueError, match="no site it acts on has a time axis"):
+        Drop("variational")
+
+
+# The layers that take a draw.
+
+
+def test_embed_looks_up_rows_of_its_table():
+    tokens = jnp.asarray([2, 0, 2])
+    params = jax.jit(lambda: Embed(1000, 50).init(KEY, tokens, CLEAN))()["params"]
+    table = np.asarray(params["table"])
+    assert table.shape == (1000, 50) and abs(table.std() - 1) < 0.02
+    found = Embed(1000, 50).apply({"params": params}, tokens, CLEAN)
+    np.testing.assert_array_equal(found, table[np.asarray(tokens)])
+
+
+def test_conv_is_the_loop_with_and_without_a_bias():
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(4, 5, 2)), rng.normal(size=(3, 3, 2, 6))
+    x, w, b = np.float32(x), np.float32(w), np.arange(6, dtype=np.float32)
+    y = Conv(6).apply({"params": {"kernel": w, "bias": b}}, x)
+    np.testing.assert_allclose(y, conv_by_hand(x, w) + b, rtol=1e-5, atol=1e-5)
+    assert set(Conv(6, 1, bias=False).init(KEY, x)["params"]) == {"kernel"}

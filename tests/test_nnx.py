@@ -1,0 +1,153 @@
+"""Drop for Flax nnx, in a model as anyone writes it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from dropjax.nnx import Drop
+from dropjax.schemes import parse
+
+KEY = jax.random.key(18)
+X = np.ones((8, 32), np.float32)
+
+
+class Model(nnx.Module):
+    """A model of someone else's."""
+
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(32, 16, rngs=rngs)
+        self.drop = Drop("bernoulli(rate=0.5)", rngs=rngs)
+
+    def __call__(self, x):
+        return self.drop(self.linear(x))
+
+
+@pytest.fixture(autouse=True)
+def flax_s_own_code():
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def test_members_of_the_batch_have_noise_of_their_own_whatever_the_batch_size():
+    drop = Drop("bernoulli")
+    y = np.asarray(drop(X, rngs=KEY))
+    assert set(np.unique(y)) == {0, 2} and len(np.unique(y, axis=0)) == 8
+    np.testing.assert_array_equal(drop(X[:3], rngs=KEY), y[:3])
+
+
+def test_a_scheme_and_its_text_are_the_same():
+    y = Drop("bernoulli(rate=0.3)")(X, rngs=KEY)
+    np.testing.assert_array_equal(y, Drop(parse("bernoulli(rate=0.3)"))(X, rngs=KEY))
+
+
+def test_keys_come_from_rngs_a_stream_or_a_key():
+    drop = Drop("bernoulli")
+    stream = nnx.Rngs(dropout=3)
+    expected = np.asarray(drop(X, rngs=nnx.Rngs(dropout=3).dropout()))
+    np.testing.assert_array_equal(drop(X, rngs=stream), expected)
+    np.testing.assert_array_equal(drop(X, rngs=nnx.Rngs(dropout=3).dropout), expected)
+    assert (np.asarray(drop(X, rngs=stream)) != expected).any()  # the stream has moved on
+    raw = drop(X, rngs=jax.random.PRNGKey(18))
+    np.testing.assert_array_equal(raw, drop(X, rngs=KEY))
+    other = Drop("bernoulli", rng_collection="noise")
+    np.testing.assert_array_equal(other(X, rngs=nnx.Rngs(noise=3)), expected)
+
+
+def test_a_stream_of_its_own_moves_on_and_leaves_that_of_others_alone():
+    rngs = nnx.Rngs(0, dropout=1)
+    one, two = Drop("bernoulli", rngs=rngs), Drop("bernoulli", rngs=rngs)
+    a, b, c = (np.asarray(drop(X)) for drop in (one, one, two))
+    assert (a != b).any() and (a != c).any() and (b != c).any()
+    rngs = nnx.Rngs(0, dropout=1)
+    one, two = Drop("bernoulli", rngs=rngs), Drop("bernoulli", rngs=rngs)
+    for drop, wanted in [(two, c), (one, a), (one, b)]:  # whichever is called first
+        np.testing.assert_array_equal(drop(X), wanted)
+    assert Drop("bernoulli", rngs=nnx.Rngs(0))(X).shape == X.shape  # the default stream
+
+
+def test_without_a_key_it_says_so():
+    with pytest.raises(ValueError, match="no rngs"):
+        Drop("bernoulli")(X)
+
+
+def test_train_and_eval():
+    model = Model(nnx.Rngs(0))
+    assert (model(X) == 0).any()
+    model.eval()
+    np.testing.assert_array_equal(model(X), model.linear(X))
+    model.train()
+    assert (model(X) == 0).any()
+    evaluating = nnx.view(model, deterministic=True)
+    np.testing.assert_array_equal(evaluating(X), model.linear(X))
+    assert (model(X) == 0).any()  # a view leaves the model as it was
+
+
+def test_a_view_may_set_what_other_layers_have():
+    class Both(nnx.Module):
+        def __init__(self, rngs):
+            self.norm, self.drop = nnx.BatchNorm(4, rngs=rngs), Drop("bernoulli", rngs=rngs)
+
+    view = nnx.view(Both(nnx.Rngs(0)), deterministic=True, use_running_average=True)
+    assert view.drop.deterministic and view.norm.use_running_average
+    assert "deterministic" in nnx.view_info(Both(nnx.Rngs(0)))
+
+
+def test_deterministic_is_the_expectation_and_a_call_overrides_it():
+    drop = Drop('bernoulli(rate=0.25,scaling="test")', deterministic=True)
+    np.testing.assert_allclose(drop(X), 0.75, rtol=1e-6)
+    assert set(np.unique(drop(X, deterministic=False, rngs=KEY))) == {0, 1}
+    drop.train()
+    np.testing.assert_allclose(drop(X, deterministic=True), 0.75, rtol=1e-6)
+
+
+def test_under_jit_the_stream_moves_on():
+    model = Model(nnx.Rngs(0))
+    run = nnx.jit(lambda model, x: model(x))
+    first, second = run(model, X), run(model, X)
+    assert (np.asarray(first) != np.asarray(second)).any()
+
+
+def test_gradients():
+    model = Model(nnx.Rngs(0))
+    gradient = nnx.grad(lambda model: model(X).sum())(model)["linear"]["bias"]
+    assert set(np.unique(gradient[...] % 2)) == {0} and (gradient[...] != 0).any()
+
+
+def test_split_and_merge():
+    """The scheme is no variable; only the stream is."""
+    graph, state = nnx.split(Model(nnx.Rngs(0)))
+    merged = nnx.merge(graph, state, copy=True)
+    assert merged.drop.place == Drop("bernoulli(rate=0.5)").place
+    assert len(jax.tree.leaves(nnx.state(merged, nnx.Param))) == 2
+    pure = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
+    np.testing.assert_allclose(pure(state, X), merged(X), rtol=1e-6)
+    assert nnx.split(Model(nnx.Rngs(0)))[0] == graph  # so jit does not compile twice
+
+
+def test_axes_and_depth():
+    y = np.asarray(
+        Drop("variational(rate=0.5)", ("time", "feature"))(jnp.ones((3, 5, 32)), rngs=KEY)
+    )
+    assert (y == y[:, :1]).all() and (y[0] != y[1]).any()
+    drop = Drop('stochastic_depth(rate=0.5,scaling="test")', depth=0.5, deterministic=True)
+    np.testing.assert_allclose(drop(X), 0.75, rtol=1e-6)
+
+
+def test_rate_0_and_none_are_the_identity():
+    for scheme in ("bernoulli(rate=0.0)", "none"):
+        np.testing.assert_array_equal(Drop(scheme)(X, rngs=KEY), X)
+
+
+@pytest.mark.parametrize("scheme", ["zoneout", "dropconnect", "weight_drop", "embedding"])
+def test_what_needs_more_than_a_value_is_refused(scheme):
+    with pytest.raises(ValueError, match=rf"{scheme}.* needs .* call dropjax.{scheme}"):
+        Drop(scheme)
+
+
+def test_names_of_sites_and_wrong_axes_are_refused():
+    with pytest.raises(ValueError, match="at would do nothing"):
+        Drop('bernoulli(at="hidden")')
+    with pytest.raises(ValueError, match="no site it acts on has a time axis"):
+        Drop("variational")
