@@ -1,26 +1,42 @@
-"""Seconds per epoch of dropjax and of PyTorch on the same work, in one sitting.
+"""Seconds per epoch, and to an accuracy, of dropjax, PyTorch and Keras on the same work.
 
-  python -m scripts.benchmark_training --torch_python=PATH
+  python -m scripts.benchmark_training --data_dir=DIR --torch_python=PATH --keras_python=PATH
 
-The work: an MLP 784-1024-1024-10 with ReLU and dropout 0.5 on both hidden layers, Adam at 1e-3,
-batches of 128, on 60,000 random images, or on MNIST with --data_dir. The arms take turns epoch by
-epoch, so that other load on the machine meets all of them:
+The work: the nets of the results, --nets, on 28 x 28 images in batches of 128, with Adam at 1e-3.
+DIR has MNIST's four original files; without it images and labels are random, and only seconds per
+epoch are measured. The arms take turns epoch by epoch, so that other load on the machine meets all
+of them:
 
   dropjax: what experiments.mnist runs; every example has a key of its own.
-  no dropout: the same program with --dropout=none. It shows what masks cost.
-  32-bit masks: the same with the masks that Flax, Haiku and Equinox draw: 32 bits of threefry an
+  no dropout: the same with --dropout=none. It shows what masks cost.
+  PyTorch: a plain loop over float32 tensors in memory, fused Adam; for the CNN also in the memory
+      format "channels last". Its LSTM has no dropout on the hidden state and two bias vectors.
+  Keras on TensorFlow: Model.fit on float32 arrays in memory. --keras_jit says whether XLA compiles
+      it; "auto" leaves that to Keras.
+  With --masks, for mlp_1024_1024:
+  32-bit masks: dropjax with the masks that Flax, Haiku and Equinox draw: 32 bits of threefry an
       element, kept for the backward pass.
   a key per batch: the same network, but each layer's mask is drawn in one call for the whole batch.
       It shows what a key per example costs; dropjax itself has no such mode.
-  PyTorch: a plain loop over float32 tensors in memory, fused Adam, as many threads as CPUs. It
-      runs in the interpreter that --torch_python names, which needs torch and numpy only.
 
-All run on the CPU. Prints a table of seconds and of their ratios. The losses must agree; with
-random labels they are ln(10) = 2.30.
+Arms are matched in shapes (parameters are counted and compared), dropout, order of layers, loss,
+optimiser, distribution of initial weights and number of threads, not in the random numbers. Each
+peer runs in a process of its own, in the interpreter that its flag names, and is left out, with a
+line, where that cannot import it; `scripts/training_peers.py` is all that it needs.
 
-Takes 2 minutes on 2 idle cores. There (AMD EPYC with AVX-512, jax 0.10.2, torch 2.13): dropjax
-3.8 s an epoch, without dropout 3.8, PyTorch 6.4. On a busy machine read the smallest times:
-PyTorch's threads wait for each other, and with other load an epoch can take it a minute.
+All run on the CPU. An arm's first epoch, with tracing and compilation, counts towards the time to
+the target and not among seconds per epoch. The time to the target is the sum of the epochs' until
+accuracy on the test images, without noise, is --target; evaluation, after each epoch, is in no
+time, nor are starting the process, reading data and making initial weights. One seed is one sample
+of it: --seed varies it.
+
+Prints for each net seconds and their ratios, taken within a round, in which each arm ran one epoch;
+last a summary in Markdown. Training losses must agree; with random labels they are ln(10) = 2.30
+until the net knows the images by heart.
+
+Takes, on 2 idle cores, some 40 minutes with MNIST (estimated from small runs), most of it for the
+CNN and the LSTM; --nets leaves them out. On a busy machine read the smallest times: PyTorch's
+threads wait for each other, and with other load an epoch can take it a minute.
 
 On AMD some of the distance to PyTorch can be MKL's: it picks slower code for CPUs that are not
 Intel's. Told that this one is, PyTorch was a third faster on one day and no faster on another:
@@ -31,7 +47,7 @@ Intel's. Told that this one is, PyTorch was a third faster on one day and no fas
 
 import contextlib
 import dataclasses
-import inspect
+import json
 import os
 import statistics
 import subprocess
@@ -40,7 +56,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,41 +64,67 @@ import numpy as np
 import optax
 from absl import app, flags
 
-from dropjax import data, models, schemes
-from dropjax.core import plan
-from dropjax.core.draw import CLEAN, Draw
+from dropjax import evaluate, schemes
+from dropjax.core.draw import Draw
 from dropjax.core.keys import Keys
-from dropjax.core.scheme import Chain, Scheme, dense
+from dropjax.core.scheme import Chain, dense
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask, drop, keep_mask
 from dropjax.ops.keys import derive
-from dropjax.train import Examples, Problem, Program
 from dropjax.train.objectives import classification
+from experiments.setup import Flags, LaunchError, Setup, set_up
+from scripts import training_peers
+from scripts.training_peers import BATCH, LEARNING_RATE, Work
 
 Array = jax.Array
 
-EPOCHS = flags.DEFINE_integer("epochs", 5, "Measured epochs of each arm.", lower_bound=1)
-EXAMPLES = flags.DEFINE_integer("examples", 60_000, "Random training images.", lower_bound=1)
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with MNIST's four original .gz files.")
-SEED = flags.DEFINE_integer("seed", 0, "Seed of images, weights, order and masks.", lower_bound=0)
-TORCH_PYTHON = flags.DEFINE_string(
-    "torch_python", None, "A Python interpreter that has torch. Default: this one."
-)
 
-_WIDTH, _RATE, _BATCH, _LEARNING_RATE = 1024, 0.5, 128, 1e-3
-_MODEL = models.parse(f"mlp(widths=({_WIDTH},{_WIDTH}))", outputs=10)
-_HIDDEN = ("layer_0/hidden", "layer_1/hidden")
+class Net(NamedTuple):
+    """A network and its dropout, as --model and --dropout of experiments.mnist."""
 
-Arm = Callable[[int], tuple[float, float]]
-"""Trains an epoch, given its number; returns its seconds and its mean training loss."""
+    model: str
+    dropout: str
 
 
-def _apply(params: Any, x: Array, draw: Draw) -> Array:
-    return _MODEL.apply({"params": params}, x.astype(jnp.float32) / 255, draw)  # type: ignore
+NETS = {
+    "mlp_512_256": Net("mlp(widths=(512,256))", "bernoulli(rate=0.25)"),
+    "mlp_256": Net("mlp(widths=(256,))", "bernoulli(rate=0.5)"),
+    "mlp_1024_1024": Net("mlp(widths=(1024,1024))", "bernoulli(rate=0.5)"),
+    "lstm_128": Net("rnn(width=128)", "variational(rate=0.2)"),
+    "cnn": Net(
+        "cnn(channels=(32,64,128),dense=(128,))",
+        'bernoulli(rate=0.25,at="stage_[01]/map")|bernoulli(rate=0.5,at="hidden")',
+    ),
+}
+_MASKS_OF = "mlp_1024_1024"
+_MASKED = {"layer_0/hidden": 1024, "layer_1/hidden": 1024}
+_RATE = 0.5
+_MORE_PARAMETERS = {("lstm_128", "PyTorch"): 4 * 128}
+_PAUSE = 0.3  # seconds in which another arm's threads stop spinning
+_NAMES = 52  # characters
+_APART = 1.25  # ratio of losses that is worth a line
 
 
-def _initial_params(key: Array, x: np.ndarray) -> Any:
-    return jax.jit(lambda key: _MODEL.init(key, x[0].astype("float32"), CLEAN)["params"])(key)
+class Epoch(NamedTuple):
+    """What an epoch took, its mean training loss, and test accuracy if that is asked for."""
+
+    seconds: float
+    loss: float
+    accuracy: float | None
+
+
+class Arm(NamedTuple):
+    """A competitor.
+
+    Args:
+      name: its name.
+      parameters: how many its net has.
+      epoch: trains the epoch of that number.
+    """
+
+    name: str
+    parameters: int
+    epoch: Callable[[int], Epoch]
 
 
 @schemes.scheme
@@ -100,33 +142,38 @@ class Kept(schemes.Scheme):
         return drop(noise, x, self.rate)
 
 
-def training_loop(x: np.ndarray, y: np.ndarray, key: Array, scheme: Scheme) -> Arm:
-    """An arm that is dropjax's training loop under a scheme.
+def _parameters(setup: Setup) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(setup.params))
+
+
+def _accuracy(setup: Setup, values: dict[str, Any]) -> float:
+    dataset = setup.dataset
+    return evaluate.accuracy(
+        evaluate.map_examples(setup.network.prediction, values, dataset.x_test), dataset.y_test
+    )
+
+
+def training_loop(name: str, setup: Setup, *, test: bool) -> Arm:
+    """An arm that is dropjax's training loop.
 
     Args:
-      x: images.
-      y: labels.
-      key: the run's key.
-      scheme: the scheme.
+      name: its name.
+      setup: an experiment.
+      test: whether test accuracy is asked for.
     """
-    params = _initial_params(derive(key, "init"), x)
-    sites = plan.record(lambda draw: _apply(params, x[0], draw))
-    optimizer = optax.adam(_LEARNING_RATE)
-    problem = Problem(_apply, classification, scheme, optimizer, sites)
-    # One device: the arms are to have the same CPUs and no more.
-    program = Program(
-        problem, Examples(x, y), key=key, batch_size=_BATCH, devices=jax.local_devices()[:1]
-    )
-    state, steps = program.init(params), program.steps_per_epoch
+    program = setup.program
+    state, steps = program.init(setup.params, setup.mutable), program.steps_per_epoch
 
-    def epoch(number: int) -> tuple[float, float]:
+    def epoch(number: int) -> Epoch:
         nonlocal state
         began = time.perf_counter()
         state = program.run(state, number * steps, (number + 1) * steps)
         jax.block_until_ready(state)
-        return time.perf_counter() - began, state.means()["loss"]
+        seconds, step = time.perf_counter() - began, (number + 1) * steps
+        accuracy = _accuracy(setup, setup.values(state, step)) if test else None
+        return Epoch(seconds, state.means()["loss"], accuracy)
 
-    return epoch
+    return Arm(name, _parameters(setup), epoch)
 
 
 @jax.tree_util.register_dataclass
@@ -149,32 +196,37 @@ class Given(Draw):
         return dense(x, w, b)
 
 
-def key_per_batch(x: np.ndarray, y: np.ndarray, key: Array) -> Arm:
+def key_per_batch(name: str, setup: Setup, *, test: bool) -> Arm:
     """The arm that differs from dropjax's loop in where its masks come from, and in that alone.
 
     Args:
-      x: images.
-      y: labels.
-      key: the run's key.
+      name: its name.
+      setup: the experiment with dropjax's own masks.
+      test: whether test accuracy is asked for.
     """
-    examples, optimizer = len(x), optax.adam(_LEARNING_RATE)
-    noise_key, images, labels = derive(key, "noise"), jnp.asarray(x), jnp.asarray(y)
-    steps = -(-examples // _BATCH)
+    dataset, key = setup.dataset, jax.random.key(setup.config.seed)
+    examples, optimizer = len(dataset.y_train), optax.adam(LEARNING_RATE)
+    images, labels = jnp.asarray(dataset.x_train), jnp.asarray(dataset.y_train)
+    noise_key = derive(key, "noise")
+    steps = setup.program.steps_per_epoch
 
     def step(number: Array, carry: Any, order: Array, first: Array) -> Any:
         params, opt_state, totals = carry
-        position = (number - first) * _BATCH + jnp.arange(_BATCH)
+        position = (number - first) * BATCH + jnp.arange(BATCH)
         weight = (position < examples).astype(jnp.float32)
-        rows = order[jnp.minimum(position, examples - 1)]
+        rows = order[position % examples]
         step_key = derive(noise_key, number)
-        masks = {name: Mask.of(derive(step_key, name), _RATE, (_BATCH, _WIDTH)) for name in _HIDDEN}
+        masks = {
+            site: Mask.of(derive(step_key, site), _RATE, (BATCH, width))
+            for site, width in _MASKED.items()
+        }
 
         def objective(params: Any) -> tuple[Array, dict[str, Array]]:
             def one(x: Array, y: Array, i: Array) -> dict[str, Array]:
                 own = {name: mask.row(i) for name, mask in masks.items()}
-                return classification(_apply(params, x, Given(Chain(), own)), y)
+                return classification(setup.network.outputs(params, x, Given(Chain(), own), {}), y)
 
-            metrics = jax.vmap(one)(images[rows], labels[rows], jnp.arange(_BATCH))
+            metrics = jax.vmap(one)(images[rows], labels[rows], jnp.arange(BATCH))
             sums = jax.tree.map(lambda values: jnp.sum(weight * values), metrics)
             return sums["loss"] / weight.sum(), sums
 
@@ -189,106 +241,305 @@ def key_per_batch(x: np.ndarray, y: np.ndarray, key: Array) -> Arm:
         return jax.lax.fori_loop(first, first + steps, body, (params, opt_state, totals))
 
     compiled = jax.jit(train, donate_argnums=(0, 1))
-    params = _initial_params(derive(key, "init"), x)
+    params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), setup.params)
     opt_state = optimizer.init(params)
 
-    def epoch(number: int) -> tuple[float, float]:
+    def epoch(number: int) -> Epoch:
         nonlocal params, opt_state
         began = time.perf_counter()
         order = jax.random.permutation(derive(key, "data", number), examples)
         params, opt_state, totals = compiled(params, opt_state, order, jnp.int32(number * steps))
         jax.block_until_ready((params, opt_state, totals))
-        return time.perf_counter() - began, float(totals["loss"]) / examples
+        seconds = time.perf_counter() - began
+        values = {"params": params, "learned": {}, "mutable": {}, "strength": 1.0}
+        accuracy = _accuracy(setup, values) if test else None
+        return Epoch(seconds, float(totals["loss"]) / examples, accuracy)
 
-    return epoch
-
-
-def torch_worker(path: str, seed: int, threads: int) -> None:
-    """The program of the PyTorch arm, which runs in another interpreter and so imports for itself.
-
-    It prints its version, then for each line that it reads an epoch's seconds and loss.
-
-    Args:
-      path: an npz file with x and y.
-      seed: of weights, order and masks.
-      threads: for PyTorch to use.
-    """
-    import importlib
-    import sys
-    import time
-
-    import numpy as np
-
-    torch: Any = importlib.import_module("torch")
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)  # as XLA does
-    torch.manual_seed(seed)
-    arrays = np.load(path)
-    x = torch.from_numpy(arrays["x"].reshape(len(arrays["x"]), -1)).float() / 255
-    y = torch.from_numpy(arrays["y"]).long()
-    nn = torch.nn
-    layers = [nn.Linear(784, 1024), nn.ReLU(), nn.Dropout(0.5)]
-    layers += [nn.Linear(1024, 1024), nn.ReLU(), nn.Dropout(0.5), nn.Linear(1024, 10)]
-    net = nn.Sequential(*layers).train()
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
-    print(torch.__version__, flush=True)
-    for _ in sys.stdin:
-        began = time.perf_counter()
-        total = torch.zeros(())
-        for rows in torch.randperm(len(x)).split(128):
-            loss = nn.functional.cross_entropy(
-                net(x.index_select(0, rows)), y.index_select(0, rows)
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.detach() * len(rows)
-        mean = total.item() / len(x)
-        print(time.perf_counter() - began, mean, flush=True)
+    return Arm(name, _parameters(setup), epoch)
 
 
 @contextlib.contextmanager
-def torch_arm(python: str, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Arm] | None]:
-    """The PyTorch arm as a process that lives inside the context, and its name.
+def peer_arm(python: str, work: Work) -> Iterator[Arm | None]:
+    """An arm in another process, which lives inside the context.
 
     Args:
       python: the interpreter.
-      x: images.
-      y: labels.
+      work: for it.
 
     Yields:
-      None, after a printed line, if it cannot import torch.
+      None, after a printed line, if the interpreter lacks the library.
     """
-    check = [python, "-c", "import numpy, torch"]
-    if subprocess.run(check, capture_output=True).returncode:
-        print(f"PyTorch is skipped: {python} cannot import torch and numpy; see --torch_python")
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "data.npz")
-        np.savez(path, x=x, y=y)
-        threads = _cpus()
-        call = f"torch_worker({path!r}, {SEED.value}, {threads})"
-        program = f"from typing import Any\n{inspect.getsource(torch_worker)}\n{call}\n"
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        # Leaving the context closes its stdin, which ends it.
-        with subprocess.Popen([python, "-c", program], **pipes) as process:
-            assert process.stdin and process.stdout
-            to, back = process.stdin, process.stdout
+    command = [python, training_peers.__file__, json.dumps(dataclasses.asdict(work))]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    # Leaving the context closes its stdin, which ends it.
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, env=environment, stderr=log, **pipes) as process,
+    ):
+        assert process.stdin and process.stdout
+        to, back = process.stdin, process.stdout
 
-            def epoch(number: int) -> tuple[float, float]:
-                to.write(f"{number}\n")
-                to.flush()
-                seconds, loss = back.readline().split()
-                return float(seconds), float(loss)
+        def answer() -> dict[str, Any]:
+            for line in back:
+                if line.startswith("{"):  # else a library's own
+                    return json.loads(line)
+            log.seek(0)
+            raise RuntimeError(f"{work.library} on {work.net} ended:\n{log.read()[-2000:]}")
 
-            yield f"PyTorch {back.readline().strip()}, {threads} threads", epoch
+        def epoch(number: int) -> Epoch:
+            to.write(f"{number}\n")
+            to.flush()
+            return Epoch(**answer())
+
+        hello = answer()
+        if "skipped" in hello:
+            print(f"{work.library} is skipped: {hello['skipped']}; see --{work.library}_python")
+            yield None
+        else:
+            yield Arm(hello["name"], hello["parameters"], epoch)
 
 
 def _cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def check_parameters(net: str, arms: Sequence[Arm]) -> None:
+    """Compares the sizes of the nets.
+
+    Raises:
+      ValueError: they differ by other than PyTorch's second bias vectors.
+    """
+    ours = arms[0].parameters
+    for arm in arms:
+        more = _MORE_PARAMETERS.get((net, arm.name.partition(" ")[0]), 0)
+        if arm.parameters != ours + more:
+            raise ValueError(f"{net}: {arm.name} has {arm.parameters} parameters, dropjax {ours}")
+        if more:
+            print(f"{arm.name} has {more} parameters more: it has two bias vectors")
+    print(f"{ours} parameters in all arms")
+
+
+class Record(NamedTuple):
+    """An arm's epochs so far."""
+
+    name: str
+    epochs: list[Epoch]
+
+    @property
+    def seconds(self) -> list[float]:
+        """Of each epoch after the first."""
+        return [epoch.seconds for epoch in self.epochs[1:]]
+
+    def reached(self, target: float) -> int | None:
+        """How many epochs it took to reach the target; None if it has not."""
+        for number, epoch in enumerate(self.epochs):
+            if epoch.accuracy is not None and epoch.accuracy >= target:
+                return number + 1
+        return None
+
+    def time_to(self, target: float) -> str:
+        """Seconds of training until then and, in brackets, epochs."""
+        count = self.reached(target)
+        if count is None:
+            return f"not in {len(self.epochs)} epochs"
+        return f"{sum(epoch.seconds for epoch in self.epochs[:count]):.1f} s ({count})"
+
+
+def measure(
+    arms: Sequence[Arm], epochs: int, target: float | None = None, most: int = 0
+) -> list[Record]:
+    """Lets the arms take turns.
+
+    Args:
+      arms: they.
+      epochs: of each after the first, which does not count.
+      target: arms go on until their test accuracy is this; None if they need not.
+      most: an arm's epochs in search of it.
+    """
+    records = [Record(arm.name, []) for arm in arms]
+
+    def searching(record: Record) -> bool:
+        return target is not None and record.reached(target) is None
+
+    for number in range(max(epochs + 1, most if target else 0)):
+        seconds = []
+        for arm, record in zip(arms, records, strict=True):
+            if number <= epochs or searching(record):
+                time.sleep(_PAUSE)
+                record.epochs.append(arm.epoch(number))
+                seconds.append(f"{record.epochs[-1].seconds:.1f}")
+        if not seconds:
+            break
+        print(f"  epoch {number + 1}: {' '.join(seconds)} s", file=sys.stderr, flush=True)
+    return records
+
+
+def ratios(ours: Record, other: Record) -> list[float]:
+    """Of seconds, in each round that both ran."""
+    return [a / b for a, b in zip(ours.seconds, other.seconds, strict=False)]
+
+
+def _row(name: str, values: Sequence[float], last: str = "") -> str:
+    numbers = (statistics.median(values), min(values), max(values))
+    return f"{name:<{_NAMES}}" + "".join(f"{number:8.2f}" for number in numbers) + last
+
+
+def table(records: Sequence[Record], target: float | None) -> str:
+    """One net's result as text.
+
+    Args:
+      records: of the arms, dropjax as it is first.
+      target: test accuracy, if it was asked for.
+    """
+    ours, *others = records
+    head = "".join(f"{title:>8}" for title in ("median", "min", "max"))
+    lines = [
+        f"{'seconds per epoch':<{_NAMES}}{head}{'first':>8}{'loss':>9}" + "   test" * bool(target)
+    ]
+    common = min(len(record.epochs) for record in records) - 1
+    for record in records:
+        at = record.epochs[common]
+        last = f"{record.epochs[0].seconds:8.2f}{at.loss:9.4f}"
+        last += f" {at.accuracy:.4f}" if at.accuracy is not None else ""
+        lines += [_row(record.name, record.seconds, last)]
+    lines += ["", f"{'ratio':<{_NAMES}}{head}"]
+    lines += [_row(f"dropjax / {other.name}", ratios(ours, other)) for other in others]
+    if target:
+        lines += ["", f"training until test accuracy {target:g} (epochs)"]
+        lines += [f"{record.name:<{_NAMES}}{record.time_to(target):>24}" for record in records]
+    for other in others:
+        a, b = ours.epochs[common].loss, other.epochs[common].loss
+        if other.name != "no dropout" and max(a, b) > _APART * min(a, b):
+            lines += [f"NOTE: losses of dropjax, {a:.4f}, and {other.name}, {b:.4f}, are apart"]
+    return "\n".join(lines)
+
+
+def summary(results: dict[str, list[Record]], target: float | None) -> str:
+    """All nets' results as a table in Markdown.
+
+    Args:
+      results: by net.
+      target: test accuracy, if it was asked for.
+    """
+    titles = ["net", "dropjax, s an epoch", "dropjax / no dropout", "dropjax / PyTorch"]
+    titles += ["dropjax / Keras"]
+    groups = ("dropjax", "PyTorch", "Keras")
+    if target:
+        titles += [f"{group} to {100 * target:g} % (epochs)" for group in groups]
+    lines = [titles, ["---"] * len(titles)]
+
+    def cell(records: Sequence[Record], group: str, text: Callable[[Record], str]) -> str:
+        """A group's arms; all but its first under what tells them from it."""
+        found = [record for record in records if record.name.startswith(group)]
+        texts = [text(record) for record in found]
+        texts[1:] = [f"{r.name.partition(', ')[2]}: {text(r)}" for r in found[1:]]
+        return "; ".join(texts) or "-"
+
+    def spread(values: Sequence[float]) -> str:
+        return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+    def time_to(record: Record) -> str:
+        return record.time_to(target or 0.0)
+
+    for net, records in results.items():
+        ours = records[0]
+
+        def ratio(record: Record, ours: Record = ours) -> str:
+            return spread(ratios(ours, record))
+
+        line = [f"`{net}`", spread(ours.seconds)]
+        line += [cell(records, group, ratio) for group in ("no dropout", *groups[1:])]
+        if target:
+            line += [cell(records, group, time_to) for group in groups]
+        lines.append(line)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def define_flags() -> None:
+    """Not at import: the tests import this module beside others that have such flags too."""
+    flags.DEFINE_list("nets", list(NETS), f"Which of {', '.join(NETS)}.")
+    what = "Epochs of each arm after the first, which does not count."
+    flags.DEFINE_integer("epochs", 5, what, lower_bound=1)
+    what = "Test accuracy to be reached; used with --data_dir."
+    flags.DEFINE_float("target", 0.98, what, lower_bound=0, upper_bound=1)
+    what = "Most epochs of an arm in search of --target."
+    flags.DEFINE_integer("max_epochs", 20, what, lower_bound=1)
+    flags.DEFINE_integer("examples", 60_000, "Random training images.", lower_bound=BATCH)
+    flags.DEFINE_string("data_dir", None, "Folder with MNIST's four original .gz files.")
+    what = "Seed of images, weights, order and masks."
+    flags.DEFINE_integer("seed", 0, what, lower_bound=0, upper_bound=2**31 - 1)
+    for library, title in (("torch", "torch"), ("keras", "keras and tensorflow")):
+        what = f"A Python interpreter that has {title}. Default: this one."
+        flags.DEFINE_string(f"{library}_python", None, what)
+    flags.DEFINE_enum("keras_jit", "auto", ["auto", "true", "false"], "Keras' jit_compile.")
+    flags.DEFINE_bool("masks", False, f"Two more arms for {_MASKS_OF}, of other masks.")
+
+
+def _flags_of(net: str, dropout: str, folder: Path) -> Flags:
+    """What experiments.mnist is told."""
+    given = flags.FLAGS
+    return Flags(
+        dropout=dropout,
+        model=NETS[net].model,
+        dataset="mnist" if given.data_dir else str(folder / "random.npz"),
+        data_dir=given.data_dir,
+        validation=0,
+        seed=given.seed,
+        batch_size=BATCH,
+        learning_rate=LEARNING_RATE,
+    )
+
+
+def write_random(path: Path, examples: int, seed: int) -> None:
+    """Random images and labels as a data set."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, (examples, 28, 28, 1), np.uint8)
+    y = rng.permutation(np.arange(examples, dtype=np.int32) % 10)
+    np.savez(path, x_train=x, y_train=y, x_test=x[:BATCH], y_test=y[:BATCH])
+
+
+def _run_net(net: str, folder: Path) -> list[Record]:
+    """Measures one net and prints its table."""
+    given = flags.FLAGS
+    test = bool(given.data_dir)
+    target = given.target if test else None
+
+    def setup(dropout: str) -> Setup:
+        return set_up(_flags_of(net, dropout, folder), lambda line: None)
+
+    ours = setup(NETS[net].dropout)
+    # One device: the arms are to have the same CPUs and no more.
+    assert len(ours.program.devices) == 1, "XLA_FLAGS makes several devices of this CPU"
+    arms = [
+        training_loop("dropjax", ours, test=test),
+        training_loop("no dropout", setup("none"), test=test),
+    ]
+    if given.masks and net == _MASKS_OF:
+        arms.append(training_loop("32-bit masks", setup(f"kept(rate={_RATE})"), test=test))
+        arms.append(key_per_batch("a key per batch", ours, test=test))
+    data = folder / "data.npz"
+    split = ours.dataset
+    np.savez(
+        data, x_train=split.x_train, y_train=split.y_train, x_test=split.x_test, y_test=split.y_test
+    )
+    jit = {"auto": "auto", "true": True, "false": False}[given.keras_jit]
+    base = Work("torch", net, str(data), test, given.seed, _cpus())
+    works = [base, dataclasses.replace(base, library="keras", jit=jit)]
+    if net == "cnn":
+        works.insert(1, dataclasses.replace(base, channels_last=True))
+    with contextlib.ExitStack() as stack:
+        for work in works:
+            python = given[f"{work.library}_python"].value or sys.executable
+            arm = stack.enter_context(peer_arm(python, work))
+            arms += [arm] if arm else []
+        print(f"\n{net}: {NETS[net].model}, {NETS[net].dropout}")
+        check_parameters(net, arms)
+        records = measure(arms, given.epochs, target, given.max_epochs)
+    print(f"\n{table(records, target)}", flush=True)
+    return records
 
 
 def _note_on_mkl() -> None:
@@ -298,76 +549,33 @@ def _note_on_mkl() -> None:
         print("NOTE: an AMD CPU, on which MKL slows PyTorch down; the module's docstring says more")
 
 
-def training_data() -> tuple[np.ndarray, np.ndarray]:
-    """MNIST if --data_dir is given, else random images and labels."""
-    if DATA_DIR.value is not None:
-        mnist = data.load("mnist", Path(DATA_DIR.value), say=print)
-        return mnist.x_train, mnist.y_train
-    rng = np.random.default_rng(SEED.value)
-    x = rng.integers(0, 256, (EXAMPLES.value, 28, 28, 1), np.uint8)
-    return x, rng.integers(0, 10, EXAMPLES.value, np.int32)
-
-
-def measure(arms: dict[str, Arm], epochs: int) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of each epoch after a first one that does not count, and the last training loss."""
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    losses: dict[str, float] = {}
-    for number in range(epochs + 1):
-        for name, arm in arms.items():
-            took, losses[name] = arm(number)
-            if number:
-                seconds[name].append(took)
-    return seconds, losses
-
-
-def _row(name: str, values: list[float], last: str = "") -> str:
-    numbers = (statistics.median(values), min(values), max(values))
-    return f"{name:<34}" + "".join(f"{number:8.2f}" for number in numbers) + last
-
-
-def table(seconds: dict[str, list[float]], losses: dict[str, float]) -> str:
-    """The result as text. Ratios are taken within a round, in which each arm ran one epoch.
-
-    Args:
-      seconds: by arm, dropjax as it is first.
-      losses: by arm.
-    """
-    ours, *others = seconds
-    ratios = {
-        f"{ours} / {other}": [a / b for a, b in zip(seconds[ours], seconds[other], strict=True)]
-        for other in others
-    }
-    head = "".join(f"{title:>8}" for title in ("median", "min", "max"))
-    lines = [f"{'seconds per epoch':<34}{head}{'loss':>9}"]
-    lines += [_row(name, values, f"{losses[name]:9.4f}") for name, values in seconds.items()]
-    lines += ["", f"{'ratio':<34}{head}", *(_row(name, v) for name, v in ratios.items())]
-    return "\n".join(lines)
-
-
 def main(argv: list[str]) -> None:
     """Measures and prints."""
+    given = flags.FLAGS
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    if unknown := [net for net in given.nets if net not in NETS]:
+        raise app.UsageError(f"no such nets: {', '.join(unknown)}; there are {', '.join(NETS)}")
     jax.config.update("jax_platforms", "cpu")
-    (x, y), key = training_data(), jax.random.key(SEED.value)
+    jax.config.update("jax_enable_compilation_cache", False)
+    schemes.register("kept", Kept)
+    images = "MNIST" if given.data_dir else f"{given.examples} random images"
     print(
-        f"{'MNIST' if DATA_DIR.value else 'random images'}, {len(x)} examples, "
-        f"{EPOCHS.value} epochs after 1, {_cpus()} CPUs, jax {jax.__version__} on "
-        f"{jax.local_devices()[0].device_kind}",
+        f"{images}, {given.epochs} epochs after 1, {_cpus()} CPUs and threads, "
+        f"jax {jax.__version__} on {jax.local_devices()[0].device_kind}, seed {given.seed}",
         flush=True,
     )
-    arms = {
-        "dropjax": training_loop(x, y, key, schemes.parse("bernoulli", rate=_RATE)),
-        "no dropout": training_loop(x, y, key, schemes.parse("none")),
-        "32-bit masks": training_loop(x, y, key, Kept()),
-        "a key per batch": key_per_batch(x, y, key),
-    }
-    with torch_arm(TORCH_PYTHON.value or sys.executable, x, y) as peer:
-        if peer:
-            arms[peer[0]] = peer[1]
-            _note_on_mkl()
-        print(table(*measure(arms, EPOCHS.value)))
+    _note_on_mkl()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_random(folder / "random.npz", given.examples, given.seed)
+        try:
+            results = {net: _run_net(net, folder) for net in given.nets}
+        except LaunchError as error:
+            sys.exit(str(error))
+    print(f"\n{summary(results, given.target if given.data_dir else None)}")
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)
