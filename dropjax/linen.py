@@ -73,14 +73,6 @@ class Dense(nn.Module):
         return draw.linear(x, w, b, Site("linear", Kind.LINEAR, ("input", "output"), self.depth))
 
 
-def _hidden_kernel(key: Array, shape: tuple[int, int]) -> Array:
-    """An orthogonal matrix for each gate."""
-    width, gates = shape[0], shape[1] // shape[0]
-    init = nn.initializers.orthogonal()
-    blocks = [init(jax.random.fold_in(key, g), (width, width)) for g in range(gates)]
-    return jnp.concatenate(blocks, axis=1)
-
-
 class Conv(nn.Module):
     """A convolution that keeps height and width: x (height, width, inputs) -> (..., features).
 
@@ -146,6 +138,14 @@ class Embed(nn.Module):
         table = self.param("table", nn.initializers.normal(1.0), (self.tokens, self.features))
         table = draw(table, Site("table", Kind.TABLE, ("token", "feature")))
         return draw(table[x], Site("embedded", Kind.EMBED, ("time", "feature")))
+
+
+def _hidden_kernel(key: Array, shape: tuple[int, int]) -> Array:
+    """An orthogonal matrix for each gate."""
+    width, gates = shape[0], shape[1] // shape[0]
+    init = nn.initializers.orthogonal()
+    blocks = [init(jax.random.fold_in(key, g), (width, width)) for g in range(gates)]
+    return jnp.concatenate(blocks, axis=1)
 
 
 class Recurrent(nn.Module):

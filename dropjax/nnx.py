@@ -37,13 +37,14 @@ class Drop(nnx.Module):
         deterministic: bool = False,
         depth: float = 1.0,
         rng_collection: str = "dropout",
-        rngs: nnx.Rngs | None = None,
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
     ) -> None:
         # Checked and parsed once; its rates are no variables of the model.
         self.place = nnx.static(Place.of(scheme, axes, depth))
         self.deterministic = deterministic
         self.rng_collection = rng_collection
-        self.rngs = None if rngs is None else rngs[rng_collection].fork()
+        stream = rngs[rng_collection] if isinstance(rngs, nnx.Rngs) else rngs
+        self.rngs = None if stream is None else stream.fork()
 
     def __call__(
         self,

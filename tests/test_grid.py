@@ -7,7 +7,7 @@ import pytest
 
 from dropjax import models
 from dropjax.core import plan
-from dropjax.core.draw import CLEAN
+from dropjax.runs import Network
 from dropjax.train import Examples, Problem, Program
 from dropjax.train.objectives import classification
 from tests.cases import SCHEME_VALUES
@@ -30,21 +30,30 @@ def test_every_model_is_in_the_grid():
 
 
 def problem(text, scheme):
-    model = models.parse(text, outputs=3)
+    network = Network(models.parse(text, outputs=3), scheme)
+    x = jnp.zeros(SHAPE)
+    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), x))
+    params, mutable = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), shapes)
+    sites = plan.record(lambda draw: network.outputs(params, x, draw, mutable))
 
-    def apply(params, x, draw):
-        return model.apply({"params": params}, x, draw)
+    def stateless(params, x, draw):
+        return network.outputs(params, x, draw, {})
 
-    init = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(SHAPE), CLEAN))
-    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), init["params"])
-    sites = plan.record(lambda draw: apply(params, jnp.zeros(SHAPE), draw))
-    return Problem(apply, classification, scheme, optax.sgd(0.1), sites), params
+    of = Problem(
+        network.train if mutable else stateless,
+        classification,
+        scheme,
+        optax.sgd(0.1),
+        sites,
+        stateful=bool(mutable),
+    )
+    return of, params, mutable or None
 
 
 @pytest.mark.parametrize("text", [text for texts in MODELS.values() for text in texts])
 @pytest.mark.parametrize("scheme", [*SCHEME_VALUES, PreActivation()], ids=str)
 def test_scheme_on_model(scheme, text):
-    of, params = problem(text, scheme)
+    of, params, mutable = problem(text, scheme)
     kinds = {site.kind for site, _ in of.sites.values()}
     wanted = [name for name, (site, _) in of.sites.items() if site.kind in scheme.acts_on]
     reason = scheme.refuses([of.sites[name][0] for name in wanted]) if wanted else "acts on"
@@ -59,7 +68,7 @@ def test_scheme_on_model(scheme, text):
     assert acting == set(wanted)
     examples = Examples(jnp.ones((6, *SHAPE)), jnp.zeros(6, jnp.int32))
     program = Program(of, examples, key=jax.random.key(0), batch_size=4, devices=jax.devices()[:1])
-    state = program.init(params)
+    state = program.init(params, mutable)
     after = jax.eval_shape(lambda state: program.run(state, 0, 2), state)
     same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), after, state)
     assert all(jax.tree.leaves(same))

@@ -13,7 +13,7 @@ ALLOWED = {
     "core": {"jax", "numpy", "ops"},
     "schemes": {"jax", "numpy", "ops", "core"},
     "nn": {"jax", "numpy"},
-    "models": {"jax", "numpy", "flax", "core", "nn", "linen"},
+    "models": {"jax", "numpy", "flax", "ops", "core", "nn", "linen"},
     "train": {"jax", "numpy", "optax", "safetensors", "ops", "core"},
     "evaluate": {"jax", "numpy", "ops", "core"},
     "data": {"numpy", "sklearn", "tensorflow_datasets", "tqdm"},

@@ -7,11 +7,14 @@ from typing import Self
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Learned, Scheme
 from dropjax.core.site import Kind, Site
 from dropjax.core.spec import parse
+from dropjax.ops.bits import sharding_like
+from dropjax.ops.checks import check_floating
 
 Array = jax.Array
 
@@ -22,8 +25,8 @@ _KINDS = (
 )
 _NEEDS = {
     Kind.STATE: "the previous state; in your cell call dropjax.zoneout(key, x, rate, previous=...)",
-    Kind.WEIGHT: "weights; call dropjax.weight_drop(key, params, rate, match=...) before the model",
     Kind.LINEAR: "weights; call dropjax.dropconnect(key, w, rate) where the layer uses them",
+    Kind.WEIGHT: "weights; call dropjax.weight_drop(key, params, rate, match=...) before the model",
     Kind.TABLE: "the table; call dropjax.embedding_dropout(key, w, rate) before looking up tokens",
 }
 
@@ -52,7 +55,8 @@ class Place:
         if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
             raise ValueError(f'axes must be different names such as ("time", "feature"): {axes!r}')
         links = (parse(scheme) if isinstance(scheme, str) else scheme).links
-        return cls(tuple((link, _site(link, names, depth)) for link in links), len(names))
+        acting = [link for link in links if link.acts_on | link.can_act_on]  # all but `none`
+        return cls(tuple((link, _site(link, names, depth)) for link in acting), len(names))
 
     def sampled(self, key: Array, x: Array) -> Array:
         """`x` with noise; each member of the batch has its own."""
@@ -77,14 +81,19 @@ class Place:
         return self._over_batch(one, x)
 
     def _over_batch(self, one: Callable[[Array, Array], Array], x: Array) -> Array:
+        x = check_floating(x)
         if x.ndim < self.axes:
             raise ValueError(
                 f"x has {x.ndim} axes, but {self.axes} are named; its shape: {x.shape}"
             )
         batch = x.shape[: x.ndim - self.axes]
+        numbers = jnp.arange(math.prod(batch)).reshape(batch)
+        if sharding := sharding_like(x, x.shape):
+            spec = PartitionSpec(*sharding.spec[: len(batch)])
+            numbers = jax.sharding.reshard(numbers, NamedSharding(sharding.mesh, spec))
         for _ in batch:
             one = jax.vmap(one)
-        return one(x, jnp.arange(math.prod(batch)).reshape(batch))
+        return one(x, numbers)
 
 
 def _site(link: Scheme, axes: tuple[str, ...], depth: float) -> Site:
@@ -97,10 +106,10 @@ def _site(link: Scheme, axes: tuple[str, ...], depth: float) -> Site:
         )
     kinds = link.acts_on | link.can_act_on
     kind = next((kind for kind in _KINDS if kind in kinds), None)
-    if kinds and kind is None:
+    if kind is None:
         need = next(text for kind, text in _NEEDS.items() if kind in kinds)
         raise ValueError(f"{name} needs {need}")
-    site = Site("drop", kind or Kind.HIDDEN, axes, depth)
-    if kinds and (reason := link.refuses([site])):
+    site = Site("drop", kind, axes, depth)
+    if reason := link.refuses([site]):
         raise ValueError(f"{name} with axes={axes}: {reason}")
     return site

@@ -14,6 +14,7 @@ from dropjax.core.draw import Draw
 from dropjax.core.site import Kind, Site, input_axes
 from dropjax.linen import BatchNorm, Conv, Dense
 from dropjax.nn.convolution import pool
+from dropjax.ops.checks import check_choice
 
 Array = jax.Array
 
@@ -51,6 +52,8 @@ class CNN(nn.Module):
                 raise ValueError(f"cnn: {name} must be positive, got {getattr(self, name)}")
         if not self.channels:
             raise ValueError("cnn: channels must name at least one stage; mlp has none")
+        check_choice(self.pooling, ("max", "average"), "cnn: pooling")
+        check_choice(self.norm, ("none", "batch"), "cnn: norm")
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise ValueError(f"cnn: kernel must be odd, got {self.kernel}")
         super().__post_init__()

@@ -18,6 +18,7 @@ from dropjax.core.draw import Draw
 from dropjax.core.site import Kind, Site
 from dropjax.linen import Dense, Recurrent
 from dropjax.nn.recurrent import CELLS
+from dropjax.ops.checks import check_choice
 
 Array = jax.Array
 
@@ -43,6 +44,7 @@ class RNN(nn.Module):
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
             raise ValueError(f"rnn: cell must be one of {', '.join(CELLS)}; got {self.cell!r}")
+        check_choice(self.gates, ("tied", "untied"), "rnn: gates")
         if self.width < 1 or self.layers < 1:
             raise ValueError(
                 f"rnn: width and layers must be positive, got width={self.width}, "

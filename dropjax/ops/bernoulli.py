@@ -82,9 +82,10 @@ def keep_mask(
       rate: probability of dropping, in [0, 1]: a number, or an array that broadcasts to `shape`.
         May be traced, and is then not range-checked.
       shape: the mask's shape.
-      bits: 32 for the mask that `haiku.dropout`, `equinox.nn.Dropout` and `flax.nnx.Dropout` draw
-        from this key: 32 bits of the key's own generator an element, ten times as slow, another
-        mask in x64 mode (as theirs), and a realised rate within 2**-23. Default: dropjax's own.
+      bits: 32 for the mask that `haiku.dropout`, `equinox.nn.Dropout`, `flax.nnx.Dropout` and, with
+        `rng=key`, `flax.linen.Dropout` draw from this key: 32 bits of the key's own generator an
+        element, ten times as slow, another mask in x64 mode (as theirs), and a realised rate within
+        2**-23. Default: dropjax's own.
 
     Returns:
       Booleans of that shape.

@@ -32,7 +32,7 @@ def _saturated(keep: Mask, x: Array, rate: Array) -> Array:
     q = 1 - rate
     some = q > 0
     a = 1 / jnp.sqrt(jnp.where(some, q, 1) * (1 + rate * LIMIT**2))
-    b = -a * LIMIT * rate
+    b = jnp.where(rate > 0, -a * LIMIT * rate, -0.0)  # x + 0.0 is not x where x is -0.0
     a, b = jnp.where(some, a, 0).astype(wide), jnp.where(some, b, 0).astype(wide)
     kept, dropped = (a * x.astype(wide) + b).astype(x.dtype), (a * LIMIT + b).astype(x.dtype)
     return jnp.where(booleans(keep, x), kept, dropped)

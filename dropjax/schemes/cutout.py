@@ -6,6 +6,7 @@ Source: DeVries, Taylor 2017, "Improved Regularization of Convolutional Neural N
 Differs: a square of odd size has that size; the paper's code makes it one smaller.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -30,7 +31,16 @@ def _outside(
 ) -> Array:
     """True outside of the hole; of `shape`, whose other axes hold images of their own."""
     images = [1 if axis in axes else length for axis, length in enumerate(shape)]
-    inside = ~Mask.of(derive(key, "image"), rate, images).keep()
+    whole = Mask.of(derive(key, "image"), rate, images)
+    return _outside_of_holes(whole, key, tuple(shape), int(size), tuple(axes))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4), inline=True)
+def _outside_of_holes(
+    whole: Mask, key: Array, shape: tuple[int, ...], size: int, axes: tuple[int, ...]
+) -> Array:
+    images = whole.shape
+    inside = ~whole.keep()
     for axis in axes:
         word = words(seed_of(derive(key, "centre", axis)), images)
         unit = (word >> np.uint32(8)).astype(jnp.float32) * np.float32(2**-24)
@@ -82,6 +92,8 @@ def cutout(
     key, x = check_key(key), check_floating(x)
     _check_size(size)
     axes = normalize_axes(spatial_axes, x.ndim, "spatial_axes")
+    if not 1 <= len(axes) <= 3:
+        raise ValueError(f"spatial_axes must name one, two or three axes, got {spatial_axes!r}")
     channels = () if channel_axis is None else normalize_axes(channel_axis, x.ndim, "channel_axis")
     if set(axes) & set(channels):
         raise ValueError(f"channel_axis={channel_axis} is among spatial_axes={spatial_axes}")
@@ -90,7 +102,7 @@ def cutout(
 
 
 def _check_size(size: int) -> None:
-    if not isinstance(size, (int, np.integer)) or size < 1:
+    if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 1:
         raise ValueError(f"size must be a whole number of pixels, at least 1; got {size!r}")
 
 

@@ -68,6 +68,11 @@ class Recurrent(Scheme):
     acts_on: ClassVar = frozenset({Kind.UPDATE})
     made_for: ClassVar = "rnn"
 
+    def refuses(self, sites: Sequence[Site]) -> str | None:
+        if self.mask == "step" or all("time" in site.axes for site in sites):
+            return None
+        return 'mask="sequence" would do nothing: there is no time axis'
+
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Mask:
         shared = self.mask == "sequence"
         axes = zip(site.axes, shape, strict=True)

@@ -4,7 +4,8 @@ Source: Gal, Ghahramani 2016, "A Theoretically Grounded Application of Dropout i
 Networks" (arXiv 1512.05287), section 4 and figure 1: the same mask at every time step, on the
 inputs, on the recurrent state and on the outputs.
 
-Differs: one mask serves all gates (the paper's "tied" form). Kingma's "variational dropout" is
+Differs: one mask serves all gates, the paper's "tied" form, unless the network is made with
+`gates="untied"`. Kingma's "variational dropout" is
 another scheme.
 """
 

@@ -39,7 +39,7 @@ def weight_drop(key: Array, w: Any, rate: ArrayLike, *, match: str) -> Any:
 
     Raises:
       TypeError: a matching leaf holds no floats, or key is no PRNG key.
-      ValueError: no path matches; rate outside [0, 1].
+      ValueError: no path matches; rate outside [0, 1] or of a shape that does not fit.
 
     Cost: about that of reading the matching leaves and writing them.
 

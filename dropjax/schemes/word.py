@@ -42,7 +42,8 @@ def word_dropout(
 
     Raises:
       TypeError: x holds no integers, or key is no PRNG key.
-      ValueError: rate outside [0, 1] or of a shape that does not fit.
+      ValueError: rate outside [0, 1] or of a shape that does not fit; a token that the dtype of x
+        cannot hold.
 
     Cost: about that of reading x and writing the result.
 
@@ -59,7 +60,10 @@ def word_dropout(
             "x must be an array of tokens, integers; for embedded tokens use "
             "dropjax.dropout(key, x, rate, shared_axes=-1)"
         )
-    x = jnp.asarray(x)
+    x, limits = jnp.asarray(x), jnp.iinfo(x.dtype)
+    for name, token in [("unknown", unknown), *(("protected", token) for token in protected)]:
+        if not limits.min <= token <= limits.max:
+            raise ValueError(f"{name} holds {token}, which is no token of dtype {x.dtype}")
     keep = keep_mask(key, rate, x.shape)
     for token in protected:
         keep |= x == jnp.asarray(token, x.dtype)

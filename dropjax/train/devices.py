@@ -26,7 +26,7 @@ def replicate(tree: Any, devices: Sequence[Any]) -> Any:
 
 def _to_all_processes(leaf: Any, everywhere: NamedSharding) -> Any:
     """A leaf that each process has, as one array of them all."""
-    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = _to_all_processes(jax.random.key_data(leaf), everywhere)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     # Only arrays on the host can be sent to devices of other processes.

@@ -8,7 +8,7 @@ import pytest
 import dropjax
 from dropjax.core.draw import sampled
 from dropjax.core.keys import Keys
-from dropjax.core.site import Kind
+from dropjax.core.site import Kind, Site
 from dropjax.schemes import parse
 from tests.cases import SITES
 
@@ -32,7 +32,8 @@ def test_inputs_recurrent_state_and_outputs_have_masks_of_their_own():
     """Section 4: the masks of inputs and of the recurrent state are different draws."""
     scheme, keys = parse("variational"), Keys.of(jax.random.key(0))
     draw = sampled(scheme, keys)
-    sites = [SITES[k] for k in (Kind.INPUT, Kind.RECURRENT, Kind.EMBED)]
+    axes = ("time", "feature")
+    sites = [Site(k.value, k, axes) for k in (Kind.INPUT, Kind.RECURRENT, Kind.EMBED)]
     masks = [np.asarray(draw(jnp.ones((4, 64)), site)) for site in sites]
     assert all((mask == mask[:1]).all() for mask in masks)
     assert (masks[0] != masks[1]).any() and (masks[1] != masks[2]).any()
