@@ -159,10 +159,11 @@ def test_result_json_has_what_was_measured(finished):
     found = result(finished)
     assert set(found) == {
         *("status", "dataset", "model", "dropout", "strength", "seed", "mc_samples", "parameters"),
-        *("param_hash", "resumed_from_step", "seconds", "examples_per_second", *MEASURES),
+        *("param_hash", "resumed_from_step", "seconds", "examples_per_second", "task", *MEASURES),
     }
     assert (found["status"], found["dataset"], found["seed"]) == ("completed", "digits", 0)
-    assert found["model"] == 'rnn(cell="lstm",width=8,layers=1)'
+    assert found["model"] == 'rnn(cell="lstm",width=8,layers=1,gates="tied")'
+    assert found["task"] == "classification"
     assert (found["dropout"], found["mc_samples"]) == ("variational(rate=0.25)", 2)
     assert found["parameters"] == 8 * 32 + 32 + 8 * 32 + 8 * 10 + 10
     assert found["resumed_from_step"] is None and len(bytes.fromhex(found["param_hash"])) == 32
@@ -366,7 +367,8 @@ def test_a_run_without_validation_or_draws_says_so_by_null(tmp_path):
 
 
 def test_a_picture_depends_on_metrics_alone(finished, tmp_path):
-    title = 'digits, rnn(cell="lstm",width=8,layers=1), variational(rate=0.25), seed 0'
+    model = 'rnn(cell="lstm",width=8,layers=1,gates="tied")'
+    title = f"digits, {model}, variational(rate=0.25), seed 0"
     DRAW_CURVES(JsonLines(finished / "metrics.jsonl").read(), title, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes() == (finished / "curves.png").read_bytes()
 
