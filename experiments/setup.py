@@ -175,7 +175,7 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
             "rate": getattr(scheme, "rate", None),
             "model": network.text(),
             "dataset": dataset.name,
-            "task": dataset.task if dataset.name == flags.dataset else "auto",
+            "task": dataset.task,
             "mc_samples": mc_samples,
             "data_dir": None if folder is None else str(folder),
         }
