@@ -437,6 +437,7 @@ RAMP = "linear_schedule(init_value=0.0,end_value=1.0,transition_steps=7)"
         {"dropout": "bernoulli", "rate": 1 / 3, "strength": RAMP, "seed": 2**31 - 1},
         {"dropout": 'bernoulli|bernoulli(rate=0.2,at="^in|\'x")', "learning_rate": 1e-5 / 3},
         {"dropout": "none", "mc_samples": None, "validation": 0, "dataset": "auto"},
+        {"dataset": "auto", "data_dir": "."},
         {"optimizer": "sgd(momentum=0.9,nesterov=True)", "strength": "0.25", "mc_samples": 3},
     ],
 )

@@ -10,19 +10,22 @@ import jax
 import numpy as np
 import pytest
 
-from dropjax import data, evaluate, runs
+from dropjax import data, evaluate, models, runs
+from dropjax.core.keys import Keys
 from dropjax.runs import RunError
 from dropjax.runs.run import PLATFORMS
+from dropjax.schemes import parse
 from dropjax.train.checkpoint import tree_hash
 from tests.experiments.conftest import table
 
+RAMP = "linear_schedule(init_value=0.5,end_value=1.0,transition_steps=30)"
 NETWORK = 'cnn(channels=(4,),dense=(),norm="batch")'
 
 
 @pytest.fixture(scope="module")
 def folder(small_run) -> Path:
-    """A run on the digits under dropout. Not to be changed."""
-    return small_run()
+    """A run on the digits under dropout that grows. Not to be changed."""
+    return small_run(strength=RAMP)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +115,7 @@ def test_a_run_predicts_what_it_was_measured_by(request, digits, name, part):
 
 
 def test_averages_over_draws_are_those_of_the_run(folder, run, digits):
-    """The draws are the very ones: others move the NLL by far more."""
+    """The draws are the very ones, at the strength of the last step; others move the NLL more."""
     p = run.predict(digits.x_test, samples=3, batch_size=256)
     found = result(folder)
     nll = evaluate.nll(np.log(p), digits.y_test)
@@ -121,6 +124,7 @@ def test_averages_over_draws_are_those_of_the_run(folder, run, digits):
     assert abs(found["test_nll"] - nll) > 1e-3
     other = run.predict(digits.x_test, samples=4)
     assert abs(evaluate.nll(np.log(other), digits.y_test) - nll) > 1e-4
+    assert run.values["strength"] == pytest.approx(0.5 + 0.5 * 11 / 30)
 
 
 @pytest.mark.parametrize("size", [1, 7])
@@ -178,6 +182,19 @@ def test_integers_and_doubles_predict_as_the_training_dtype_does(own, run, digit
         np.testing.assert_allclose(
             table_run.predict(rows.astype(dtype)), table_run.predict(rows * 1.0), rtol=1e-5
         )
+
+
+def test_noise_of_training_alone_is_no_noise_of_a_prediction(digits):
+    cutout = parse("bernoulli(rate=0.5)|cutout(rate=1.0)")
+    values = {"mutable": {}, "learned": cutout.init_learned(jax.random.key(0), {})}
+    values["strength"] = np.float32(1)
+    x, module = digits.x_test[0], models.parse("mlp(widths=())", 10)
+    network = runs.Network(module, cutout, scale=16.0)
+    values["params"], _ = network.init(jax.random.key(0), x)
+    for number in range(3):
+        keys = Keys.of(jax.random.key(number))
+        found = network.sampled_prediction(values, x, keys)
+        np.testing.assert_allclose(found, network.prediction(values, x), rtol=1e-5)
 
 
 # What is refused.
