@@ -11,13 +11,14 @@ Exit status: 0, or 2 if a run or an image cannot be used.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import app, flags, logging
 
 from dropjax import runs
 
-RUN = flags.DEFINE_string("run", None, "The run's folder.", required=True)
+RUN = flags.DEFINE_string("run", None, "The run's folder.")
 SAMPLES = flags.DEFINE_integer("samples", 100, "Draws of the noise, at least 2.", lower_bound=2)
 TOP = flags.DEFINE_integer("top", 3, "Classes that are printed.", lower_bound=1)
 INVERT = flags.DEFINE_bool(
@@ -41,13 +42,18 @@ def read_image(path: Path, shape: tuple[int, ...], top: float, *, invert: bool) 
     Raises:
       ImageError: there is no such file, it is no image, or the network takes none.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if len(shape) != 3 or shape[2] not in (1, 3):
         raise ImageError(f"the run's examples are no images: their shape is {shape}")
     height, width, channels = shape
     try:
-        with Image.open(path) as file:
+        with Image.open(path) as opened:
+            file: Any = opened
+            if file.mode.startswith("I;16"):  # which Pillow would clip at 255
+                file = Image.fromarray(np.rint(np.asarray(file) / 257).astype(np.uint8))
+            if file.mode in ("I", "F"):
+                raise ValueError("its pixels have 32 bits, whose white is no fixed number")
             if "A" in file.getbands() or "transparency" in file.info:
                 backed = Image.new("RGBA", file.size, "white")
                 backed.alpha_composite(file.convert("RGBA"))
@@ -57,7 +63,8 @@ def read_image(path: Path, shape: tuple[int, ...], top: float, *, invert: bool) 
             resized = picture.resize((width, height), Image.Resampling.LANCZOS)
     except FileNotFoundError:
         raise ImageError(f"there is no file {path}") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    # A broken PNG is a SyntaxError to Pillow, a broken PPM a ValueError.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path} is no image that can be read: {error}") from error
     pixels = np.asarray(resized, np.float32).reshape(shape) / 255
     return np.rint((1 - pixels if invert else pixels) * top).astype(np.uint8)
@@ -130,4 +137,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # Here: as a flag's own property it would bind every program that imports this module.
+    flags.mark_flag_as_required("run")
     app.run(main)

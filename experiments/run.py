@@ -1,9 +1,10 @@
 """One run: trains, evaluates, and leaves a folder from which it can be repeated bit for bit."""
 
 import dataclasses
+import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -232,10 +233,12 @@ def _diverged(state: State) -> bool:
 
 
 def _measures(task: str, prefix: str, predictions: Any, y: Any) -> dict[str, float | None]:
-    return {
-        prefix + name: None if predictions is None else measure(predictions, y)
-        for name, measure in evaluate.MEASURES[task].items()
-    }
+    def value(measure: Callable[..., float]) -> float | None:
+        found = None if predictions is None else measure(predictions, y)
+        # NaN and infinity are no JSON: the R2 of targets that do not vary, say.
+        return found if found is not None and math.isfinite(found) else None
+
+    return {prefix + name: value(measure) for name, measure in evaluate.MEASURES[task].items()}
 
 
 def _losses(dataset: Dataset, predictions: Any) -> dict[str, float]:

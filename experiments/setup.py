@@ -177,7 +177,8 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
             "dataset": dataset.name,
             "task": dataset.task,
             "mc_samples": mc_samples,
-            "data_dir": None if folder is None else str(folder),
+            # With the digits it would do nothing, and is refused.
+            "data_dir": None if folder is None or dataset.name == "digits" else str(folder),
         }
         config = Config(**chosen | resolved)
         if flags.model == "auto":

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 def _checked(predictions: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     p, y = np.asarray(predictions, np.float64), np.asarray(targets, np.float64)
-    if len(y) and p.size == y.size and p.shape[:1] == y.shape[:1]:
+    if y.ndim and len(y) and p.size == y.size and p.shape[:1] == y.shape[:1]:
         return p.reshape(len(y), -1), y.reshape(len(y), -1)
     raise ValueError(f"expected as many predictions as targets, got {p.shape} and {y.shape}")
 
@@ -32,7 +32,7 @@ def r2(predictions: ArrayLike, targets: ArrayLike) -> float:
     1 is perfect, 0 as good as the targets' mean; NaN if a target does not vary.
     """
     p, y = _checked(predictions, targets)
-    total = np.sum((y - y.mean(axis=0)) ** 2, axis=0)
-    if not total.all():
+    if np.any(np.ptp(y, axis=0) == 0):  # exact, which a sum of squares around a mean is not
         return float("nan")
+    total = np.sum((y - y.mean(axis=0)) ** 2, axis=0)
     return float(np.mean(1 - np.sum((p - y) ** 2, axis=0) / total))

@@ -15,6 +15,7 @@ from dropjax.core.keys import Keys
 from dropjax.core.literals import format_call
 from dropjax.core.scheme import Scheme
 from dropjax.core.spec import parse
+from dropjax.ops.keys import derive
 
 Array = jax.Array
 
@@ -93,6 +94,11 @@ class Network:
             return evaluate.monte_carlo_log_probabilities(
                 self.sampled_prediction, values, xs, key, samples=samples, batch_size=batch_size
             )
+        if samples == 1:  # too few for the spread that goes with the mean
+            both, rows = (values, derive(key, 0)), jnp.arange(len(xs))
+            return evaluate.map_examples(
+                self._first_sample, both, (xs, rows), batch_size=batch_size
+            )
         return self.moments(values, xs, key, samples=samples, batch_size=batch_size)[0]
 
     def moments(
@@ -136,6 +142,8 @@ class Network:
             name: np.asarray(described[name], np.float32)
             for name in ("shift", "scale", "target_shift", "target_scale")
         }
+        if described["task"] not in evaluate.MEASURES:
+            raise ValueError(f"no task {described['task']!r}")
         module = models.parse(model, described["outputs"])
         return cls(module, parse(scheme), described["task"], **numbers)
 
@@ -154,6 +162,10 @@ class Network:
             return jax.nn.log_sigmoid(jnp.concatenate([-outputs, outputs]))
         shift, scale = (jnp.asarray(n) for n in (self.target_shift, self.target_scale))
         return outputs * scale.astype(outputs.dtype) + shift.astype(outputs.dtype)
+
+    def _first_sample(self, values_and_key: Any, example: Any) -> Array:
+        (values, key), (x, row) = values_and_key, example
+        return self.sampled_prediction(values, x, Keys.of(key, row))
 
     def _bound(self, values: Any) -> Scheme:
         return self.scheme.scaled(values["strength"]).bind(values["learned"])

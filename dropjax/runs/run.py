@@ -157,14 +157,18 @@ class Run:
         if xs.dtype.kind not in "uif":
             raise ValueError(f"xs must be numbers, got {xs.dtype}")
         if dtype == np.uint8:
-            if xs.min() < 0 or xs.max() > self.config["network"]["scale"]:
+            # Written so that NaN, which compares with nothing, is out of range.
+            top = float(self.network.scale)  # type: ignore[arg-type]
+            if not (xs.min() >= 0 and xs.max() <= top):
                 raise ValueError(
-                    f"xs must be pixels in [0, {self.config['network']['scale']:g}], got values in "
-                    f"[{xs.min():g}, {xs.max():g}]"
+                    f"xs must be pixels in [0, {top:g}], got values in [{xs.min():g}, {xs.max():g}]"
                 )
-        elif not np.isfinite(xs).all():
-            raise ValueError("xs holds NaN or infinite values")
-        return xs.astype(np.float32) if xs.dtype.kind != "u" else xs
+            return xs.astype(np.float32) if xs.dtype != np.uint8 else xs
+        with np.errstate(over="ignore"):
+            xs = xs.astype(np.float32)
+        if not np.isfinite(xs).all():
+            raise ValueError("xs holds NaN or infinite values (as float32)")
+        return xs
 
     def _check_random(self, samples: int) -> None:
         links = self.network.scheme.in_evaluation().links
@@ -201,11 +205,12 @@ def load(folder: str | Path) -> Run:
     try:
         network = Network.rebuild(flags["model"], flags["dropout"], config["network"])
         strength = parse_strength(flags["strength"])
+        jax.random.key(flags["seed"])
         shape, dtype = config["network"]["example_shape"], config["network"]["example_dtype"]
         template = jax.eval_shape(
             lambda: _template(network, jnp.zeros(shape, dtype))  # no weight is computed
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"{folder / 'config.json'} does not describe a network: {error!r}"
         ) from error

@@ -1,10 +1,20 @@
 """What the tests of experiments share."""
 
-from collections.abc import Iterator
+import fcntl
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+from dropjax.train.checkpoint import write_whole
+from experiments import report, run
+from experiments.setup import Flags
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -22,3 +32,80 @@ def compile_once(compilation_cache, tmp_path_factory) -> Iterator[None]:
         reset_cache()  # else JAX stays with what it found at its first compilation
         if settings is values:
             yield
+
+
+@pytest.fixture(scope="module")
+def no_picture() -> Iterator[None]:
+    """Matplotlib takes longer than a small run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "draw_curves", lambda history, title, path: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """A folder of all the session's processes."""
+    base = tmp_path_factory.getbasetemp()
+    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def small_run(compile_once, no_picture, shared) -> Callable[..., Path]:
+    """`small_run(**flags)`: the folder of a run of a small MLP, by SGD. Not to be changed.
+
+    The same flags give the same folder, in whichever module or process.
+    """
+    small = {"dataset": "digits", "model": "mlp(widths=(32,))", "epochs": 2, "batch_size": 256}
+    small |= {"optimizer": "sgd(momentum=0.9)", "learning_rate": 0.2, "mc_samples": 3}
+
+    def start(**given) -> Path:
+        flags = Flags(**small | given)
+        name = hashlib.sha256(repr(flags).encode()).hexdigest()[:16]
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (shared / name / "result.json").exists():
+                assert run.run("mnist", flags, shared / name, resume=False, overwrite=False) == 0
+        return shared / name
+
+    return start
+
+
+def table(task: str, rows: int = 120) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file: a table of 5 features of unequal scale, 30 examples to test."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(rows, 5)) * [1, 10, 0.1, 3, 1] + [0, 50, 0, -7, 2]
+    z = x[:, 0] + x[:, 1] / 10 - x[:, 3] / 3 - 5
+    y = {
+        "binary": (z > z.mean()).astype(int),
+        "classification": np.digitize(z, np.quantile(z, [0.3, 0.6])),
+        "regression": 100 + 20 * np.stack([z, z * rng.normal(size=rows) / 5], axis=1),
+    }[task]
+    return {"x_train": x[:-30], "y_train": y[:-30], "x_test": x[-30:], "y_test": y[-30:]}
+
+
+@pytest.fixture(scope="module")
+def npz(shared) -> Callable[..., str]:
+    """`npz(**arrays)`: the path of a file of them, the same for the same arrays."""
+
+    def write(**arrays) -> str:
+        digest = hashlib.sha256(repr(list(arrays)).encode())
+        for array in arrays.values():
+            digest.update(f"{array.dtype} {array.shape} {array.tolist()}".encode())
+        path = shared / digest.hexdigest()[:16] / "own.npz"
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists():
+            written = io.BytesIO()
+            np.savez(written, **arrays)
+            write_whole(path, written.getvalue())
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def own_run(small_run, npz) -> Callable[[str], Path]:
+    """`own_run(task)`: the folder of a run on the file of `table(task)`. Not to be changed."""
+    flags = {"epochs": 5, "batch_size": None, "learning_rate": 0.03}
+    return lambda task: small_run(dataset=npz(**table(task)), **flags)

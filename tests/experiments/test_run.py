@@ -159,10 +159,11 @@ def test_result_json_has_what_was_measured(finished):
     found = result(finished)
     assert set(found) == {
         *("status", "dataset", "model", "dropout", "strength", "seed", "mc_samples", "parameters"),
-        *("param_hash", "resumed_from_step", "seconds", "examples_per_second", *MEASURES),
+        *("param_hash", "resumed_from_step", "seconds", "examples_per_second", "task", *MEASURES),
     }
     assert (found["status"], found["dataset"], found["seed"]) == ("completed", "digits", 0)
-    assert found["model"] == 'rnn(cell="lstm",width=8,layers=1)'
+    assert found["model"] == 'rnn(cell="lstm",width=8,layers=1,gates="tied")'
+    assert found["task"] == "classification"
     assert (found["dropout"], found["mc_samples"]) == ("variational(rate=0.25)", 2)
     assert found["parameters"] == 8 * 32 + 32 + 8 * 32 + 8 * 10 + 10
     assert found["resumed_from_step"] is None and len(bytes.fromhex(found["param_hash"])) == 32
@@ -366,7 +367,8 @@ def test_a_run_without_validation_or_draws_says_so_by_null(tmp_path):
 
 
 def test_a_picture_depends_on_metrics_alone(finished, tmp_path):
-    title = 'digits, rnn(cell="lstm",width=8,layers=1), variational(rate=0.25), seed 0'
+    model = 'rnn(cell="lstm",width=8,layers=1,gates="tied")'
+    title = f"digits, {model}, variational(rate=0.25), seed 0"
     DRAW_CURVES(JsonLines(finished / "metrics.jsonl").read(), title, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes() == (finished / "curves.png").read_bytes()
 
@@ -435,6 +437,7 @@ RAMP = "linear_schedule(init_value=0.0,end_value=1.0,transition_steps=7)"
         {"dropout": "bernoulli", "rate": 1 / 3, "strength": RAMP, "seed": 2**31 - 1},
         {"dropout": 'bernoulli|bernoulli(rate=0.2,at="^in|\'x")', "learning_rate": 1e-5 / 3},
         {"dropout": "none", "mc_samples": None, "validation": 0, "dataset": "auto"},
+        {"dataset": "auto", "data_dir": "."},
         {"optimizer": "sgd(momentum=0.9,nesterov=True)", "strength": "0.25", "mc_samples": 3},
     ],
 )

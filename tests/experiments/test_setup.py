@@ -216,11 +216,12 @@ def test_every_default_is_filled_in_as_the_help_says():
         setup = set_up(Flags(dropout="zoneout"), said.append)
     config = setup.config
     assert (config.dropout, config.rate) == ("zoneout(rate=0.1)", 0.1)
-    assert config.model == 'rnn(cell="lstm",width=128,layers=1)'
+    assert config.model == 'rnn(cell="lstm",width=128,layers=1,gates="tied")'
     assert (config.dataset, config.data_dir, config.seed) == ("digits", None, 0)
     assert (config.optimizer, config.strength, config.mc_samples) == ("adam", "1", 20)
     for name in ("validation", "epochs", "batch_size", "learning_rate"):
-        found = re.search(r"digits\s+([\d.]+)\.$", FLAGS[name].help)
+        of = "less than 10,000 examples" if name == "batch_size" else "digits"
+        found = re.search(rf"{of}\s+([\d.]+?)(,|\.$)", FLAGS[name].help)
         assert found is not None and getattr(config, name) == float(found[1])
     assert len(said) == 2
     assert said[0].startswith("NOT MNIST") and said[1] == f"model=auto: {config.model}"
@@ -257,6 +258,6 @@ def test_pixels_are_scaled_to_0_to_1():
     x = setup.dataset.x_test[0]
     hidden = np.maximum(x.ravel() / 16 @ params["layer_0"]["kernel"], 0)
     logits = hidden @ params["head"]["kernel"]
-    values = {"params": setup.params, "learned": {}, "strength": np.float32(1)}
+    values = {"params": setup.params, "mutable": {}, "learned": {}, "strength": np.float32(1)}
     wanted = logits - np.log(np.exp(logits).sum())
-    assert np.allclose(setup.network.log_probabilities(values, x), wanted, atol=1e-5)
+    assert np.allclose(setup.network.prediction(values, x), wanted, atol=1e-5)

@@ -1,0 +1,437 @@
+"""Finished runs: read back they predict what they predicted, whole or refused."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from dropjax import data, evaluate, models, runs
+from dropjax.core.keys import Keys
+from dropjax.runs import RunError
+from dropjax.runs.run import PLATFORMS
+from dropjax.schemes import parse
+from dropjax.train.checkpoint import tree_hash
+from tests.experiments.conftest import table
+
+RAMP = "linear_schedule(init_value=0.5,end_value=1.0,transition_steps=30)"
+NETWORK = 'cnn(channels=(4,),dense=(),norm="batch")'
+
+
+@pytest.fixture(scope="module")
+def folder(small_run) -> Path:
+    """A run on the digits under dropout that grows. Not to be changed."""
+    return small_run(strength=RAMP)
+
+
+@pytest.fixture(scope="module")
+def run(folder) -> runs.Run:
+    return runs.load(folder)
+
+
+@pytest.fixture(scope="module")
+def digits() -> data.Dataset:
+    return data.load("digits", None, say=pytest.fail)
+
+
+@pytest.fixture(scope="module")
+def normalised(small_run) -> Path:
+    """A run with batch norm and without dropout. Not to be changed."""
+    return small_run(model=NETWORK, dropout="none", mc_samples=None)
+
+
+@pytest.fixture(scope="module", params=["binary", "regression"])
+def own(request, own_run) -> tuple[Path, dict[str, np.ndarray]]:
+    """A run on a file of one's own, and what is in the file."""
+    return own_run(request.param), table(request.param)
+
+
+@pytest.fixture
+def copied(folder, tmp_path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "run"))
+
+
+def result(folder: Path) -> dict:
+    return json.loads((folder / "result.json").read_text())
+
+
+def rewrite(path: Path, change) -> None:
+    """Applies `change` to what a JSON file holds."""
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+# What is read.
+
+
+def test_a_loaded_run_has_what_its_files_say(folder, run):
+    assert run.folder == folder
+    assert run.config == json.loads((folder / "config.json").read_text())
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert run.history == [json.loads(line) for line in lines] and len(lines) == 2
+    assert run.result == result(folder) and run.step == 12
+    learned = {name: run.values[name] for name in ("params", "learned")}
+    assert tree_hash(learned) == run.result["param_hash"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(run.params)) == run.result["parameters"]
+
+
+@pytest.mark.parametrize("name", ["folder", "normalised"])
+def test_loading_and_predicting_change_nothing_in_the_folder(request, digits, name):
+    path = request.getfixturevalue(name)
+    before = hashes(path)
+    runs.load(str(path)).predict(digits.x_test)
+    runs.read(path)
+    assert hashes(path) == before and len(before) >= 8
+
+
+# What is predicted.
+
+
+@pytest.mark.parametrize("name", ["folder", "normalised"])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_run_predicts_what_it_was_measured_by(request, digits, name, part):
+    """So a batch norm uses its running means: those of 1000 examples would give other numbers."""
+    path = request.getfixturevalue(name)
+    run, found = runs.load(path), result(path)
+    cut = digits.with_validation(144)
+    x, y = getattr(cut, f"x_{part}"), getattr(cut, f"y_{part}")
+    p = run.predict(x)
+    assert p.shape == (len(y), 10) and p.dtype == np.float32
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
+    assert evaluate.accuracy(np.log(p), y) == found[f"{part}_accuracy"] > 0.3
+    assert evaluate.nll(np.log(p), y) == pytest.approx(found[f"{part}_nll"], rel=1e-6)
+    exact = evaluate.map_examples(run.network.prediction, run.values, x)
+    assert evaluate.nll(exact, y) == found[f"{part}_nll"]
+
+
+def test_averages_over_draws_are_those_of_the_run(folder, run, digits):
+    """The draws are the very ones, at the strength of the last step; others move the NLL more."""
+    p = run.predict(digits.x_test, samples=3, batch_size=256)
+    found = result(folder)
+    nll = evaluate.nll(np.log(p), digits.y_test)
+    assert nll == pytest.approx(found["mc_test_nll"], rel=1e-6)
+    assert evaluate.accuracy(np.log(p), digits.y_test) == found["mc_test_accuracy"]
+    assert abs(found["test_nll"] - nll) > 1e-3
+    other = run.predict(digits.x_test, samples=4)
+    assert abs(evaluate.nll(np.log(other), digits.y_test) - nll) > 1e-4
+    assert run.values["strength"] == pytest.approx(0.5 + 0.5 * 11 / 30)
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_the_batch_size_changes_predictions_by_rounding_alone(run, digits, size):
+    x = digits.x_test[:20]
+    for options in ({}, {"samples": 2}):
+        whole, parts = run.predict(x, **options), run.predict(x, batch_size=size, **options)
+        np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_the_spread_is_that_of_single_draws_around_their_mean(run, digits):
+    x = digits.x_test[:9]
+    mean, spread = run.predict_with_spread(x, samples=2)
+    np.testing.assert_allclose(mean, run.predict(x, samples=2), rtol=1e-5, atol=1e-6)
+    first = run.predict(x, samples=1)
+    # Of two draws each lies as far from the mean, and 1 / sqrt(2) deviations.
+    np.testing.assert_allclose(np.abs(first - mean) * 2**0.5, spread, rtol=1e-3, atol=1e-5)
+    assert (spread.max(axis=1) > 0).mean() > 0.8
+
+
+def test_predictions_of_ones_own_data_are_in_its_units(own):
+    path, arrays = own
+    run, found = runs.load(path), result(path)
+    x, y = arrays["x_test"], arrays["y_test"]
+    p, mean = run.predict(x), run.predict(x, samples=3, batch_size=32)
+    spread_mean, spread = run.predict_with_spread(x, samples=3)
+    assert p.shape == mean.shape == spread.shape == y.shape and p.dtype == np.float32
+    np.testing.assert_allclose(mean, spread_mean, rtol=1e-4)
+    assert (spread > 0).mean() > 0.8
+    if found["task"] == "regression":
+        assert np.sqrt(np.mean((p - y) ** 2)) == pytest.approx(found["test_rmse"], rel=1e-5)
+        assert np.abs(mean - y).mean() == pytest.approx(found["mc_test_mae"], rel=1e-5)
+        assert abs(p.mean() - 100) < 30 and found["test_r2"] > -1
+    else:
+        assert np.mean((p > 0.5) == y) == found["test_accuracy"] > 0.6
+        nll = -np.mean(np.log(np.where(y, mean, 1 - mean), dtype=np.float64))
+        assert nll == pytest.approx(found["mc_test_nll"], rel=1e-4)
+
+
+@pytest.mark.parametrize("own", ["binary", "regression"], indirect=True)
+def test_one_draw_can_be_had_of_every_task(own):
+    path, arrays = own
+    run, x = runs.load(path), arrays["x_test"]
+    first, both = run.predict(x, samples=1), run.predict_with_spread(x, samples=2)
+    np.testing.assert_allclose(np.abs(first - both[0]) * 2**0.5, both[1], rtol=1e-2, atol=1e-4)
+
+
+def test_integers_and_doubles_predict_as_the_training_dtype_does(own, run, digits):
+    x = digits.x_test[:5]
+    for dtype in (np.int64, np.uint16, np.float64):
+        np.testing.assert_allclose(run.predict(x.astype(dtype)), run.predict(x), rtol=1e-5)
+    path, _ = own
+    table_run, rows = runs.load(path), np.arange(10).reshape(2, 5)
+    for dtype in (np.int8, np.uint8, np.uint64, np.float16):
+        np.testing.assert_allclose(
+            table_run.predict(rows.astype(dtype)), table_run.predict(rows * 1.0), rtol=1e-5
+        )
+
+
+def test_noise_of_training_alone_is_no_noise_of_a_prediction(digits):
+    cutout = parse("bernoulli(rate=0.5)|cutout(rate=1.0)")
+    values = {"mutable": {}, "learned": cutout.init_learned(jax.random.key(0), {})}
+    values["strength"] = np.float32(1)
+    x, module = digits.x_test[0], models.parse("mlp(widths=())", 10)
+    network = runs.Network(module, cutout, scale=16.0)
+    values["params"], _ = network.init(jax.random.key(0), x)
+    for number in range(3):
+        keys = Keys.of(jax.random.key(number))
+        found = network.sampled_prediction(values, x, keys)
+        np.testing.assert_allclose(found, network.prediction(values, x), rtol=1e-5)
+
+
+# What is refused.
+
+
+def test_without_noise_there_are_no_draws(normalised, digits):
+    run = runs.load(normalised)
+    for sampled in (run.predict, run.predict_with_spread):
+        with pytest.raises(ValueError, match="samples=2 would do nothing: none has no noise"):
+            sampled(digits.x_test, samples=2)
+    assert run.result["mc_test_nll"] is None
+
+
+@pytest.mark.parametrize("samples", [0, -1, 1.5])
+def test_too_few_samples_are_refused(run, digits, samples):
+    with pytest.raises(ValueError, match="samples must be an integer"):
+        run.predict(digits.x_test, samples=samples)
+    with pytest.raises(ValueError, match=r"samples must be .* at least 2"):
+        run.predict_with_spread(digits.x_test, samples=1)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (3, 8, 8), (3, 8, 8, 3), (0, 8, 8, 1), (3, 64), ()])
+def test_examples_of_another_shape_are_refused_with_the_right_one(run, shape):
+    with pytest.raises(ValueError, match=r"so of shape \(examples, 8, 8, 1\)"):
+        run.predict(np.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [-1, 17, np.nan, np.inf, -np.inf])
+def test_pixels_out_of_range_are_refused(run, digits, value):
+    x = digits.x_test[:3].astype(np.float32)
+    x[1, 2, 3] = value
+    for predict in (run.predict, run.predict_with_spread):
+        with pytest.raises(ValueError, match=r"pixels in \[0, 16\]"):
+            predict(x)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_numbers_that_are_not_finite_are_refused(own, value):
+    x = np.zeros((3, 5))
+    x[2, 4] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        runs.load(own[0]).predict(x)
+
+
+@pytest.mark.parametrize("dtype", [bool, object, str, complex])
+def test_what_are_no_numbers_is_refused(run, dtype):
+    with pytest.raises(ValueError, match="xs must be numbers"):
+        run.predict(np.zeros((2, 8, 8, 1)).astype(dtype))
+
+
+# Exported.
+
+CALL = """
+import pathlib, sys, jax.export, numpy as np
+for path in pathlib.Path(sys.argv[1]).glob("*.bin"):
+    f = jax.export.deserialize(bytearray(path.read_bytes()))
+    xs = np.load(path.with_suffix(".npy"))
+    found = {"whole": f.call(xs), "part": f.call(xs[:3]), "platforms": f.platforms}
+    np.savez(path.with_suffix(".npz"), **found)
+assert not [name for name in sys.modules if name.startswith(("dropjax", "flax", "optax"))]
+"""
+
+
+def test_an_exported_model_predicts_without_this_package(
+    python, normalised, own_run, digits, tmp_path
+):
+    cases = {"norm": (runs.load(normalised), digits.x_test[:40])}
+    for task in ("binary", "regression"):
+        cases[task] = runs.load(own_run(task)), np.float32(table(task)["x_test"])
+    for name, (run, x) in cases.items():
+        before = hashes(run.folder)
+        run.export(tmp_path / f"{name}.bin")
+        np.save(tmp_path / f"{name}.npy", x)
+        assert hashes(run.folder) == before
+    done = python("-I", "-c", CALL, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    for name, (run, x) in cases.items():
+        with np.load(tmp_path / f"{name}.npz") as out:
+            np.testing.assert_allclose(out["whole"], run.predict(x), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(out["part"], run.predict(x[:3]), rtol=1e-5, atol=1e-6)
+            assert out["whole"].dtype == np.float32 and tuple(out["platforms"]) == PLATFORMS
+
+
+def test_export_overwrites_nothing(run, tmp_path):
+    (tmp_path / "model.bin").write_text("mine")
+    with pytest.raises(FileExistsError, match="not overwritten"):
+        run.export(str(tmp_path / "model.bin"))
+    assert (tmp_path / "model.bin").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.bin"]
+
+
+# Many runs.
+
+
+def test_runs_are_rows_and_what_is_none_is_passed_over(folder, normalised, copied, tmp_path):
+    for name in ("b", "a"):
+        shutil.copytree(folder, tmp_path / name)
+    (tmp_path / "b" / "result.json").unlink()
+    diverged = {"status": "diverged", "diverged_at": 7, "test_accuracy": None}
+    (tmp_path / "a" / "result.json").write_text(json.dumps(diverged))
+    (tmp_path / "stray").mkdir()
+    (tmp_path / "file").write_text("")
+    rows = runs.read(tmp_path / "*")
+    assert [row["folder"] for row in rows] == [str(tmp_path / name) for name in ("a", "b", "run")]
+    assert [row["status"] for row in rows] == ["diverged", "unfinished", "completed"]
+    assert rows[0]["diverged_at"] == 7 and "test_accuracy" not in rows[1]
+    flags = json.loads((folder / "config.json").read_text())["flags"]
+    assert rows[2] == rows[2] | flags | result(folder)
+    assert all(row["learning_rate"] == 0.2 and row["mask_stream"] == 2 for row in rows)
+
+
+def test_where_there_is_no_run_is_an_error(tmp_path):
+    (tmp_path / "stray").mkdir()
+    for pattern in (tmp_path / "*", tmp_path / "none", ""):
+        with pytest.raises(RunError, match="no run in"):
+            runs.read(pattern)
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(RunError, match="holds no run"):
+            runs.load(path)
+
+
+def test_an_unfinished_and_a_diverged_run_can_be_loaded(copied, digits):
+    os.remove(copied / "result.json")
+    assert runs.load(copied).result is None
+    (copied / "result.json").write_text('{"status": "diverged"}')
+    assert runs.load(copied).result == {"status": "diverged"}
+    assert runs.load(copied).predict(digits.x_test).shape == (360, 10)
+
+
+# Damage.
+
+
+def refused(folder: Path, words: str, *, read: bool = False) -> None:
+    before = hashes(folder)
+    with pytest.raises(RunError, match=words):
+        runs.load(folder)
+    if read:
+        with pytest.raises(RunError, match=words):
+            runs.read(folder)
+    assert hashes(folder) == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", "\0", '"a"', "\xff"])
+@pytest.mark.parametrize("name", ["config.json", "result.json"])
+def test_a_file_that_is_no_object_is_refused(copied, name, text):
+    (copied / name).write_bytes(text.encode("latin-1"))
+    refused(copied, f"{name} (cannot be read|is damaged)", read=True)
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json"])
+def test_a_file_that_was_cut_is_refused(copied, name):
+    for keep in (0.3, 0.9):
+        os.truncate(copied / name, int((copied / name).stat().st_size * keep))
+        refused(copied, f"{name} cannot be read", read=True)
+
+
+@pytest.mark.parametrize("name", ["flags", "network", "mask_stream"])
+def test_a_config_without_a_part_names_it(copied, name):
+    rewrite(copied / "config.json", lambda config: config.pop(name))
+    refused(copied, f"has no {name}", read=True)
+
+
+def test_a_result_without_a_status_is_refused(copied):
+    rewrite(copied / "result.json", lambda result: result.pop("status"))
+    refused(copied, "no status", read=True)
+
+
+@pytest.mark.parametrize("part", ["flags.model", "flags.dropout", "flags.strength", "flags.seed"])
+def test_a_config_without_a_flag_that_predictions_need_is_refused(copied, part):
+    rewrite(copied / "config.json", lambda config: config["flags"].pop(part.partition(".")[2]))
+    refused(copied, "does not describe a network")
+
+
+@pytest.mark.parametrize(
+    "name", ["task", "outputs", "example_shape", "example_dtype", "shift", "scale", "target_shift"]
+)
+def test_a_network_described_in_part_is_refused(copied, name):
+    rewrite(copied / "config.json", lambda config: config["network"].pop(name))
+    refused(copied, "does not describe a network")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("task", "sorting"),
+        ("outputs", "ten"),
+        ("example_shape", [8, -8, 1]),
+        ("example_shape", "8x8"),
+        ("example_dtype", "uint9"),
+        ("scale", "sixteen"),
+        ("scale", [1, 2, 3]),
+    ],
+)
+def test_a_network_described_wrongly_is_refused(copied, name, value):
+    rewrite(copied / "config.json", lambda config: config["network"].update({name: value}))
+    refused(copied, "does not describe a network")
+
+
+@pytest.mark.parametrize(
+    "model", ["nosuch", "nosuch:Model", "dropjax.models.mlp:Gone", "mlp(widths=8)", "mlp(", "", 3]
+)
+def test_a_model_that_does_not_exist_is_refused(copied, model):
+    rewrite(copied / "config.json", lambda config: config["flags"].update(model=model))
+    refused(copied, "does not describe a network")
+
+
+def test_a_model_of_other_weights_is_refused(copied):
+    rewrite(
+        copied / "config.json", lambda config: config["flags"].update(model="mlp(widths=(33,))")
+    )
+    refused(copied, r"none of the 2 checkpoints .* float32\[32, 10\], expected float32\[33, 10\]")
+
+
+def test_another_mask_stream_is_refused_and_the_version_named(copied):
+    rewrite(copied / "config.json", lambda config: config.update(mask_stream=1))
+    refused(copied, r"made under mask stream 1, this version has 2.*dropjax \d")
+
+
+def test_metrics_cut_within_a_line_are_refused(copied):
+    path = copied / "metrics.jsonl"
+    os.truncate(path, path.stat().st_size - 9)
+    refused(copied, r"metrics.jsonl is damaged at line 2")
+    path.unlink()
+    refused(copied, r"metrics.jsonl cannot be read")
+
+
+def test_a_damaged_checkpoint_is_passed_over(copied, run):
+    newest = sorted((copied / "checkpoints").iterdir())[-1]
+    os.truncate(newest / "state.safetensors", 100)
+    older = runs.load(copied)
+    assert older.step < run.step == 12
+    assert tree_hash(older.params) != tree_hash(run.params)
+
+
+def test_without_a_good_checkpoint_nothing_is_loaded(copied):
+    for path in (copied / "checkpoints").iterdir():
+        (path / "manifest.json").write_text("{}")
+    refused(copied, "none of the 2 checkpoints .* manifest.json does not have the sha256")
+    shutil.rmtree(copied / "checkpoints")
+    refused(copied, "has no checkpoint")
