@@ -126,6 +126,7 @@ def main(argv: list[str]) -> int:
     if len(argv) < 2:
         raise app.UsageError("name at least one image")
     logging.set_verbosity(logging.WARNING)
+    assert RUN.value is not None
     try:
         run = runs.load(RUN.value)
         printed = lines(run, argv[1:], samples=SAMPLES.value, top=TOP.value, invert=INVERT.value)
