@@ -1,10 +1,13 @@
 """Dropout for JAX: pure functions, schemes, models and experiments.
 
 The functions here need jax alone and take an explicit PRNG key first. `dropjax.expected` has
-their deterministic counterparts. All else is imported by name: layers for Flax in `dropjax.linen`
-and `dropjax.nnx`, `dropjax.models`, `dropjax.train`, `dropjax.evaluate`, finished runs in
-`dropjax.runs`.
+their deterministic counterparts. `dropjax.linen` and `dropjax.nnx` have layers for Flax,
+`dropjax.models`, `dropjax.train`, `dropjax.evaluate` and `dropjax.data` what their names say, and
+`dropjax.runs` reads finished runs; they are imported when they are first used.
 """
+
+import importlib
+from types import ModuleType
 
 from dropjax import expected, schemes
 from dropjax.core.draw import CLEAN, Draw, deterministic, sampled
@@ -25,6 +28,14 @@ from dropjax.schemes.variational import variational_dropout
 from dropjax.schemes.weight_drop import weight_drop
 from dropjax.schemes.word import word_dropout
 from dropjax.schemes.zoneout import zoneout
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`dropjax.runs` and the like, imported when they are first used: they need more than jax."""
+    if name in ("data", "evaluate", "linen", "models", "nnx", "runs", "train"):
+        return importlib.import_module(f"dropjax.{name}")
+    raise AttributeError(f"module 'dropjax' has no attribute {name!r}")
+
 
 __version__ = "0.3.0"
 

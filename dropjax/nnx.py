@@ -43,6 +43,8 @@ class Drop(nnx.Module):
         self.place = nnx.static(Place.of(scheme, axes, depth))
         self.deterministic = deterministic
         self.rng_collection = rng_collection
+        if not isinstance(rngs, (nnx.Rngs, nnx.RngStream, type(None))):
+            raise TypeError(f"rngs must be an nnx.Rngs or one of its streams, got {rngs!r}")
         stream = rngs[rng_collection] if isinstance(rngs, nnx.Rngs) else rngs
         self.rngs = None if stream is None else stream.fork()
 

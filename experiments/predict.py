@@ -2,9 +2,10 @@
 
   python -m experiments.predict --run=runs/first image.png other.jpg
 
-Each image is made what the run's network was trained on: gray or coloured, resized to its height
-and width, bright on dark or not (--invert). Prints the most probable classes, their probability
-without noise and, by Monte-Carlo, its mean and standard deviation over draws of the noise.
+Each image is made what the run's network was trained on: gray or coloured, padded and resized to
+its height and width, bright on dark or not (--invert). Prints the most probable classes, their
+probability without noise and, by Monte-Carlo, its mean and standard deviation over draws of the
+noise.
 
 Exit status: 0, or 2 if a run or an image cannot be used.
 """
@@ -42,7 +43,7 @@ def read_image(path: Path, shape: tuple[int, ...], top: float, *, invert: bool) 
     Raises:
       ImageError: there is no such file, it is no image, or the network takes none.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     if len(shape) != 3 or shape[2] not in (1, 3):
         raise ImageError(f"the run's examples are no images: their shape is {shape}")
@@ -60,7 +61,10 @@ def read_image(path: Path, shape: tuple[int, ...], top: float, *, invert: bool) 
                 picture = backed.convert("L" if channels == 1 else "RGB")
             else:
                 picture = file.convert("L" if channels == 1 else "RGB")
-            resized = picture.resize((width, height), Image.Resampling.LANCZOS)
+            # Padded to the right proportions with what its border has most of.
+            edge = [picture.crop(box).getcolors(2**24) for box in _edges(*picture.size)]
+            ground: Any = max((pair for colors in edge for pair in colors or ()), default=(0, 0))[1]
+            resized = ImageOps.pad(picture, (width, height), Image.Resampling.LANCZOS, color=ground)
     except FileNotFoundError:
         raise ImageError(f"there is no file {path}") from None
     # A broken PNG is a SyntaxError to Pillow, a broken PPM a ValueError.
@@ -68,6 +72,10 @@ def read_image(path: Path, shape: tuple[int, ...], top: float, *, invert: bool) 
         raise ImageError(f"{path} is no image that can be read: {error}") from error
     pixels = np.asarray(resized, np.float32).reshape(shape) / 255
     return np.rint((1 - pixels if invert else pixels) * top).astype(np.uint8)
+
+
+def _edges(width: int, height: int) -> list[tuple[int, int, int, int]]:
+    return [(0, 0, width, 1), (0, height - 1, width, height)]
 
 
 def _looks_inverted(image: np.ndarray, top: float) -> bool:

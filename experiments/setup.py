@@ -149,7 +149,6 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
         _check_random_numbers(flags.seed)
         scheme = schemes.parse(flags.dropout, rate=flags.rate)
         strength = _strength(flags.strength, scheme)
-        mc_samples = _mc_samples(flags.mc_samples, scheme)
         model_text = _model_for(scheme) if flags.model == "auto" else flags.model
         # Texts first, data later: a typo should not wait.
         models.parse(model_text, outputs=1)
@@ -161,6 +160,11 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
         given = dataclasses.asdict(flags)
         chosen = given | _defaults(dataset) | {k: v for k, v in given.items() if v is not None}
         dataset = dataset.with_validation(chosen["validation"])
+        if dataset.name.endswith(".npz"):
+            say(
+                f"task={dataset.task}: {len(dataset.y_train)} training examples of shape "
+                f"{dataset.x_train.shape[1:]}, {dataset.outputs} outputs"
+            )
         network = Network(
             models.parse(model_text, dataset.outputs),
             scheme,
@@ -170,24 +174,24 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
             dataset.target_shift,
             dataset.target_scale,
         )
+        key = jax.random.key(chosen["seed"])
+        example = dataset.x_train[0]
+        params, mutable = network.init(derive(key, "init"), example)
+        sites = plan.record(lambda draw: network.outputs(params, example, draw, mutable))
+        plan.check(scheme, sites, model_text)
         resolved = {
             "dropout": str(scheme),
             "rate": getattr(scheme, "rate", None),
             "model": network.text(),
             "dataset": dataset.name,
             "task": dataset.task,
-            "mc_samples": mc_samples,
+            "mc_samples": _mc_samples(flags.mc_samples, scheme),
             # With the digits it would do nothing, and is refused.
             "data_dir": None if folder is None or dataset.name == "digits" else str(folder),
         }
         config = Config(**chosen | resolved)
         if flags.model == "auto":
             say(f"model=auto: {config.model}")
-        key = jax.random.key(config.seed)
-        example = dataset.x_train[0]
-        params, mutable = network.init(derive(key, "init"), example)
-        sites = plan.record(lambda draw: network.outputs(params, example, draw, mutable))
-        plan.check(scheme, sites, model_text)
         optimizer = parse_optimizer(config.optimizer, config.learning_rate)
         program = Program(
             Problem(
@@ -204,6 +208,12 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
             batch_size=config.batch_size,
         )
         check_strength(strength, config.epochs * program.steps_per_epoch)
+        try:
+            program.check(params, mutable or None)
+        except Exception as error:  # whatever a scheme of the user's own does wrong
+            raise ValueError(
+                f"{scheme} on {model_text} cannot be run: {type(error).__name__}: {error}"
+            ) from error
     return Setup(
         config=config,
         dataset=dataset,

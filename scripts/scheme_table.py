@@ -11,7 +11,8 @@ from pathlib import Path
 from absl import app
 
 import dropjax
-from dropjax.core.scheme import SCHEMES
+from dropjax.core.scheme import SCHEMES, Scheme
+from dropjax.core.site import Kind
 
 PATH = Path(__file__).resolve().parent.parent / "dropjax" / "schemes" / "README.md"
 
@@ -27,6 +28,12 @@ def _op(module: object) -> str:
         if inspect.isfunction(op := getattr(dropjax, name)) and inspect.getmodule(op) is module
     ]
     return ", ".join(f"`dropjax.{name}`" for name in names) or "-"
+
+
+def _made_for(cls: type[Scheme]) -> str:
+    if cls.acts_on and cls.acts_on <= {Kind.TABLE, Kind.EMBED}:
+        return "models of tokens (`dropjax.linen.Embed`)"
+    return cls.made_for or "any"
 
 
 def table() -> str:
@@ -47,7 +54,7 @@ def table() -> str:
         summary = (module.__doc__ or "").split("\n\n")[0].rstrip(".")
         lines.append(
             f"| `{cls()}` | {_kinds(cls.acts_on)} | {_kinds(cls.can_act_on)} | {_op(module)} "
-            f"| {cls.made_for or 'any'} | {summary} |"
+            f"| {_made_for(cls)} | {summary} |"
         )
     lines += ["", "## Sources", ""]
     for name in SCHEMES.names():

@@ -12,7 +12,7 @@ ALLOWED = {
     "ops": {"jax", "numpy"},
     "core": {"jax", "numpy", "ops"},
     "schemes": {"jax", "numpy", "ops", "core"},
-    "nn": {"jax", "numpy"},
+    "nn": {"jax", "numpy", "ops"},
     "models": {"jax", "numpy", "flax", "ops", "core", "nn", "linen"},
     "train": {"jax", "numpy", "optax", "safetensors", "ops", "core"},
     "evaluate": {"jax", "numpy", "ops", "core"},
@@ -95,3 +95,18 @@ print(took)
 def test_no_tensorflow_in_an_experiment(python):
     script = "import sys, experiments.mnist; print('tensorflow' in sys.modules)"
     assert python("-c", script).stdout.strip() == "False"
+
+
+def test_the_other_parts_are_imported_when_they_are_used(python):
+    script = """
+import sys, dropjax
+assert not {"flax", "optax"} & set(sys.modules)
+for name in ("data", "evaluate", "linen", "models", "nnx", "runs", "train"):
+    assert getattr(dropjax, name).__name__ == f"dropjax.{name}"
+try:
+    dropjax.nonsense
+except AttributeError as error:
+    print(error)
+"""
+    done = python("-c", script)
+    assert done.stdout == "module 'dropjax' has no attribute 'nonsense'\n", done.stderr

@@ -151,3 +151,9 @@ def test_names_of_sites_and_wrong_axes_are_refused():
         Drop('bernoulli(at="hidden")')
     with pytest.raises(ValueError, match="no site it acts on has a time axis"):
         Drop("variational")
+
+
+def test_a_key_instead_of_rngs_is_refused_where_it_is_written():
+    with pytest.raises(TypeError, match=r"rngs must be an nnx.Rngs or one of its streams"):
+        Drop("bernoulli", rngs=jax.random.key(0))
+    assert Drop("bernoulli", rngs=nnx.Rngs(0).dropout)(jnp.ones((2, 8))).shape == (2, 8)

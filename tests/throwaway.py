@@ -44,6 +44,21 @@ class LearnedRate(Learned):
 
 
 @scheme
+class WrongShape(Scheme):
+    """A mistake: its mask does not fit the value."""
+
+    rate: Rate = 0.1
+
+    acts_on: ClassVar = frozenset({Kind.HIDDEN})
+
+    def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Array:
+        return jnp.ones((7,))
+
+    def apply(self, noise: Array, x: Array, site: Site, fallback: Array | None) -> Array:
+        return x * noise
+
+
+@scheme
 class PreActivation(Scheme):
     """Gaussian noise on pre-activations with the variance of dropped weights."""
 

@@ -23,6 +23,7 @@ _KINDS = (
     *(Kind.HIDDEN, Kind.FEATURE_MAP, Kind.INPUT, Kind.EMBED, Kind.BRANCH, Kind.ATTENTION),
     *(Kind.RECURRENT, Kind.UPDATE),
 )
+_AXES = ("time", "depth", "height", "width", "feature", "gate", "head", "query", "key")
 _NEEDS = {
     Kind.STATE: "the previous state; in your cell call dropjax.zoneout(key, x, rate, previous=...)",
     Kind.LINEAR: "weights; call dropjax.dropconnect(key, w, rate) where the layer uses them",
@@ -52,9 +53,17 @@ class Place:
             has no use for these axes; or its text is wrong.
         """
         names = (axes,) if isinstance(axes, str) else tuple(axes)
-        if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
-            raise ValueError(f'axes must be different names such as ("time", "feature"): {axes!r}')
-        links = (parse(scheme) if isinstance(scheme, str) else scheme).links
+        if not names or not set(names) <= set(_AXES) or len(set(names)) != len(names):
+            # Any other name would silently be taken for a spatial axis.
+            raise ValueError(
+                f"axes must be different names out of {', '.join(_AXES)}; got {axes!r}"
+            )
+        scheme = parse(scheme) if isinstance(scheme, str) else scheme
+        if not isinstance(scheme, Scheme):
+            raise TypeError(
+                f'scheme must be a scheme or its text such as "bernoulli(rate=0.5)", got {scheme!r}'
+            )
+        links = scheme.links
         acting = [link for link in links if link.acts_on | link.can_act_on]  # all but `none`
         return cls(tuple((link, _site(link, names, depth)) for link in acting), len(names))
 

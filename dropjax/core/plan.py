@@ -1,6 +1,7 @@
 """Where a scheme acts in a model: found by tracing, checked and printed before anything runs."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -79,6 +80,8 @@ def check(scheme: Scheme, sites: Sites, model: str = "the model") -> None:
         wanted = [site for site in declared if link.wants(site)]
         name = str(link)
         if not link.acts_on and not link.can_act_on:
+            if type(link).sample is not Scheme.sample:
+                raise ValueError(f"{name} acts on no kind of sites: set acts_on in its class")
             if len(scheme.links) > 1:
                 raise ValueError(f"{name} does nothing in a chain; leave it out of {scheme}")
         elif not wanted:
@@ -107,6 +110,12 @@ def _meets_none(link: Scheme, declared: Sequence[Site], model: str) -> str:
     could = link.can_act_on & {site.kind for site in declared}
     if could and not link.at:
         text += f'. By name it can also act on {_kinds(could)} sites: at="..."'
+    matching = [site for site in declared if re.search(link.at, site.name)] if link.at else []
+    if matching:
+        kinds = _kinds({site.kind for site in matching})
+        text += f". What matches is of kind {kinds}, which the scheme's can_act_on does not name"
+    elif link.made_for:
+        text += f". It was made for {link.made_for}"
     return text + "."
 
 

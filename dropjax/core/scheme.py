@@ -217,7 +217,7 @@ S = TypeVar("S", bound=Scheme)
 def scheme(cls: type[S]) -> type[S]:
     """Makes a class a frozen dataclass and a pytree: floats are leaves, the rest is structure."""
     cls = dataclasses.dataclass(frozen=True)(cls)
-    if "rate" in _annotations(cls) and "rate" not in rate_fields(cls):
+    if hasattr(cls, "rate") and "rate" not in rate_fields(cls):
         raise TypeError(
             f"{cls.__name__}.rate must be annotated dropjax.schemes.Rate, or no schedule and no "
             "check would know that it is one"

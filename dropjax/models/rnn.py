@@ -45,6 +45,8 @@ class RNN(nn.Module):
         if self.cell not in CELLS:
             raise ValueError(f"rnn: cell must be one of {', '.join(CELLS)}; got {self.cell!r}")
         check_choice(self.gates, ("tied", "untied"), "rnn: gates")
+        if self.gates == "untied" and CELLS[self.cell].gates == 1:
+            raise ValueError(f'rnn: gates="untied" would do nothing: {self.cell} has no gates')
         if self.width < 1 or self.layers < 1:
             raise ValueError(
                 f"rnn: width and layers must be positive, got width={self.width}, "

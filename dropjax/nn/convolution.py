@@ -4,12 +4,10 @@ XLA's own convolution is nine times slower inside a loop than outside on a CPU. 
 as patches and a matrix product instead, which is faster than either.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+
+from dropjax.ops.matmul import matmul
 
 Array = jax.Array
 
@@ -35,7 +33,7 @@ def _by_patches(x: Array, w: Array) -> Array:
     patches = [
         padded[..., i : i + height, j : j + width, :] for i in range(rows) for j in range(columns)
     ]
-    return _matmul(jnp.concatenate(patches, axis=-1), w.reshape(rows * columns * inputs, outputs))
+    return matmul(jnp.concatenate(patches, axis=-1), w.reshape(rows * columns * inputs, outputs))
 
 
 def _by_xla(x: Array, w: Array) -> Array:
@@ -61,41 +59,3 @@ def pool(x: Array, kind: str) -> Array:
     h, w = height // 2, width // 2
     windows = x[..., : 2 * h, : 2 * w, :].reshape((*x.shape[:-3], h, 2, w, 2, channels))
     return windows.max((-4, -2)) if kind == "max" else windows.mean((-4, -2))
-
-
-# x @ w with a gradient of its own: x.T @ ct, the form in which XLA hands the product to its fast
-# kernels on CPUs. JAX's gradient of x @ w has the form ct.T @ x, which takes a third longer in a
-# training step, and a custom_vjp would, under vmap, make the gradient of each example and sum them.
-_matmul_p = Primitive("dropjax_matmul")
-
-
-def _matmul(x: Array, w: Array) -> Array:
-    return _matmul_p.bind(x, w)
-
-
-def _plain(x: Array, w: Array) -> Array:
-    return x @ w
-
-
-def _batched(arguments: tuple[Array, Array], axes: tuple[Any, Any]) -> tuple[Array, int]:
-    (x, w), (of_x, of_w) = arguments, axes
-    if of_w is None:
-        return _matmul(jnp.moveaxis(x, of_x, 0), w), 0
-    return jax.vmap(_plain, axes)(x, w), 0
-
-
-def _to_x(ct: Array, x: Any, w: Array) -> Array:
-    del x
-    return ct @ w.T
-
-
-def _to_w(ct: Array, x: Array, w: Any) -> Array:
-    del w
-    return jnp.einsum("...i,...o->io", x, ct)
-
-
-_matmul_p.def_impl(jax.jit(_plain))
-_matmul_p.def_abstract_eval(lambda x, w: jax.make_jaxpr(_plain)(x, w).out_avals[0])
-mlir.register_lowering(_matmul_p, mlir.lower_fun(_plain, multiple_results=False))
-batching.primitive_batchers[_matmul_p] = _batched
-ad.defbilinear(_matmul_p, _to_x, _to_w)

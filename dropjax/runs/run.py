@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import glob
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,11 @@ class Run:
                 raise ValueError(
                     f"xs must be pixels in [0, {top:g}], got values in [{xs.min():g}, {xs.max():g}]"
                 )
-            return xs.astype(np.float32) if xs.dtype != np.uint8 else xs
+            if not (xs == np.round(xs)).all():
+                raise ValueError(
+                    "xs must be pixels, whole numbers, as they are in the data's files"
+                )
+            return xs.astype(np.uint8)
         with np.errstate(over="ignore"):
             xs = xs.astype(np.float32)
         if not np.isfinite(xs).all():
@@ -182,7 +187,8 @@ class Run:
 def load(folder: str | Path) -> Run:
     """A run, with the parameters of its newest good checkpoint. Nothing is written.
 
-    A scheme of your own is imported under the name that the configuration has for it.
+    A scheme of your own is imported under the name that the configuration has for it. If the
+    newest checkpoint is damaged, the one before it is taken, with a warning: `step` says which.
 
     Args:
       folder: the run's folder.
@@ -214,16 +220,18 @@ def load(folder: str | Path) -> Run:
         raise RunError(
             f"{folder / 'config.json'} does not describe a network: {error!r}"
         ) from error
-    warnings: list[str] = []
+    warnings_of_checkpoints: list[str] = []
     try:
         found = restore(
             folder / "checkpoints",
             jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template),
-            warn=warnings.append,
+            warn=warnings_of_checkpoints.append,
             whole=False,
         )
     except CheckpointError as error:
-        raise RunError(f"{error}: {'; '.join(warnings)}") from error
+        raise RunError(f"{error}: {'; '.join(warnings_of_checkpoints)}") from error
+    for warning in warnings_of_checkpoints:
+        warnings.warn(f"{folder}: {warning}; an older one is", stacklevel=2)
     if found is None:
         raise RunError(f"{folder} has no checkpoint: the run was stopped before it wrote one")
     state = found[0]
@@ -241,23 +249,27 @@ def read(pattern: str | Path) -> list[dict[str, Any]]:
 
     Returns:
       A dictionary a run, in the order of the folders' names: "folder", "status" ("completed",
-      "diverged", or "unfinished"), "mask_stream", the flags and, where there are any, the results.
+      "diverged", "unfinished" or "damaged"), "mask_stream", the flags and, where there are any, the
+      results. A damaged run has an "error" instead.
 
     Raises:
-      RunError: none of the folders holds a run, or a file of one is damaged.
+      RunError: none of the folders holds a run.
     """
     folders = [Path(name) for name in sorted(glob.glob(str(pattern)))]
     runs = [folder for folder in folders if (folder / "config.json").exists()]
     if not runs:
         raise RunError(f"no run in {pattern}: no folder there has a config.json")
-    rows = []
-    for folder in runs:
+    return [_row(folder) for folder in runs]
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    try:
         config = _config(folder)
         result = _result(folder) or {"status": "unfinished"}
-        row = {"folder": str(folder), "status": result["status"]}
-        row |= {"mask_stream": config["mask_stream"]}
-        rows.append(row | config["flags"] | result)
-    return rows
+    except RunError as error:
+        return {"folder": str(folder), "status": "damaged", "error": str(error)}
+    row = {"folder": str(folder), "status": result["status"]}
+    return row | {"mask_stream": config["mask_stream"]} | config["flags"] | result
 
 
 def _template(network: Network, x: Any) -> dict[str, Any]:

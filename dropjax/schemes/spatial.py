@@ -67,6 +67,8 @@ class Spatial(Scheme):
     made_for: ClassVar = "cnn"
 
     def refuses(self, sites: Sequence[Site]) -> str | None:
+        if not all("feature" in site.axes for site in sites):
+            return 'a site it acts on has no axis "feature", and would be dropped as a whole'
         if any(len(site.axes) > 1 for site in sites):
             return None
         return "no site it acts on has a spatial axis; without one it is bernoulli, so ask for that"

@@ -39,7 +39,8 @@ def weight_drop(key: Array, w: Any, rate: ArrayLike, *, match: str) -> Any:
 
     Raises:
       TypeError: a matching leaf holds no floats, or key is no PRNG key.
-      ValueError: no path matches; rate outside [0, 1] or of a shape that does not fit.
+      ValueError: match is no regular expression, or no path matches; rate outside [0, 1] or of a
+        shape that does not fit.
 
     Cost: about that of reading the matching leaves and writing them.
 
@@ -54,6 +55,10 @@ def weight_drop(key: Array, w: Any, rate: ArrayLike, *, match: str) -> Any:
     key = check_key(key)
     leaves, structure = jax.tree_util.tree_flatten_with_path(w)
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    try:
+        re.compile(match)
+    except re.error as error:
+        raise ValueError(f"match={match!r} is not a regular expression: {error}") from None
     if not any(re.search(match, path) for path in paths):
         raise ValueError(f"match={match!r} matches none of {', '.join(paths)}")
     return jax.tree.unflatten(

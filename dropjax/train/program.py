@@ -47,7 +47,7 @@ class Problem:
 
     Args:
       apply: the model.
-      metrics: (outputs, y) -> scalars by name, for one example; "loss" is minimised.
+      metrics: (outputs, y) -> a dictionary of scalars, of one example always; "loss" is minimised.
       scheme: the dropout scheme; None for a model that takes a key.
       optimizer: an optax optimiser; it trains the model's parameters and what the scheme learns.
       sites: the model's sites, from `core.plan.record`; None to find them when training starts.
@@ -58,6 +58,7 @@ class Problem:
     Raises:
       ValueError: a batched model with a scheme, whose noise is that of one example; or a strength
         without a scheme.
+      TypeError: the scheme is none.
     """
 
     apply: Callable[..., Any]
@@ -74,6 +75,11 @@ class Problem:
             raise ValueError(
                 "batched=True with a scheme: a draw is for one example. Write the model for one, "
                 "or give it keys instead (scheme=None)"
+            )
+        if self.scheme is not None and not isinstance(self.scheme, Scheme):
+            raise TypeError(
+                "scheme must be a scheme, such as dropjax.schemes.parse('bernoulli(rate=0.5)'), or "
+                f"None; got {self.scheme!r}"
             )
         if self.scheme is None and self.strength != 1.0:
             raise ValueError("strength would do nothing: there is no scheme")
@@ -166,16 +172,20 @@ class Program:
         self._orders: dict[int, Array] = {}
         self._chunk = parallel(self._steps, self.devices, donate=(0,))
 
-    def init(self, params: Any, mutable: Any = None) -> State:
-        """The state before the first step.
+    def check(self, params: Any, mutable: Any = None) -> list[str]:
+        """Traces the model and its metrics, and computes nothing.
 
         Args:
-          params: the model's initial parameters.
+          params: the model's parameters.
           mutable: its mutable variables, if it is stateful.
 
+        Returns:
+          The names of the metrics.
+
         Raises:
-          ValueError: the scheme would do nothing at the sites that were found, or `mutable` is
-            given to a model that is not stateful, or not to one that is.
+          ValueError: the scheme would do nothing at the sites that were found; `mutable` is given
+            to a model that is not stateful, or not to one that is; no metric is called "loss".
+          TypeError: the metrics are no dictionary.
         """
         if (mutable is not None) != self.problem.stateful:
             raise ValueError(f"stateful={self.problem.stateful}, but mutable={mutable!r}")
@@ -183,11 +193,8 @@ class Program:
         scheme = self.problem.scheme
         if scheme is not None and self.problem.sites is None:
             self.problem = dataclasses.replace(self.problem, sites=self._sites(params, mutable))
-        learned: Any = {}
         if scheme is not None:
-            learned = scheme.init_learned(derive(self._key, "learned"), self.problem.sites or {})
-            scheme = scheme.bind(learned)
-        both = {"params": params, "learned": learned}
+            scheme = scheme.bind(self._learned())
         x, y = jax.tree.map(lambda leaf: leaf[:1], self._data)
         metrics, _ = jax.eval_shape(
             lambda: _on_one_device(
@@ -196,8 +203,31 @@ class Program:
                 )
             )
         )
+        if not isinstance(metrics, dict):
+            raise TypeError(f"metrics must return a dictionary of scalars, got {metrics}")
         if "loss" not in metrics:
             raise ValueError(f"metrics must return a scalar named 'loss', got {sorted(metrics)}")
+        return sorted(metrics)
+
+    def _learned(self) -> Any:
+        scheme = self.problem.scheme
+        if scheme is None:
+            return {}
+        return scheme.init_learned(derive(self._key, "learned"), self.problem.sites or {})
+
+    def init(self, params: Any, mutable: Any = None) -> State:
+        """The state before the first step.
+
+        Args:
+          params: the model's initial parameters.
+          mutable: its mutable variables, if it is stateful.
+
+        Raises:
+          ValueError, TypeError: see `check`.
+        """
+        metrics = self.check(params, mutable)
+        mutable = {} if mutable is None else mutable
+        both = {"params": params, "learned": self._learned()}
         return self.place(
             State(
                 step=jnp.zeros((), jnp.int32),

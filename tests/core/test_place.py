@@ -100,7 +100,10 @@ def test_no_dropout_is_the_identity(scheme):
         ("variational", "feature", "^variational.*axes=.*no site it acts on has a time axis"),
         ("spatial", ("feature",), "no site it acts on has a spatial axis"),
         ("cutout", ("time", "feature"), "its input has no height and width"),
-        ("bernoulli", ("batch", "feature"), "has a batch axis"),
+        ("bernoulli", ("batch", "feature"), "axes must be .* names out of time, depth"),
+        ("spatial", ("height", "width", "channels"), "axes must be .* names out of time, depth"),
+        ("spatial", ("height", "width"), 'no axis "feature"'),
+        ("bernoulli", (), "axes must be"),
         ("bernoulli", ("feature", "feature"), "axes must be different names"),
         ("bernoulli", (0, 1), "axes must be different names"),
         (LearnedRate(), "feature", "learns values of its own.*dropjax.train"),
@@ -111,6 +114,12 @@ def test_no_dropout_is_the_identity(scheme):
 def test_what_is_refused(scheme, axes, match):
     with pytest.raises(ValueError, match=match):
         Place.of(scheme, axes)
+
+
+@pytest.mark.parametrize("scheme", [0.5, None, jnp.ones(3)])
+def test_what_is_no_scheme_is_refused(scheme):
+    with pytest.raises(TypeError, match="scheme must be a scheme or its text"):
+        Place.of(scheme, "feature")
 
 
 def test_a_value_with_too_few_axes_is_refused():

@@ -129,3 +129,35 @@ def test_rates_of_any_name_stand_in_the_table():
 
     rows = plan.rows(TwoRates(), plan.record(model))
     assert [row["rate"] for row in rows] == ["-", "p=0.25,q=0.75", "p=0.25,q=0.75"]
+
+
+def test_a_scheme_that_names_no_kinds_is_refused():
+    @schemes.scheme
+    class Nowhere(schemes.Scheme):
+        rate: schemes.Rate = 0.5
+
+        def sample(self, keys, site, shape):
+            return jnp.ones(shape)
+
+    with pytest.raises(ValueError, match="acts on no kind of sites: set acts_on"):
+        plan.check(Nowhere(), plan.record(model))
+
+
+def test_a_rate_without_an_annotation_is_refused():
+    with pytest.raises(TypeError, match=r"must be annotated dropjax\.schemes\.Rate"):
+
+        @schemes.scheme
+        class Bare(schemes.Scheme):
+            rate = 0.5
+
+
+def test_refusals_say_what_would_help():
+    @schemes.scheme
+    class OnHidden(schemes.Scheme):
+        rate: schemes.Rate = 0.5
+        acts_on: ClassVar = frozenset({Kind.HIDDEN})
+
+    with pytest.raises(ValueError, match=r"of kind LINEAR, which the scheme's can_act_on does not"):
+        plan.check(OnHidden(at="linear"), plan.record(model))
+    with pytest.raises(ValueError, match=r"It was made for cnn\(residual=True\)\."):
+        plan.check(parse("stochastic_depth"), plan.record(model))

@@ -225,6 +225,7 @@ def test_data_that_are_wrong_are_refused_before_anything_is_written(npz, tmp_pat
         ({"validation": 89}, "must be 0, or from 3 to 87"),
         ({"data_dir": "."}, "data_dir would do nothing"),
         ({"dropout": "spatial"}, "spatial"),
+        ({"dropout": "tests.throwaway:WrongShape"}, "WrongShape.* on mlp.* cannot be run: "),
     ],
 )
 def test_flags_that_do_not_fit_the_data_are_refused_and_an_old_run_survives(

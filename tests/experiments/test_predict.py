@@ -106,8 +106,8 @@ def test_invert_turns_dark_on_bright_round(tmp_path):
 
 @pytest.mark.parametrize("shape", [(6, 4, 3), (6, 4, 1)])
 def test_a_picture_of_another_size_is_resized_to_height_and_width(tmp_path, shape):
-    pixels = np.zeros((60, 80, 3), np.uint8)
-    pixels[:30, :40, 0] = 255  # the upper left is red
+    pixels = np.zeros((60, 40, 3), np.uint8)
+    pixels[:30, :20, 0] = 255  # the upper left is red
     image = read(saved(Image.fromarray(pixels), tmp_path / "a.png"), shape, 255)
     wanted = [255, 0, 0] if shape[2] == 3 else [76]
     assert image.shape == shape
@@ -218,3 +218,16 @@ def test_the_command_prints_its_table_and_errors_in_a_line(run, python, tmp_path
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"predict: {path} is no image that can be read")
+
+
+def test_a_wide_picture_is_padded_not_squeezed(tmp_path):
+    pixels = np.zeros((20, 60), np.uint8)
+    pixels[:, 25:35] = 255
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    image = read_image(tmp_path / "wide.png", (12, 12, 1), 16.0, invert=False)[..., 0]
+    assert image[:4].max() == 0 and image[-4:].max() == 0  # what was added above and below
+    assert (image[6] > 8).sum() == 2  # 10 of 60 columns
+
+    Image.fromarray(255 - pixels).save(tmp_path / "bright.png")
+    bright = read_image(tmp_path / "bright.png", (12, 12, 1), 16.0, invert=True)[..., 0]
+    np.testing.assert_array_equal(bright, image)

@@ -349,3 +349,8 @@ def test_gates_from_text():
     assert models.parse('rnn(gates="untied")', 5) == RNN(5, gates="untied")
     with pytest.raises(TypeError, match="rnn: gates must be one of 'tied', 'untied'"):
         models.parse('rnn(gates="loose")', 5)
+
+
+def test_a_cell_without_gates_cannot_be_untied():
+    with pytest.raises(ValueError, match='gates="untied" would do nothing: elman has no gates'):
+        RNN(OUTPUTS, cell="elman", gates="untied")

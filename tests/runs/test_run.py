@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -304,6 +305,16 @@ def test_runs_are_rows_and_what_is_none_is_passed_over(folder, normalised, copie
     flags = json.loads((folder / "config.json").read_text())["flags"]
     assert rows[2] == rows[2] | flags | result(folder)
     assert all(row["learning_rate"] == 0.2 and row["mask_stream"] == 2 for row in rows)
+    (tmp_path / "a" / "config.json").write_text("{")
+    assert [row["status"] for row in runs.read(tmp_path / "*")] == [
+        *("damaged", "unfinished", "completed")
+    ]
+
+
+def test_pixels_that_were_scaled_already_are_refused(run, digits):
+    assert (run.predict(digits.x_test * 1.0) == run.predict(digits.x_test)).all()
+    with pytest.raises(ValueError, match="whole numbers, as they are in the data's files"):
+        run.predict(digits.x_test / 16)
 
 
 def test_where_there_is_no_run_is_an_error(tmp_path):
@@ -332,8 +343,8 @@ def refused(folder: Path, words: str, *, read: bool = False) -> None:
     with pytest.raises(RunError, match=words):
         runs.load(folder)
     if read:
-        with pytest.raises(RunError, match=words):
-            runs.read(folder)
+        (row,) = runs.read(folder)
+        assert row["status"] == "damaged" and re.search(words, row["error"])
     assert hashes(folder) == before
 
 
@@ -424,7 +435,8 @@ def test_metrics_cut_within_a_line_are_refused(copied):
 def test_a_damaged_checkpoint_is_passed_over(copied, run):
     newest = sorted((copied / "checkpoints").iterdir())[-1]
     os.truncate(newest / "state.safetensors", 100)
-    older = runs.load(copied)
+    with pytest.warns(UserWarning, match="is damaged and not used.*an older one is"):
+        older = runs.load(copied)
     assert older.step < run.step == 12
     assert tree_hash(older.params) != tree_hash(run.params)
 

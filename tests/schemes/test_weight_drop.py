@@ -105,3 +105,8 @@ def test_one_mask_serves_all_steps_of_a_sequence():
         layer.apply({"params": params}, x, draw), wanted, rtol=1e-5, atol=1e-6
     )
     assert not np.allclose(wanted, layer.apply({"params": params}, x, dropjax.CLEAN), atol=0.01)
+
+
+def test_a_pattern_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="is not a regular expression"):
+        dropjax.weight_drop(jax.random.key(0), {"w": jnp.ones(2)}, 0.5, match="(")
