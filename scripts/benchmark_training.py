@@ -34,8 +34,8 @@ Prints for each net seconds and their ratios, taken within a round, in which eac
 last a summary in Markdown. Training losses must agree; with random labels they are ln(10) = 2.30
 until the net knows the images by heart.
 
-Takes, on 2 idle cores, some 18 minutes with MNIST, --epochs=2 and --max_epochs=6, most of it for the
-CNN and the LSTM; --nets leaves them out. On a busy machine read the smallest times: PyTorch's
+Takes, on 2 idle cores, some 18 minutes with MNIST, --epochs=2 and --max_epochs=6, most of it for
+the CNN and the LSTM; --nets leaves them out. On a busy machine read the smallest times: PyTorch's
 threads wait for each other, and with other load an epoch can take it a minute.
 
 On AMD some of the distance to PyTorch can be MKL's: it picks slower code for CPUs that are not
