@@ -12,7 +12,7 @@ ALLOWED = {
     "ops": {"jax", "numpy"},
     "core": {"jax", "numpy", "ops"},
     "schemes": {"jax", "numpy", "ops", "core"},
-    "nn": {"jax", "numpy", "ops"},
+    "nn": {"jax", "numpy"},
     "models": {"jax", "numpy", "flax", "ops", "core", "nn", "linen"},
     "train": {"jax", "numpy", "optax", "safetensors", "ops", "core"},
     "evaluate": {"jax", "numpy", "ops", "core"},

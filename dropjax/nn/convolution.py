@@ -7,8 +7,6 @@ as patches and a matrix product instead, which is faster than either.
 import jax
 import jax.numpy as jnp
 
-from dropjax.ops.matmul import matmul
-
 Array = jax.Array
 
 
@@ -33,7 +31,9 @@ def _by_patches(x: Array, w: Array) -> Array:
     patches = [
         padded[..., i : i + height, j : j + width, :] for i in range(rows) for j in range(columns)
     ]
-    return matmul(jnp.concatenate(patches, axis=-1), w.reshape(rows * columns * inputs, outputs))
+    # A primitive with the gradient x.T @ ct took a quarter less time in training on a CPU; but
+    # jaxlib 0.12.0.1 computes that one wrongly inside loops.
+    return jnp.concatenate(patches, axis=-1) @ w.reshape(rows * columns * inputs, outputs)
 
 
 def _by_xla(x: Array, w: Array) -> Array:
