@@ -96,9 +96,7 @@ def lines(run: runs.Run, paths: list[str], *, samples: int, top: int, invert: bo
     white, shape = float(described["scale"]), tuple(described["example_shape"])
     images = np.stack([read_image(Path(p), shape, white, invert=invert) for p in paths])
     plain = _by_class(run.predict(images))
-    noisy = any(
-        link.acts_on or link.can_act_on for link in run.network.scheme.in_evaluation().links
-    )
+    noisy = run.network.scheme.is_random_in_evaluation()
     mean, spread = plain, np.zeros_like(plain)
     if noisy:
         mean, spread = map(_by_class, run.predict_with_spread(images, samples=samples))

@@ -195,7 +195,7 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
         optimizer = parse_optimizer(config.optimizer, config.learning_rate)
         program = Program(
             Problem(
-                network.train if mutable else _stateless(network),
+                network.train,
                 OBJECTIVES[dataset.task],
                 scheme,
                 optimizer,
@@ -228,10 +228,6 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
     )
 
 
-def _stateless(network: Network) -> Callable[..., Array]:
-    return lambda params, x, draw: network.outputs(params, x, draw, {})
-
-
 def _targets(dataset: data.Dataset) -> Any:
     """What the module learns to predict: labels, or standardised numbers."""
     if dataset.task != "regression":
@@ -242,11 +238,6 @@ def _targets(dataset: data.Dataset) -> Any:
 def jax_setting(name: str) -> Any:
     """The value of one of JAX's settings."""
     return getattr(jax.config, name)
-
-
-def _is_random(scheme: Scheme) -> bool:
-    """Whether predictions can be sampled under the scheme."""
-    return any(link.acts_on or link.can_act_on for link in scheme.in_evaluation().links)
 
 
 def _strength(text: str, scheme: Scheme) -> Strength:
@@ -266,7 +257,7 @@ def _model_for(scheme: Scheme) -> str:
 
 
 def _mc_samples(samples: int | None, scheme: Scheme) -> int:
-    if _is_random(scheme):
+    if scheme.is_random_in_evaluation():
         return _MC_SAMPLES if samples is None else samples
     if samples:
         raise ValueError(

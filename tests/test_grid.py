@@ -35,12 +35,8 @@ def problem(text, scheme):
     shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), x))
     params, mutable = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), shapes)
     sites = plan.record(lambda draw: network.outputs(params, x, draw, mutable))
-
-    def stateless(params, x, draw):
-        return network.outputs(params, x, draw, {})
-
     of = Problem(
-        network.train if mutable else stateless,
+        network.train,
         classification,
         scheme,
         optax.sgd(0.1),

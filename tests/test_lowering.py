@@ -71,12 +71,8 @@ def test_a_chunk_of_training_lowers(model, scheme):
     params, mutable = network.init(KEY, x[0])
     sites = plan.record(lambda draw: network.outputs(params, x[0], draw, mutable))
     stateful = bool(mutable)
-
-    def apply(params, x, draw):
-        return network.outputs(params, x, draw, {})
-
     problem = train.Problem(
-        network.train if stateful else apply,
+        network.train,
         train.OBJECTIVES["classification"],
         network.scheme,
         optax.adam(0.1),

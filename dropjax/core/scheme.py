@@ -160,6 +160,10 @@ class Scheme:
         """What is left of the scheme when a trained model's predictions are sampled."""
         return Chain() if self.train_only else self
 
+    def is_random_in_evaluation(self) -> bool:
+        """Whether predictions sampled under the scheme differ."""
+        return any(link.acts_on or link.can_act_on for link in self.in_evaluation().links)
+
     def init_learned(self, key: Array, sites: Sites) -> Any:
         """Initial values of what the scheme learns, by site name; empty for most schemes."""
         del key, sites

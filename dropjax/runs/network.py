@@ -56,8 +56,13 @@ class Network:
         """The module's outputs for one example, its mutable variables used as they are."""
         return self._apply({"params": params, **mutable}, x, draw)  # type: ignore[return-value]
 
-    def train(self, params: Any, x: Any, draw: Draw, mutable: Any) -> tuple[Array, Any]:
-        """The outputs in training, and the new mutable variables: a stateful `Problem.apply`."""
+    def train(self, params: Any, x: Any, draw: Draw, mutable: Any = None) -> Any:
+        """What `train.Problem` takes for `apply`: the outputs in training.
+
+        With the module's mutable variables, and `stateful`, it returns (outputs, new variables).
+        """
+        if mutable is None:
+            return self.outputs(params, x, draw, {})
         return self._apply({"params": params, **mutable}, x, draw, mutable=list(mutable))  # type: ignore[return-value]
 
     def prediction(self, values: Any, x: Array) -> Array:

@@ -176,8 +176,7 @@ class Run:
         return xs
 
     def _check_random(self, samples: int) -> None:
-        links = self.network.scheme.in_evaluation().links
-        if not any(link.acts_on or link.can_act_on for link in links):
+        if not self.network.scheme.is_random_in_evaluation():
             raise ValueError(
                 f"samples={samples} would do nothing: {self.network.scheme} has no noise in "
                 "evaluation"
