@@ -40,16 +40,44 @@ def check_rate_value(rate: ArrayLike, name: str = "rate") -> None:
       TypeError: it is not a number or an array of floats.
       ValueError: it is out of range.
     """
-    if not isinstance(rate, (int, float, np.generic, np.ndarray, Array)):
-        raise TypeError(f"{name} must be a number in [0, 1], got {rate!r}")
-    dtype = jnp.result_type(rate)
-    if not jnp.issubdtype(dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.integer):
-        raise TypeError(f"{name} must be a number in [0, 1], got {rate!r}")
-    if isinstance(rate, Tracer):
-        return
-    value = np.asarray(rate).astype(np.float64)
-    if not np.all((value >= 0) & (value <= 1)):
+    value = _number(rate, name, "a number in [0, 1]")
+    if value is not None and not np.all((value >= 0) & (value <= 1)):
         raise ValueError(f"{name} is the probability of dropping, in [0, 1]; got {rate!r}")
+
+
+def check_spread_value(spread: ArrayLike, name: str = "std") -> None:
+    """Refuses a concrete standard deviation that is no number, is not finite, or is negative.
+
+    Raises:
+      TypeError: it is not a number or an array of floats.
+      ValueError: it is out of range.
+    """
+    value = _number(spread, name, "a number, at least 0")
+    if value is not None and not np.all((value >= 0) & np.isfinite(value)):
+        raise ValueError(f"{name} is a standard deviation, finite and at least 0; got {spread!r}")
+
+
+def check_fixed_value(value: float, name: str) -> None:
+    """Refuses anything but a finite number at hand, neither traced nor an array.
+
+    Raises:
+      TypeError: it is something else.
+      ValueError: it is not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)):
+        raise TypeError(f"{name} must be a number, not traced, as it decides shapes; got {value!r}")
+    if not np.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+
+
+def _number(value: ArrayLike, name: str, allowed: str) -> np.ndarray | None:
+    """A concrete value in float64, None if it is traced."""
+    if not isinstance(value, (int, float, np.generic, np.ndarray, Array)):
+        raise TypeError(f"{name} must be {allowed}, got {value!r}")
+    dtype = jnp.result_type(value)
+    if not jnp.issubdtype(dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"{name} must be {allowed}, got {value!r}")
+    return None if isinstance(value, Tracer) else np.asarray(value).astype(np.float64)
 
 
 def as_rate(
@@ -72,18 +100,46 @@ def as_rate(
       ValueError: it lies outside [0, 1] or does not broadcast to `shape`.
     """
     check_rate_value(rate, name)
-    rate = jax.lax.stop_gradient(jnp.asarray(rate).astype(dtype))
-    if rate.ndim == 0:
-        return rate
+    return _fitted(rate, shape, name, dtype)
+
+
+def as_spread(
+    spread: ArrayLike,
+    shape: Sequence[int],
+    name: str = "std",
+    dtype: jnp.dtype | type = jnp.float32,
+) -> Array:
+    """Returns a checked standard deviation, of rank 0 or of that of `shape`, without a gradient.
+
+    Args:
+      spread: a number, or a scalar or array that broadcasts to `shape`; may be traced, and is then
+        not checked for range.
+      shape: the shape of the noise that it is for.
+      name: what the caller calls it.
+      dtype: of the result.
+
+    Raises:
+      TypeError: it is not a number.
+      ValueError: it is negative or not finite, or does not broadcast to `shape`.
+    """
+    check_spread_value(spread, name)
+    return _fitted(spread, shape, name, dtype)
+
+
+def _fitted(value: ArrayLike, shape: Sequence[int], name: str, dtype: jnp.dtype | type) -> Array:
+    value = jax.lax.stop_gradient(jnp.asarray(value).astype(dtype))
+    if value.ndim == 0:
+        return value
     try:
-        fits = np.broadcast_shapes(rate.shape, tuple(shape)) == tuple(shape)
+        fits = np.broadcast_shapes(value.shape, tuple(shape)) == tuple(shape)
     except ValueError:
         fits = False
     if not fits:
         raise ValueError(
-            f"{name} of shape {rate.shape} does not broadcast to the noise, of shape {tuple(shape)}"
+            f"{name} of shape {value.shape} does not broadcast to the noise, of shape "
+            f"{tuple(shape)}"
         )
-    return rate.reshape((1,) * (len(shape) - rate.ndim) + rate.shape)
+    return value.reshape((1,) * (len(shape) - value.ndim) + value.shape)
 
 
 def check_shape(shape: Sequence[int], name: str = "shape") -> tuple[int, ...]:

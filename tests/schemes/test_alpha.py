@@ -85,7 +85,7 @@ def test_rate_1_gives_zeros_and_zero_gradients():
 
 
 def test_rate_0_is_the_identity_to_the_bit():
-    """`identity_at_zero` says so, and a zero has a sign."""
+    """Bit for bit, and a zero has a sign."""
     x = jnp.asarray([0.0, -0.0, 1.5, -jnp.inf])
     y = dropjax.alpha_dropout(KEY, x, 0.0)
     assert np.asarray(y).tobytes() == np.asarray(x).tobytes()
