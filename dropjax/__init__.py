@@ -16,14 +16,21 @@ from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import STREAM, Mask, keep_mask
 from dropjax.ops.keys import derive
 from dropjax.schemes.alpha import alpha_dropout
+from dropjax.schemes.attention import attention_dropout
 from dropjax.schemes.bernoulli import dropout
 from dropjax.schemes.cutout import cutout
 from dropjax.schemes.dropconnect import dropconnect
 from dropjax.schemes.embedding import embedding_dropout
 from dropjax.schemes.gaussian import gaussian_dropout
+from dropjax.schemes.head_drop import head_drop
+from dropjax.schemes.layer_drop import layer_drop
+from dropjax.schemes.mixout import mixout
 from dropjax.schemes.recurrent import recurrent_dropout
+from dropjax.schemes.rnn_drop import rnn_drop
 from dropjax.schemes.spatial import spatial_dropout
+from dropjax.schemes.standout import standout
 from dropjax.schemes.stochastic_depth import drop_path
+from dropjax.schemes.targeted import targeted_dropout
 from dropjax.schemes.variational import variational_dropout
 from dropjax.schemes.weight_drop import weight_drop
 from dropjax.schemes.word import word_dropout
@@ -48,6 +55,7 @@ __all__ = [
     "Mask",
     "Site",
     "alpha_dropout",
+    "attention_dropout",
     "cutout",
     "derive",
     "deterministic",
@@ -57,11 +65,17 @@ __all__ = [
     "embedding_dropout",
     "expected",
     "gaussian_dropout",
+    "head_drop",
     "keep_mask",
+    "layer_drop",
+    "mixout",
     "recurrent_dropout",
+    "rnn_drop",
     "sampled",
     "schemes",
     "spatial_dropout",
+    "standout",
+    "targeted_dropout",
     "variational_dropout",
     "weight_drop",
     "word_dropout",

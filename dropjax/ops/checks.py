@@ -142,6 +142,22 @@ def _fitted(value: ArrayLike, shape: Sequence[int], name: str, dtype: jnp.dtype 
     return value.reshape((1,) * (len(shape) - value.ndim) + value.shape)
 
 
+def check_like(x: ArrayLike, previous: ArrayLike, name: str = "x") -> tuple[Array, Array]:
+    """Returns two arrays of one shape and one floating dtype, the second named previous.
+
+    Raises:
+      TypeError: one holds no floats.
+      ValueError: they differ.
+    """
+    x, previous = check_floating(x, name), check_floating(previous, "previous")
+    if x.shape != previous.shape or x.dtype != previous.dtype:
+        raise ValueError(
+            f"previous must have the shape and dtype of {name}, {x.dtype}{list(x.shape)}; got "
+            f"{previous.dtype}{list(previous.shape)}"
+        )
+    return x, previous
+
+
 def check_shape(shape: Sequence[int], name: str = "shape") -> tuple[int, ...]:
     """Returns a shape as a tuple of integers.
 
