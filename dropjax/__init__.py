@@ -18,6 +18,7 @@ from dropjax.ops.keys import derive
 from dropjax.schemes.alpha import alpha_dropout
 from dropjax.schemes.bernoulli import dropout
 from dropjax.schemes.cutout import cutout
+from dropjax.schemes.dropblock import dropblock
 from dropjax.schemes.dropconnect import dropconnect
 from dropjax.schemes.embedding import embedding_dropout
 from dropjax.schemes.gaussian import gaussian_dropout
@@ -52,6 +53,7 @@ __all__ = [
     "derive",
     "deterministic",
     "drop_path",
+    "dropblock",
     "dropconnect",
     "dropout",
     "embedding_dropout",
