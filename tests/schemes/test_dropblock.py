@@ -304,6 +304,9 @@ def test_a_map_of_which_nothing_is_kept_is_zeros_with_zero_gradients(normalize):
         assert (y == 0).all()
         assert (pullback(jnp.ones_like(x))[0] == 0).all()
     np.testing.assert_array_equal(f(KEY, x, 0.0), x)
+    if normalize != "example":
+        mean = dropjax.expected.dropblock(jnp.ones((4, 4, 1)), 1.0, 3, normalize=normalize)
+        assert (mean == 0).all()
     at_most = jax.grad(lambda x: f(KEY, x, 0.9).sum())(jnp.ones((4, 4, 2)))
     assert jnp.isfinite(at_most).all()
 
