@@ -22,6 +22,7 @@ from dropjax.schemes.dropblock import dropblock
 from dropjax.schemes.dropconnect import dropconnect
 from dropjax.schemes.embedding import embedding_dropout
 from dropjax.schemes.gaussian import gaussian_dropout
+from dropjax.schemes.patch import patch_dropout
 from dropjax.schemes.random_erasing import random_erasing
 from dropjax.schemes.recurrent import recurrent_dropout
 from dropjax.schemes.spatial import spatial_dropout
@@ -61,6 +62,7 @@ __all__ = [
     "expected",
     "gaussian_dropout",
     "keep_mask",
+    "patch_dropout",
     "random_erasing",
     "recurrent_dropout",
     "sampled",

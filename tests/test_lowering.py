@@ -32,6 +32,7 @@ OPS = {
     "embedding": lambda key, x: dropjax.embedding_dropout(key, x, 0.5),
     "word": lambda key, x: dropjax.word_dropout(key, x.astype("int32"), 0.5, unknown=1),
     "cutout": lambda key, x: dropjax.cutout(key, x, size=4),
+    "patch_dropout": lambda key, x: dropjax.patch_dropout(key, x, 0.5),
     "random_erasing": lambda key, x: dropjax.random_erasing(key, x, fill="noise"),
 }
 NETWORKS = [

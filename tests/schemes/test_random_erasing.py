@@ -144,8 +144,9 @@ def test_gradients_are_0_inside_and_1_outside_and_the_dtype_is_kept(fill):
     assert f(KEY, x.astype(jnp.bfloat16), 1.0).dtype == jnp.bfloat16
 
 
-def test_an_empty_batch():
-    assert dropjax.random_erasing(KEY, jnp.ones((0, 4, 4, 1))).shape == (0, 4, 4, 1)
+def test_no_images_or_empty_ones():
+    for shape in ((0, 4, 4, 1), (2, 0, 4, 1)):
+        assert dropjax.random_erasing(KEY, jnp.ones(shape)).shape == shape
 
 
 # The scheme.
