@@ -19,12 +19,15 @@ from dropjax.schemes.alpha import alpha_dropout
 from dropjax.schemes.attention import attention_dropout
 from dropjax.schemes.bernoulli import dropout
 from dropjax.schemes.cutout import cutout
+from dropjax.schemes.dropblock import dropblock
 from dropjax.schemes.dropconnect import dropconnect
 from dropjax.schemes.embedding import embedding_dropout
 from dropjax.schemes.gaussian import gaussian_dropout
 from dropjax.schemes.head_drop import head_drop
 from dropjax.schemes.layer_drop import layer_drop
 from dropjax.schemes.mixout import mixout
+from dropjax.schemes.patch import patch_dropout
+from dropjax.schemes.random_erasing import random_erasing
 from dropjax.schemes.recurrent import recurrent_dropout
 from dropjax.schemes.rnn_drop import rnn_drop
 from dropjax.schemes.spatial import spatial_dropout
@@ -60,6 +63,7 @@ __all__ = [
     "derive",
     "deterministic",
     "drop_path",
+    "dropblock",
     "dropconnect",
     "dropout",
     "embedding_dropout",
@@ -69,6 +73,8 @@ __all__ = [
     "keep_mask",
     "layer_drop",
     "mixout",
+    "patch_dropout",
+    "random_erasing",
     "recurrent_dropout",
     "rnn_drop",
     "sampled",

@@ -25,12 +25,15 @@ OPS = {
     "gaussian": lambda key, x: dropjax.gaussian_dropout(key, x, 0.5),
     "alpha": lambda key, x: dropjax.alpha_dropout(key, x, 0.5),
     "spatial": lambda key, x: dropjax.spatial_dropout(key, x, 0.5),
+    "dropblock": lambda key, x: dropjax.dropblock(key, x, 0.5, 3),
     "drop_path": lambda key, x: dropjax.drop_path(key, x, 0.5, batch_axes=0),
     "recurrent": lambda key, x: dropjax.recurrent_dropout(key, x, 0.5),
     "weight_drop": lambda key, x: dropjax.weight_drop(key, {"w": x}, 0.5, match="w"),
     "embedding": lambda key, x: dropjax.embedding_dropout(key, x, 0.5),
     "word": lambda key, x: dropjax.word_dropout(key, x.astype("int32"), 0.5, unknown=1),
     "cutout": lambda key, x: dropjax.cutout(key, x, size=4),
+    "patch_dropout": lambda key, x: dropjax.patch_dropout(key, x, 0.5),
+    "random_erasing": lambda key, x: dropjax.random_erasing(key, x, fill="noise"),
 }
 NETWORKS = [
     ("cnn(channels=(4,8),dense=(8,))", "spatial|bernoulli|cutout(size=3)"),

@@ -18,6 +18,8 @@ OPS = {
     if name in dropjax.__all__ and inspect.isfunction(value) and name not in NOT_OPS
 }
 EXPECTED = {name: getattr(dropjax.expected, name) for name in dropjax.expected.__all__}
+# What is as much a part of the scheme as its rate.
+ALSO_BY_POSITION = {"dropblock": ["block_size"]}
 over_ops = pytest.mark.parametrize("name", OPS)
 
 
@@ -35,7 +37,8 @@ def test_key_then_array_then_rate_then_options_by_keyword(name):
     assert first.name == "key"
     assert second.name in ("x", "w")
     assert third.name == "rate"
-    assert all(option.kind is option.KEYWORD_ONLY for option in options)
+    by_position = [option.name for option in options if option.kind is not option.KEYWORD_ONLY]
+    assert by_position == ALSO_BY_POSITION.get(name, [])
     assert not {"rng", "rngs", "p", "prob", "keep_prob", "deterministic", "train"} & {
         option.name for option in options
     }
