@@ -20,6 +20,7 @@ from dropjax.schemes.bernoulli import dropout
 from dropjax.schemes.cutout import cutout
 from dropjax.schemes.dropconnect import dropconnect
 from dropjax.schemes.embedding import embedding_dropout
+from dropjax.schemes.feature_alpha import feature_alpha_dropout
 from dropjax.schemes.gaussian import gaussian_dropout
 from dropjax.schemes.recurrent import recurrent_dropout
 from dropjax.schemes.spatial import spatial_dropout
@@ -56,6 +57,7 @@ __all__ = [
     "dropout",
     "embedding_dropout",
     "expected",
+    "feature_alpha_dropout",
     "gaussian_dropout",
     "keep_mask",
     "recurrent_dropout",

@@ -24,6 +24,7 @@ OPS = {
     "dropconnect": lambda key, x: dropjax.dropconnect(key, x, 0.5),
     "gaussian": lambda key, x: dropjax.gaussian_dropout(key, x, 0.5),
     "alpha": lambda key, x: dropjax.alpha_dropout(key, x, 0.5),
+    "feature_alpha": lambda key, x: dropjax.feature_alpha_dropout(key, x, 0.5),
     "spatial": lambda key, x: dropjax.spatial_dropout(key, x, 0.5),
     "drop_path": lambda key, x: dropjax.drop_path(key, x, 0.5, batch_axes=0),
     "recurrent": lambda key, x: dropjax.recurrent_dropout(key, x, 0.5),
