@@ -22,6 +22,7 @@ from dropjax.schemes.dropconnect import dropconnect
 from dropjax.schemes.embedding import embedding_dropout
 from dropjax.schemes.feature_alpha import feature_alpha_dropout
 from dropjax.schemes.gaussian import gaussian_dropout
+from dropjax.schemes.gaussian_noise import gaussian_noise
 from dropjax.schemes.recurrent import recurrent_dropout
 from dropjax.schemes.spatial import spatial_dropout
 from dropjax.schemes.stochastic_depth import drop_path
@@ -59,6 +60,7 @@ __all__ = [
     "expected",
     "feature_alpha_dropout",
     "gaussian_dropout",
+    "gaussian_noise",
     "keep_mask",
     "recurrent_dropout",
     "sampled",

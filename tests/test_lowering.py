@@ -23,6 +23,7 @@ OPS = {
     "zoneout": lambda key, x: dropjax.zoneout(key, x, 0.5, previous=x),
     "dropconnect": lambda key, x: dropjax.dropconnect(key, x, 0.5),
     "gaussian": lambda key, x: dropjax.gaussian_dropout(key, x, 0.5),
+    "gaussian_noise": lambda key, x: dropjax.gaussian_noise(key, x, 0.5),
     "alpha": lambda key, x: dropjax.alpha_dropout(key, x, 0.5),
     "feature_alpha": lambda key, x: dropjax.feature_alpha_dropout(key, x, 0.5),
     "spatial": lambda key, x: dropjax.spatial_dropout(key, x, 0.5),

@@ -72,18 +72,65 @@ def as_rate(
       ValueError: it lies outside [0, 1] or does not broadcast to `shape`.
     """
     check_rate_value(rate, name)
-    rate = jax.lax.stop_gradient(jnp.asarray(rate).astype(dtype))
-    if rate.ndim == 0:
-        return rate
+    return _fitted(rate, shape, name, dtype)
+
+
+def check_spread_value(spread: ArrayLike, name: str = "std") -> None:
+    """Refuses a concrete standard deviation or variance that is no finite number of at least 0.
+
+    Raises:
+      TypeError: it is not a number or an array of floats.
+      ValueError: it is out of range.
+    """
+    if not isinstance(spread, (int, float, np.generic, np.ndarray, Array)):
+        raise TypeError(f"{name} must be a number, at least 0, got {spread!r}")
+    dtype = jnp.result_type(spread)
+    if not jnp.issubdtype(dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"{name} must be a number, at least 0, got {spread!r}")
+    if isinstance(spread, Tracer):
+        return
+    value = np.asarray(spread).astype(np.float64)
+    if not np.all((value >= 0) & (value < np.inf)):
+        raise ValueError(f"{name} must be a finite number, at least 0; got {spread!r}")
+
+
+def as_spread(
+    spread: ArrayLike,
+    shape: Sequence[int],
+    name: str = "std",
+    dtype: jnp.dtype | type = jnp.float32,
+) -> Array:
+    """Returns a checked standard deviation or variance as `as_rate` does a rate.
+
+    Args:
+      spread: a Python number, or a scalar or array that broadcasts to `shape`; may be traced, and
+        is then not checked for range.
+      shape: the shape of the noise that it is for.
+      name: what the caller calls it.
+      dtype: of the result.
+
+    Raises:
+      TypeError: it is not a number.
+      ValueError: it is negative or not finite, or does not broadcast to `shape`.
+    """
+    check_spread_value(spread, name)
+    return _fitted(spread, shape, name, dtype)
+
+
+def _fitted(value: ArrayLike, shape: Sequence[int], name: str, dtype: jnp.dtype | type) -> Array:
+    value = jax.lax.stop_gradient(jnp.asarray(value).astype(dtype))
+    if value.ndim == 0:
+        return value
     try:
-        fits = np.broadcast_shapes(rate.shape, tuple(shape)) == tuple(shape)
+        fits = np.broadcast_shapes(value.shape, tuple(shape)) == tuple(shape)
     except ValueError:
         fits = False
     if not fits:
         raise ValueError(
-            f"{name} of shape {rate.shape} does not broadcast to the noise, of shape {tuple(shape)}"
+            f"{name} of shape {value.shape} does not broadcast to the noise, of shape "
+            f"{tuple(shape)}"
         )
-    return rate.reshape((1,) * (len(shape) - rate.ndim) + rate.shape)
+    return value.reshape((1,) * (len(shape) - value.ndim) + value.shape)
 
 
 def check_shape(shape: Sequence[int], name: str = "shape") -> tuple[int, ...]:
