@@ -18,7 +18,12 @@ from dropjax.ops.keys import derive
 from dropjax.schemes.alpha import alpha_dropout
 from dropjax.schemes.bernoulli import dropout
 from dropjax.schemes.cutout import cutout
-from dropjax.schemes.dropconnect import dropconnect
+from dropjax.schemes.dropconnect import (
+    dropconnect,
+    dropconnect_gaussian,
+    dropconnect_linear,
+    dropconnect_moments,
+)
 from dropjax.schemes.embedding import embedding_dropout
 from dropjax.schemes.feature_alpha import feature_alpha_dropout
 from dropjax.schemes.gaussian import gaussian_dropout
@@ -55,6 +60,9 @@ __all__ = [
     "deterministic",
     "drop_path",
     "dropconnect",
+    "dropconnect_gaussian",
+    "dropconnect_linear",
+    "dropconnect_moments",
     "dropout",
     "embedding_dropout",
     "expected",

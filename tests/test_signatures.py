@@ -11,7 +11,7 @@ import pytest
 import dropjax
 from tests.conftest import ROOT
 
-NOT_OPS = {"derive", "deterministic", "keep_mask", "sampled"}
+NOT_OPS = {"derive", "dropconnect_moments", "deterministic", "keep_mask", "sampled"}
 OPS = {
     name: value
     for name, value in vars(dropjax).items()
