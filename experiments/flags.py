@@ -93,6 +93,12 @@ STRENGTH = flags.DEFINE_string(
     "Multiplies every rate, in [0, 1]: a number, or an optax schedule over steps such as "
     "'linear_schedule(init_value=0.0,end_value=1.0,transition_steps=1000)'.",
 )
+PENALTY = flags.DEFINE_string(
+    "penalty",
+    "1",
+    "Multiplies the penalty of a scheme that learns: a number, or an optax schedule over steps, as "
+    "for --strength, to warm it up.",
+)
 MC_SAMPLES = flags.DEFINE_integer(
     "mc_samples",
     None,
@@ -135,6 +141,7 @@ def main(experiment: str) -> None:
             optimizer=OPTIMIZER.value,
             learning_rate=LEARNING_RATE.value,
             strength=STRENGTH.value,
+            penalty=PENALTY.value,
             mc_samples=MC_SAMPLES.value,
         )
         try:

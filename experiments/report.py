@@ -28,7 +28,18 @@ def table(result: dict[str, Any]) -> str:
         if values[0] is not None:
             cells = ["" if value is None else f"{value:.4f}" for value in values]
             lines.append(f"{name:24}" + "".join(f"{cell:>10}" for cell in cells))
-    return "\n".join(lines)
+    return "\n".join([*lines, *_learned(result.get("learned") or {})])
+
+
+def _learned(found: dict[str, dict[str, float]]) -> list[str]:
+    """What the scheme has learned, a line a site."""
+    if not found:
+        return []
+    rows = [
+        f"{site:24}" + "".join(f"   {name} {value:.4g}" for name, value in numbers.items())
+        for site, numbers in found.items()
+    ]
+    return ["", "learned", *rows]
 
 
 def draw_curves(history: list[dict[str, float]], title: str, path: Path) -> None:

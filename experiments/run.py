@@ -204,11 +204,12 @@ class _Run:
 
     def _common(self, state: State) -> dict[str, Any]:
         config = self.setup.config
-        names = ("dataset", "model", "dropout", "strength", "seed", "mc_samples")
+        names = ("dataset", "model", "dropout", "strength", "penalty", "seed", "mc_samples")
         return {name: getattr(config, name) for name in names} | {
             "task": self.setup.dataset.task,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params["params"])),
             "param_hash": tree_hash(state.params),
+            "learned": self.setup.program.report(state),
             "resumed_from_step": self.resumed_from,
         }
 

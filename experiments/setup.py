@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class Flags:
     optimizer: str = "adam"
     learning_rate: float | None = None
     strength: str = "1"
+    penalty: str = "1"
     mc_samples: int | None = None
 
 
@@ -74,6 +76,7 @@ class Config:
     optimizer: str
     learning_rate: float
     strength: str
+    penalty: str
     mc_samples: int
 
 
@@ -149,6 +152,7 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
         _check_random_numbers(flags.seed)
         scheme = schemes.parse(flags.dropout, rate=flags.rate)
         strength = _strength(flags.strength, scheme)
+        penalty = _penalty(flags.penalty, scheme)
         model_text = _model_for(scheme) if flags.model == "auto" else flags.model
         # Texts first, data later: a typo should not wait.
         models.parse(model_text, outputs=1)
@@ -201,13 +205,16 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
                 optimizer,
                 sites,
                 strength,
+                penalty,
                 stateful=bool(mutable),
             ),
             Examples(dataset.x_train, _targets(dataset)),
             key=key,
             batch_size=config.batch_size,
         )
-        check_strength(strength, config.epochs * program.steps_per_epoch)
+        steps = config.epochs * program.steps_per_epoch
+        check_strength(strength, steps)
+        check_strength(penalty, steps, "penalty", at_most=math.inf)
         try:
             program.check(params, mutable or None)
         except Exception as error:  # whatever a scheme of the user's own does wrong
@@ -245,6 +252,13 @@ def _strength(text: str, scheme: Scheme) -> Strength:
     if strength != 1.0 and not any(rate_fields(type(link)) for link in scheme.links):
         raise ValueError(f"strength={text} would do nothing: {scheme} has no rate")
     return strength
+
+
+def _penalty(text: str, scheme: Scheme) -> Strength:
+    penalty = parse_strength(text, "penalty")
+    if penalty != 1.0 and not scheme.penalises:
+        raise ValueError(f"penalty={text} would do nothing: {scheme} adds nothing to the loss")
+    return penalty
 
 
 def _model_for(scheme: Scheme) -> str:

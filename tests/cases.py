@@ -8,7 +8,8 @@ from typing import NamedTuple
 import jax
 
 from dropjax.core.keys import Keys
-from dropjax.core.scheme import SCHEMES, Scheme
+from dropjax.core.plan import no_weights
+from dropjax.core.scheme import SCHEMES, Scheme, rate_fields
 from dropjax.core.site import Kind, Site
 from tests.throwaway import LearnedRate, WholeBatch
 
@@ -20,8 +21,12 @@ AXES = {
     Kind.FEATURE_MAP: ("height", "width", "feature"),
     Kind.RECURRENT: ("time", "feature"),
     Kind.UPDATE: ("time", "feature"),
+    Kind.READOUT: ("time", "feature"),
     Kind.STATE: ("time", "feature"),
     Kind.BRANCH: ("height", "width", "feature"),
+    Kind.LAYER: ("time", "feature"),
+    Kind.TOKENS: ("time", "feature"),
+    Kind.HEADS: ("head", "time", "feature"),
     Kind.ATTENTION: ("head", "query", "key"),
     Kind.WEIGHT: ("input", "output"),
     Kind.TABLE: ("token", "feature"),
@@ -43,9 +48,9 @@ def variants(cls: type[Scheme]) -> list[Scheme]:
     choices = {
         n: typing.get_args(hints[n]) for n in names if typing.get_origin(hints[n]) is typing.Literal
     }
-    rate = {"rate": RATE} if "rate" in names else {}
+    rates = dict.fromkeys(rate_fields(cls), RATE)
     return [
-        cls(**rate, **dict(zip(choices, values, strict=True)))
+        cls(**rates, **dict(zip(choices, values, strict=True)))
         for values in itertools.product(*choices.values())
     ]
 
@@ -73,6 +78,21 @@ class Case(NamedTuple):
     def previous(self, dtype="float32") -> jax.Array:
         return jax.random.normal(jax.random.key(200), self.shape).astype(dtype)
 
+    def at_rate(self, rate) -> Scheme:
+        """The scheme with all its rates, or standard deviations, set to one number."""
+        return dataclasses.replace(
+            self.scheme, **dict.fromkeys(rate_fields(type(self.scheme)), rate)
+        )
+
+    @property
+    def rated(self) -> bool:
+        return bool(rate_fields(type(self.scheme)))
+
+    @property
+    def samples(self) -> bool:
+        """Whether it draws noise for a value; others act on a dense layer as a whole."""
+        return type(self.scheme).sample is not Scheme.sample
+
     def __str__(self) -> str:
         return f"{self.scheme}@{self.site.kind.name}"
 
@@ -84,7 +104,7 @@ def _cases() -> list[Case]:
             site = SITES[kind]
             named = dataclasses.replace(value, at=f"^{site.name}$")
             shapes = {site.name: (site, shape_of(site))}
-            learned = named.init_learned(jax.random.key(300), shapes)
+            learned = named.init_learned(jax.random.key(300), shapes, no_weights(shapes))
             found.append(Case(named.bind(learned), site))
     return found
 

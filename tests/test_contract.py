@@ -7,43 +7,69 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dropjax.core.draw import CLEAN, deterministic, sampled
+from dropjax.core.draw import CLEAN, Draw, deterministic, sampled
 from dropjax.core.keys import Keys
-from dropjax.core.scheme import Chain, Scheme
+from dropjax.core.scheme import Chain, Scheme, rate_fields
 from dropjax.core.site import Kind
 from dropjax.ops.lazy import is_lazy
 from dropjax.schemes import parse
 from tests.cases import CASES, SCHEME_VALUES, SITES, Case, shape_of
 from tests.statistics import assert_mean
 
-over_cases = pytest.mark.parametrize("case", CASES, ids=str)
-over_linear_cases = pytest.mark.parametrize(
-    "case", [case for case in CASES if case.site.kind is Kind.LINEAR], ids=str
-)
-over_timed_cases = pytest.mark.parametrize(
-    "case", [case for case in CASES if case.site.axes[0] == "time"], ids=str
+
+def over(cases):
+    return pytest.mark.parametrize("case", cases, ids=str)
+
+
+over_cases = over(CASES)
+over_rated_cases = over([case for case in CASES if case.rated])
+over_sampling_cases = over([case for case in CASES if case.samples])
+over_same_size_cases = over([case for case in CASES if not case.scheme.resizes])
+over_resizing_cases = over([case for case in CASES if case.scheme.resizes])
+over_linear_cases = over([case for case in CASES if case.site.kind is Kind.LINEAR])
+over_timed_cases = over(
+    [case for case in CASES if case.site.axes[0] == "time" and not case.scheme.resizes]
 )
 over_schemes = pytest.mark.parametrize("scheme", SCHEME_VALUES, ids=str)
 
 
 def realise(case: Case, keys: Keys, x: jax.Array, previous: jax.Array) -> jax.Array:
-    return sampled(case.scheme, keys)(x, case.site, previous)
+    return at_site(sampled(case.scheme, keys), case, x, previous)
+
+
+def at_site(draw: Draw, case: Case, x: jax.Array, previous: jax.Array) -> jax.Array:
+    """What a draw makes of x; where it acts on dense layers alone, of one whose weights are x."""
+    if case.samples:
+        return draw(x, case.site, previous)
+    return draw.linear(jnp.eye(len(x), dtype=x.dtype), x, None, case.site)
 
 
 def same_bits(a: jax.Array, b: jax.Array) -> bool:
     return a.dtype == b.dtype and np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-@over_cases
+@over_same_size_cases
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_keeps_shape_and_dtype(case, dtype):
     x, previous = case.value(dtype), case.previous(dtype)
     for draw in (sampled(case.scheme, case.keys()), deterministic(case.scheme)):
-        y = draw(x, case.site, previous)
+        y = at_site(draw, case, x, previous)
         assert (y.shape, y.dtype) == (x.shape, x.dtype)
 
 
-@over_cases
+@over_resizing_cases
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_leaves_out_rows_and_nothing_else(case, dtype):
+    x, previous = case.value(dtype), case.previous(dtype)
+    assert same_bits(at_site(deterministic(case.scheme), case, x, previous), x)
+    y = realise(case, case.keys(), x, previous)
+    assert y.shape[1:] == x.shape[1:] and 0 < len(y) < len(x) and y.dtype == x.dtype
+    rows = [row.tobytes() for row in np.asarray(x)]
+    found = [row.tobytes() for row in np.asarray(y)]
+    assert set(found) < set(rows) and len(set(found)) == len(found)
+
+
+@over([case for case in CASES if case.samples and not case.scheme.resizes])
 def test_noise_broadcasts_against_the_value(case):
     noise = case.scheme.sample(case.keys().within(case.site.name), case.site, case.shape)
     shapes = [leaf.shape for leaf in jax.tree.leaves(noise, is_leaf=is_lazy)]
@@ -52,16 +78,20 @@ def test_noise_broadcasts_against_the_value(case):
     assert case.scheme.noise_shape(case.site, case.shape) in shapes
 
 
-@over_cases
+@over_rated_cases
 def test_nothing_happens_at_rate_or_strength_0(case):
-    assert case.scheme.identity_at_zero, "declare what rate 0 does, and test it beside the scheme"
     x, previous = case.value(), case.previous()
-    for scheme in (dataclasses.replace(case.scheme, rate=0.0), case.scheme.scaled(0.0)):
+    for scheme in (case.at_rate(0.0), case.scheme.scaled(0.0)):
         for draw in (sampled(scheme, case.keys()), deterministic(scheme)):
-            assert same_bits(draw(x, case.site, previous), x)
+            assert same_bits(at_site(draw, case, x, previous), x)
 
 
-@over_cases
+@over([case for case in CASES if not case.rated])
+def test_strength_does_nothing_where_there_is_no_rate(case):
+    assert case.scheme.scaled(0.0) is case.scheme or case.scheme.scaled(0.0) == case.scheme
+
+
+@over_same_size_cases
 def test_something_happens_at_its_rate(case):
     x = case.value()
     changed = [
@@ -70,12 +100,12 @@ def test_something_happens_at_its_rate(case):
     assert any(changed)
 
 
-@over_cases
+@over_same_size_cases
 def test_mean_over_noise_is_expected(case):
     x, previous = case.value(), case.previous()
     keys = jax.vmap(jax.random.key)(jnp.arange(4000))
     draws = jax.vmap(lambda key: realise(case, Keys.of(key), x, previous))(keys)
-    evaluated = deterministic(case.scheme)(x, case.site, previous)
+    evaluated = at_site(deterministic(case.scheme), case, x, previous)
     if case.scheme.expected_is_mean:
         assert_mean(draws, evaluated)
     else:  # then the paper's own moments are tested beside the scheme
@@ -91,10 +121,9 @@ def test_mean_of_a_linear_layer_is_expected(case):
     assert_mean(draws, deterministic(case.scheme).linear(x, w, b, case.site))
 
 
-@over_cases
+@over([c for c in CASES if c.scheme.linear_in_x and not c.scheme.resizes])
 def test_gradient_is_the_factor_that_x_was_multiplied_by(case):
     """So it is exactly 0 where x was dropped, and the scale where it was kept."""
-    assert case.scheme.linear_in_x, "declare what the gradient is, and test it beside the scheme"
     x, previous, ct = case.value(), case.previous(), jnp.full(case.shape, 3.0)
 
     def at(x):
@@ -106,6 +135,20 @@ def test_gradient_is_the_factor_that_x_was_multiplied_by(case):
     np.testing.assert_allclose(gradient, factor * ct, rtol=1e-6, atol=1e-6)
     untouched_by_x = np.asarray(y) == np.asarray(at(x + 1))
     assert np.all(np.asarray(gradient)[untouched_by_x] == 0)
+
+
+@over([c for c in CASES if not c.scheme.linear_in_x])
+def test_gradient_is_the_slope_for_given_noise(case):
+    x, previous = case.value(), case.previous()
+    direction = jax.random.normal(jax.random.key(5), x.shape)
+
+    def along(step):
+        return realise(case, case.keys(), x + step * direction, previous)
+
+    width = 2e-3
+    slope = (along(width) - along(-width)) / (2 * width)
+    _, tangent = jax.jvp(along, (0.0,), (1.0,))
+    np.testing.assert_allclose(tangent, slope, rtol=2e-2, atol=2e-3)
 
 
 @over_cases
@@ -136,14 +179,14 @@ def test_vmap_equals_loop(case):
         np.testing.assert_allclose(batched, one(row), rtol=1e-6)
 
 
-@over_cases
+@over_rated_cases
 def test_gradients_are_finite_at_a_traced_rate_of_1(case):
     x, previous = case.value(), case.previous()
 
     @jax.jit
     def total(x, rate):
-        scheme = dataclasses.replace(case.scheme, rate=rate)
-        return jnp.sum(realise(Case(scheme, case.site), case.keys(), x, previous))
+        at = Case(case.at_rate(rate), case.site)
+        return jnp.sum(realise(at, case.keys(), x, previous))
 
     for rate in (0.0, 0.5, 1.0):
         gradients = jax.grad(total, argnums=(0, 1))(x, rate)
@@ -160,21 +203,21 @@ def test_does_not_retrace_when_rate_strength_or_key_change(case):
         return realise(Case(scheme.scaled(strength), case.site), keys, x, previous)
 
     for i, (rate, strength) in enumerate([(0.1, 1.0), (0.5, 1.0), (0.5, 0.5)]):
-        scheme = dataclasses.replace(case.scheme, rate=rate)
+        scheme = case.at_rate(rate)
         run(scheme, strength, case.keys(i), case.value(), case.previous())
     assert len(traces) == 1
 
 
-@over_cases
+@over_rated_cases
 def test_rates_stack_into_lanes(case):
     x, previous = case.value(), case.previous()
     rates = [0.1, 0.6]
-    schemes = [dataclasses.replace(case.scheme, rate=rate) for rate in rates]
-    stacked = dataclasses.replace(case.scheme, rate=jnp.asarray(rates))
-    axes = jax.tree.map(lambda _: None, case.scheme)
+    schemes = [case.at_rate(rate) for rate in rates]
+    together = jnp.asarray(rates)
+    stacked = case.at_rate(together)
     axes = jax.tree.unflatten(
         jax.tree.structure(case.scheme),
-        [0 if leaf is stacked.rate else None for leaf in jax.tree.leaves(stacked)],
+        [0 if leaf is together else None for leaf in jax.tree.leaves(stacked)],
     )
     lanes = jax.vmap(
         lambda scheme: realise(Case(scheme, case.site), case.keys(), x, previous), in_axes=(axes,)
@@ -199,7 +242,7 @@ def test_noise_before_a_scan_and_applied_inside_equals_the_whole(case):
     np.testing.assert_allclose(rows, draw(x, case.site, previous), rtol=1e-6)
 
 
-@over_cases
+@over_sampling_cases
 def test_links_of_a_chain(case):
     """The first link draws what it draws alone; a second, equal one draws another mask."""
     x, previous, keys = jnp.ones(case.shape), jnp.zeros(case.shape), case.keys()
@@ -261,15 +304,14 @@ def test_is_a_hashable_value_and_a_pytree_of_numbers(scheme):
 
 @over_schemes
 def test_bad_rates_are_refused(scheme):
-    if not isinstance(getattr(scheme, "rate", None), float):
-        assert not jax.tree.leaves(scheme), "a scheme with numbers has a rate among them"
-        return
-    for rate in (-0.1, 1.5, float("nan")):
-        with pytest.raises(ValueError, match=r"rate .*\[0, 1\]"):
-            dataclasses.replace(scheme, rate=rate)
-    for rate in (True, "half", None):
-        with pytest.raises(TypeError, match="rate"):
-            dataclasses.replace(scheme, rate=rate)
+    for field in rate_fields(type(scheme)):
+        wrong = [-0.1, float("nan")] + [1.5] * (field != "std")
+        for value in wrong:
+            with pytest.raises(ValueError, match=rf"{field} .*(\[0, 1\]|at least 0)"):
+                dataclasses.replace(scheme, **{field: value})
+        for value in (True, "half", None):
+            with pytest.raises(TypeError, match=field):
+                dataclasses.replace(scheme, **{field: value})
 
 
 def test_base_class_leaves_sampling_to_the_scheme():

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dropjax.core.keys import Keys
-from dropjax.core.scheme import Learned, Rate, Scheme, Sites, dense, scheme
+from dropjax.core.scheme import Learned, Rate, Scheme, dense, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import drop, keep_mask
 from dropjax.ops.keys import derive
@@ -26,17 +26,19 @@ class LearnedRate(Learned):
     acts_on: ClassVar = frozenset({Kind.HIDDEN})
     can_act_on: ClassVar = frozenset({Kind.INPUT})
 
-    def init(self, key: Array, site: Site, shape: tuple[int, ...]) -> dict[str, Array]:
+    def init(
+        self, key: Array, site: Site, shape: tuple[int, ...], w: Array | None
+    ) -> dict[str, Array]:
         return {"logit": jnp.full((), -2.0) + 0.01 * jax.random.normal(key)}
 
-    def penalty(self, sites: Sites, params: Any) -> Array:
-        assert self.learned is not None and params
-        logits = [self.learned[name]["logit"] for name in sites if name in self.learned]
-        return -self.weight * jnp.sum(jax.nn.sigmoid(jnp.stack(logits)))
+    def penalty_at(self, site: Site, shape: tuple[int, ...], w: Array | None) -> Array:
+        return -self.weight * jax.nn.sigmoid(self.at_site(site)["logit"])
+
+    def report_at(self, site: Site, w: Array | None) -> dict[str, Array]:
+        return {"spread": jax.nn.sigmoid(self.at_site(site)["logit"])}
 
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Array:
-        assert self.learned is not None
-        spread = self.rate * jax.nn.sigmoid(self.learned[site.name]["logit"])
+        spread = self.rate * jax.nn.sigmoid(self.at_site(site)["logit"])
         return 1 + spread * jax.random.rademacher(keys.example, tuple(shape), jnp.float32)
 
     def apply(self, noise: Array, x: Array, site: Site, fallback: Array | None) -> Array:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from dropjax.core.draw import Deterministic, Draw
-from dropjax.core.scheme import Chain, Scheme, Sites
+from dropjax.core.scheme import Chain, Scheme, Sites, Weights
 from dropjax.core.site import Kind, Site
 from dropjax.ops.keys import name_number
 
@@ -69,6 +70,41 @@ def record(call: Callable[[Draw], Any]) -> Sites:
     return recorder.found
 
 
+@dataclasses.dataclass(frozen=True)
+class _Collector(Deterministic):
+    """A clean draw that notes the weights it is shown."""
+
+    scheme: Scheme = dataclasses.field(default_factory=Chain)
+    found: dict[str, Array] = dataclasses.field(default_factory=dict)
+
+    def apply(self, noise: Any, x: Array, site: Site, fallback: Array | None = None) -> Array:
+        if site.kind in (Kind.WEIGHT, Kind.TABLE):
+            self.found[site.within(self.prefix).name] = x
+        return super().apply(noise, x, site, fallback)
+
+    def linear(self, x: Array, w: Array, b: Array | None, site: Site) -> Array:
+        self.found[site.within(self.prefix).name] = w
+        return super().linear(x, w, b, site)
+
+
+def weights(call: Callable[[Draw], Any]) -> Weights:
+    """The weights at a model's LINEAR, WEIGHT and TABLE sites.
+
+    Args:
+      call: runs the model on one example with the draw it is given. What it returns is not used,
+        so that compiled code computes nothing of it.
+    """
+    collector = _Collector()
+    call(collector)
+    return collector.found
+
+
+def no_weights(sites: Sites) -> Weights:
+    """Zeros for weights, where shapes are all that counts."""
+    kinds = (Kind.LINEAR, Kind.WEIGHT, Kind.TABLE)
+    return {n: jnp.zeros(shape) for n, (site, shape) in sites.items() if site.kind in kinds}
+
+
 def check(scheme: Scheme, sites: Sites, model: str = "the model") -> None:
     """Refuses a scheme any link of which would do nothing, or not what its name says.
 
@@ -121,7 +157,9 @@ def _meets_none(link: Scheme, declared: Sequence[Site], model: str) -> str:
 
 def rows(scheme: Scheme, sites: Sites) -> list[dict[str, str]]:
     """The site table, a row for each site and each link that acts on it."""
-    learned = jax.eval_shape(lambda: scheme.init_learned(jax.random.key(0), sites))
+    learned = jax.eval_shape(
+        lambda: scheme.init_learned(jax.random.key(0), sites, no_weights(sites))
+    )
     bound = scheme.bind(learned).links
     table = []
     for site, shape in sites.values():

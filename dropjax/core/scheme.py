@@ -16,7 +16,7 @@ from dropjax.core import literals
 from dropjax.core.keys import Keys
 from dropjax.core.registry import Registry
 from dropjax.core.site import Kind, Site
-from dropjax.ops.checks import check_rate_value
+from dropjax.ops.checks import check_fixed_value, check_rate_value, check_spread_value
 from dropjax.ops.keys import derive
 from dropjax.ops.lazy import is_lazy
 
@@ -27,8 +27,19 @@ Noise: TypeAlias = Any
 Rate: TypeAlias = Annotated[float, "rate"]
 """A field of a scheme that is a probability of dropping: checked, scheduled and scaled."""
 
+Spread: TypeAlias = Annotated[float, "spread"]
+"""A field that is a standard deviation: checked to be 0 or more, scheduled and scaled as rates."""
+
+Fixed: TypeAlias = Annotated[float, "fixed"]
+"""A field that is a number, but structure: it decides about shapes, and so cannot be traced."""
+
+_CHECKS = {Rate: check_rate_value, Spread: check_spread_value, Fixed: check_fixed_value}
+
 Sites: TypeAlias = Mapping[str, tuple[Site, tuple[int, ...]]]
 """A model's sites by name, each with the shape of its value, as `core.plan.record` finds them."""
+
+Weights: TypeAlias = Mapping[str, Array]
+"""The weights at a model's LINEAR, WEIGHT and TABLE sites, as `core.plan.weights` finds them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +66,8 @@ class Scheme:
     """The model that the scheme was made for; empty if it suits any."""
     linear_in_x: ClassVar[bool] = True
     """For given noise, `apply` is a factor times x, plus a term that x does not enter."""
-    identity_at_zero: ClassVar[bool] = True
-    """At rate 0, `apply` returns x bit for bit."""
+    resizes: ClassVar[bool] = False
+    """`apply` leaves out parts of x, along its first axis."""
     expected_is_mean: ClassVar[bool] = True
     """`expected` is the exact mean of `apply`; if not, it is x, as the paper evaluates."""
     train_only: ClassVar[bool] = False
@@ -65,8 +76,8 @@ class Scheme:
     def __post_init__(self) -> None:
         for name, annotation in _annotations(type(self)).items():
             value = getattr(self, name)
-            if annotation == Rate:
-                check_rate_value(value, name)
+            if annotation in _CHECKS:
+                _CHECKS[annotation](value, name)
                 if isinstance(value, (int, np.generic, np.ndarray)) and np.ndim(value) == 0:
                     object.__setattr__(self, name, float(value))
             elif name not in _leaves(type(self)):
@@ -81,7 +92,7 @@ class Scheme:
         arguments = {}
         for field in sorted(dataclasses.fields(self), key=lambda f: f.name == "at"):
             value = getattr(self, field.name)
-            if field.repr and (field.name == "rate" or value != field.default):
+            if field.repr and (field.name in ("rate", "std") or value != field.default):
                 arguments[field.name] = value
         return literals.format_call(SCHEMES.name_of(type(self)), arguments)
 
@@ -142,6 +153,8 @@ class Scheme:
 
     def noise_shape(self, site: Site, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of the noise for a value of `shape`, for the site table."""
+        if type(self).sample is Scheme.sample:  # it perturbs what a dense layer returns
+            return tuple(shape[-1:])
         noise = jax.eval_shape(lambda: self.sample(Keys.of(jax.random.key(0)), site, shape))
         shapes = (leaf.shape for leaf in jax.tree.leaves(noise, is_leaf=is_lazy))
         return max(shapes, key=len, default=())
@@ -156,6 +169,17 @@ class Scheme:
         """The schemes that are applied one after another."""
         return (self,)
 
+    @property
+    def learns(self) -> bool:
+        """Whether there is anything for the optimiser to train."""
+        return any(isinstance(link, Learned) for link in self.links)
+
+    @property
+    def penalises(self) -> bool:
+        """Whether it adds to the loss."""
+        learned = [type(link) for link in self.links if isinstance(link, Learned)]
+        return any(cls.penalty_at is not Learned.penalty_at for cls in learned)
+
     def in_evaluation(self) -> "Scheme":
         """What is left of the scheme when a trained model's predictions are sampled."""
         return Chain() if self.train_only else self
@@ -164,10 +188,20 @@ class Scheme:
         """Whether predictions sampled under the scheme differ."""
         return any(link.acts_on or link.can_act_on for link in self.in_evaluation().links)
 
-    def init_learned(self, key: Array, sites: Sites) -> Any:
-        """Initial values of what the scheme learns, by site name; empty for most schemes."""
-        del key, sites
+    def init_learned(self, key: Array, sites: Sites, weights: Weights) -> Any:
+        """Initial values of what the scheme learns, by site name; empty for most schemes.
+
+        Args:
+          key: PRNG key.
+          sites: of the model.
+          weights: at its LINEAR, WEIGHT and TABLE sites, initial.
+        """
+        del key, sites, weights
         return {}
+
+    def trained(self, updates: Any) -> Any:
+        """The optimiser's updates of what was learned, but for what is only kept beside it."""
+        return updates
 
     def bind(self, learned: Any) -> Self:
         """The scheme with these learned values in place."""
@@ -175,10 +209,15 @@ class Scheme:
             raise ValueError(f"{type(self).__name__} learns nothing, got {learned}")
         return self
 
-    def penalty(self, sites: Sites, params: Any) -> Array:
-        """What the scheme adds to the summed loss of the whole training set."""
-        del sites, params
+    def penalty(self, sites: Sites, weights: Weights) -> Array:
+        """What the scheme adds to the summed loss of the whole training set, in nats."""
+        del sites, weights
         return jnp.zeros(())
+
+    def report(self, sites: Sites, weights: Weights) -> dict[str, dict[str, Array]]:
+        """Numbers that say what was learned, such as a rate or a sparsity, by site name."""
+        del sites, weights
+        return {}
 
 
 def dense(x: Array, w: Array, b: Array | None) -> Array:
@@ -191,25 +230,68 @@ class Learned(Scheme):
     """A scheme with trained quantities, a set of arrays for each site it wants.
 
     A subclass adds a field `learned: dict | None = None` and defines `init` and, if it regularises
-    them, `penalty`. The optimiser trains the arrays beside the model's parameters; `bind` puts
+    them, `penalty_at`. The optimiser trains the arrays beside the model's parameters; `bind` puts
     them in place before `sample`, which finds its own under `self.learned[site.name]`.
     """
 
     learned: dict[str, Any] | None
 
-    def init(self, key: Array, site: Site, shape: tuple[int, ...]) -> Any:
-        """Initial arrays for one site."""
+    def init(self, key: Array, site: Site, shape: tuple[int, ...], w: Array | None) -> Any:
+        """Initial arrays for one site.
+
+        Args:
+          key: PRNG key.
+          site: where.
+          shape: of the value there, or of the weights.
+          w: the initial weights at a LINEAR, WEIGHT or TABLE site, else None.
+        """
         raise NotImplementedError
 
-    def init_learned(self, key: Array, sites: Sites) -> Any:
+    def penalty_at(self, site: Site, shape: tuple[int, ...], w: Array | None) -> Array:
+        """The penalty of one site, with learned values bound; see `penalty`."""
+        del site, shape, w
+        return jnp.zeros(())
+
+    def report_at(self, site: Site, w: Array | None) -> dict[str, Array]:
+        """The report of one site, with learned values bound; see `report`."""
+        del site, w
+        return {}
+
+    def init_learned(self, key: Array, sites: Sites, weights: Weights) -> Any:
         return {
-            name: self.init(derive(key, name), site, shape)
+            name: self.init(derive(key, name), site, shape, weights.get(name))
             for name, (site, shape) in sites.items()
             if self.wants(site)
         }
 
     def bind(self, learned: Any) -> Self:
         return _rebuild(self, {"learned": learned})
+
+    def at_site(self, site: Site) -> Any:
+        """What was learned for a site.
+
+        Raises:
+          ValueError: nothing is bound.
+        """
+        if self.learned is None:
+            raise ValueError(f"{self} has no learned values: call bind(...) first")
+        return self.learned[site.name]
+
+    def penalty(self, sites: Sites, weights: Weights) -> Array:
+        terms = [
+            self.penalty_at(site, shape, weights.get(name))
+            for name, (site, shape) in sites.items()
+            if self.wants(site)
+        ]
+        return sum(terms, jnp.zeros(()))
+
+    def report(self, sites: Sites, weights: Weights) -> dict[str, dict[str, Array]]:
+        found = {
+            name: self.report_at(site, weights.get(name))
+            for name, (site, _) in sites.items()
+            if self.wants(site)
+        }
+        return {name: numbers for name, numbers in found.items() if numbers}
 
 
 SCHEMES: Registry[Scheme] = Registry("dropjax.schemes", Scheme, "scheme")
@@ -221,7 +303,7 @@ S = TypeVar("S", bound=Scheme)
 def scheme(cls: type[S]) -> type[S]:
     """Makes a class a frozen dataclass and a pytree: floats are leaves, the rest is structure."""
     cls = dataclasses.dataclass(frozen=True)(cls)
-    if hasattr(cls, "rate") and "rate" not in rate_fields(cls):
+    if hasattr(cls, "rate") and _annotations(cls).get("rate") not in (Rate, Fixed):
         raise TypeError(
             f"{cls.__name__}.rate must be annotated dropjax.schemes.Rate, or no schedule and no "
             "check would know that it is one"
@@ -253,8 +335,8 @@ def _annotations(cls: type) -> dict[str, Any]:
 
 @functools.cache
 def rate_fields(cls: type[Scheme]) -> tuple[str, ...]:
-    """The fields of a scheme that are rates."""
-    return tuple(name for name, annotation in _annotations(cls).items() if annotation == Rate)
+    """The fields of a scheme that strength multiplies: rates and standard deviations."""
+    return tuple(name for name, note in _annotations(cls).items() if note in (Rate, Spread))
 
 
 @functools.cache
@@ -264,6 +346,8 @@ def _leaves(cls: type) -> tuple[str, ...]:
 
 
 def _is_structure(annotation: Any) -> bool:
+    if annotation == Fixed:
+        return True
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (tuple, typing.Union, types.UnionType):
         return all(_is_structure(arg) for arg in args if arg is not Ellipsis)
@@ -311,15 +395,27 @@ class Chain(Scheme):
     def in_evaluation(self) -> Scheme:
         return self._over(link.in_evaluation() for link in self.schemes)
 
-    def init_learned(self, key: Array, sites: Sites) -> Any:
+    def init_learned(self, key: Array, sites: Sites, weights: Weights) -> Any:
         keys = [derive(key, f"link {i}") for i in range(len(self.schemes))]
-        return [s.init_learned(k, sites) for s, k in zip(self.schemes, keys, strict=True)]
+        return [s.init_learned(k, sites, weights) for s, k in zip(self.schemes, keys, strict=True)]
+
+    def trained(self, updates: Any) -> Any:
+        return [s.trained(part) for s, part in zip(self.schemes, updates, strict=True)]
 
     def bind(self, learned: Any) -> Self:
         return self._over(s.bind(part) for s, part in zip(self.schemes, learned, strict=True))
 
-    def penalty(self, sites: Sites, params: Any) -> Array:
-        return sum((link.penalty(sites, params) for link in self.schemes), jnp.zeros(()))
+    def penalty(self, sites: Sites, weights: Weights) -> Array:
+        return sum((link.penalty(sites, weights) for link in self.schemes), jnp.zeros(()))
+
+    def report(self, sites: Sites, weights: Weights) -> dict[str, dict[str, Array]]:
+        found: dict[str, dict[str, Array]] = {}
+        for i, link in enumerate(self.schemes):
+            for name, numbers in link.report(sites, weights).items():
+                into = found.setdefault(name, {})
+                # Two links may learn at one site.
+                into |= {k if k not in into else f"{k} ({i})": v for k, v in numbers.items()}
+        return found
 
     def _over(self, schemes: Iterable[Scheme]) -> Self:
         return _rebuild(self, {"schemes": tuple(schemes)})

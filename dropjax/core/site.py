@@ -16,9 +16,13 @@ class Kind(enum.Enum):
     FEATURE_MAP = "feature_map"  # channels of a convolution, with their height and width
     RECURRENT = "recurrent"  # the previous hidden state on its way into the gates
     UPDATE = "update"  # what a gated cell writes into its memory
+    READOUT = "readout"  # what a cell reads out of its memory
     STATE = "state"  # a new recurrent state about to replace the previous one
     BRANCH = "branch"  # a residual branch before it is added
+    LAYER = "layer"  # what a residual layer returns, about to replace what it was given
+    TOKENS = "tokens"  # embedded tokens or patches, any of which may be left out
     ATTENTION = "attention"  # attention weights after the softmax
+    HEADS = "heads"  # what each attention head has found, before they are joined
     WEIGHT = "weight"  # a parameter where it is used
     TABLE = "table"  # an embedding table where tokens are looked up
     LINEAR = "linear"  # a dense layer: (x, w, b) -> x @ w + b
@@ -32,7 +36,8 @@ class Site:
       name: unique in the model once the draw's scopes are prefixed, for example "layer_0/hidden".
       kind: what stands there.
       axes: a name for each axis of the value: "time", "depth", "height", "width", "feature",
-        "gate"; for weights "input", "output"; for tables "token", "feature". Never "batch".
+        "gate", "head", "query", "key"; for weights "input", "output"; for tables "token",
+        "feature". Never "batch".
       depth: 0 at the model's input, 1 at its output; the l-th of L residual branches is at l / L.
         For rates that grow with depth.
     """

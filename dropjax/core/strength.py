@@ -19,8 +19,16 @@ def strength_at(strength: Strength, step: jax.Array) -> jax.Array:
     return jnp.asarray(value, jnp.float32)
 
 
-def check_strength(strength: Strength, steps: int) -> None:
+def check_strength(
+    strength: Strength, steps: int, name: str = "strength", at_most: float = 1.0
+) -> None:
     """Refuses a strength that leaves [0, 1] in the steps 0, ..., steps - 1, or never leaves 0.
+
+    Args:
+      strength: a number, or a function of the step.
+      steps: how many there are.
+      name: what the caller calls it.
+      at_most: the largest value allowed; infinity for any finite one.
 
     Raises:
       ValueError: it does; the message names the first wrong step.
@@ -32,12 +40,13 @@ def check_strength(strength: Strength, steps: int) -> None:
     most = 0.0
     for start in range(0, last, _BLOCK):
         values = np.asarray(at(jnp.arange(start, min(start + _BLOCK, last))))
-        wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))
+        wrong = np.flatnonzero(~((values >= 0) & (values <= at_most) & np.isfinite(values)))
         if wrong.size:
             step = start + wrong[0]
+            allowed = "[0, 1]" if at_most == 1 else f"[0, {at_most:g})"
             raise ValueError(
-                f"strength must stay in [0, 1]; it is {values[wrong[0]]:g} at step {step}"
+                f"{name} must stay in {allowed}; it is {values[wrong[0]]:g} at step {step}"
             )
         most = max(most, float(values.max()))
     if most == 0 and callable(strength):
-        raise ValueError("strength is a schedule that never leaves 0; no scheme would do anything")
+        raise ValueError(f"{name} is a schedule that never leaves 0; no scheme would do anything")

@@ -40,16 +40,44 @@ def check_rate_value(rate: ArrayLike, name: str = "rate") -> None:
       TypeError: it is not a number or an array of floats.
       ValueError: it is out of range.
     """
-    if not isinstance(rate, (int, float, np.generic, np.ndarray, Array)):
-        raise TypeError(f"{name} must be a number in [0, 1], got {rate!r}")
-    dtype = jnp.result_type(rate)
-    if not jnp.issubdtype(dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.integer):
-        raise TypeError(f"{name} must be a number in [0, 1], got {rate!r}")
-    if isinstance(rate, Tracer):
-        return
-    value = np.asarray(rate).astype(np.float64)
-    if not np.all((value >= 0) & (value <= 1)):
+    value = _number(rate, name, "a number in [0, 1]")
+    if value is not None and not np.all((value >= 0) & (value <= 1)):
         raise ValueError(f"{name} is the probability of dropping, in [0, 1]; got {rate!r}")
+
+
+def check_spread_value(spread: ArrayLike, name: str = "std") -> None:
+    """Refuses a concrete standard deviation or variance that is no finite number of at least 0.
+
+    Raises:
+      TypeError: it is not a number or an array of floats.
+      ValueError: it is out of range.
+    """
+    value = _number(spread, name, "a number, at least 0")
+    if value is not None and not np.all((value >= 0) & np.isfinite(value)):
+        raise ValueError(f"{name} must be finite and at least 0; got {spread!r}")
+
+
+def check_fixed_value(value: float, name: str) -> None:
+    """Refuses anything but a finite number at hand, neither traced nor an array.
+
+    Raises:
+      TypeError: it is something else.
+      ValueError: it is not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)):
+        raise TypeError(f"{name} must be a number, not traced, as it decides shapes; got {value!r}")
+    if not np.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+
+
+def _number(value: ArrayLike, name: str, allowed: str) -> np.ndarray | None:
+    """A concrete value in float64, None if it is traced."""
+    if not isinstance(value, (int, float, np.generic, np.ndarray, Array)):
+        raise TypeError(f"{name} must be {allowed}, got {value!r}")
+    dtype = jnp.result_type(value)
+    if not jnp.issubdtype(dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"{name} must be {allowed}, got {value!r}")
+    return None if isinstance(value, Tracer) else np.asarray(value).astype(np.float64)
 
 
 def as_rate(
@@ -75,36 +103,17 @@ def as_rate(
     return _fitted(rate, shape, name, dtype)
 
 
-def check_spread_value(spread: ArrayLike, name: str = "std") -> None:
-    """Refuses a concrete standard deviation or variance that is no finite number of at least 0.
-
-    Raises:
-      TypeError: it is not a number or an array of floats.
-      ValueError: it is out of range.
-    """
-    if not isinstance(spread, (int, float, np.generic, np.ndarray, Array)):
-        raise TypeError(f"{name} must be a number, at least 0, got {spread!r}")
-    dtype = jnp.result_type(spread)
-    if not jnp.issubdtype(dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.integer):
-        raise TypeError(f"{name} must be a number, at least 0, got {spread!r}")
-    if isinstance(spread, Tracer):
-        return
-    value = np.asarray(spread).astype(np.float64)
-    if not np.all((value >= 0) & (value < np.inf)):
-        raise ValueError(f"{name} must be a finite number, at least 0; got {spread!r}")
-
-
 def as_spread(
     spread: ArrayLike,
     shape: Sequence[int],
     name: str = "std",
     dtype: jnp.dtype | type = jnp.float32,
 ) -> Array:
-    """Returns a checked standard deviation or variance as `as_rate` does a rate.
+    """Returns a checked standard deviation or variance, as `as_rate` returns a rate.
 
     Args:
-      spread: a Python number, or a scalar or array that broadcasts to `shape`; may be traced, and
-        is then not checked for range.
+      spread: a number, or a scalar or array that broadcasts to `shape`; may be traced, and is then
+        not checked for range.
       shape: the shape of the noise that it is for.
       name: what the caller calls it.
       dtype: of the result.

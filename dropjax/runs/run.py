@@ -16,7 +16,7 @@ from jax import export
 from numpy.typing import ArrayLike
 
 from dropjax import evaluate
-from dropjax.core.plan import record
+from dropjax.core.plan import no_weights, record
 from dropjax.core.strength import strength_at
 from dropjax.ops.bernoulli import STREAM
 from dropjax.ops.keys import derive
@@ -275,7 +275,7 @@ def _template(network: Network, x: Any) -> dict[str, Any]:
     """The part of a training state that predictions depend on."""
     params, mutable = network.init(jax.random.key(0), x)
     sites = record(lambda draw: network.outputs(params, x, draw, mutable))
-    learned = network.scheme.init_learned(jax.random.key(0), sites)
+    learned = network.scheme.init_learned(jax.random.key(0), sites, no_weights(sites))
     both = {"params": params, "learned": learned}
     return {"params": both, "mutable": mutable, "step": jnp.zeros((), jnp.int32)}
 

@@ -6,10 +6,14 @@ Regularization", Neural Computation 7.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 from jax.typing import ArrayLike
 
+from dropjax.core.keys import Keys
+from dropjax.core.scheme import Scheme, Spread, scheme
+from dropjax.core.site import Kind, Site
 from dropjax.ops.checks import check_floating, normalize_axes
 from dropjax.ops.gaussian import Normal, add
 from dropjax.ops.keys import check_key
@@ -51,3 +55,25 @@ def gaussian_noise(
     shared = normalize_axes(shared_axes, x.ndim, "shared_axes")
     shape = [1 if axis in shared else size for axis, size in enumerate(x.shape)]
     return add(Normal.of(key, shape), x, std)
+
+
+@scheme
+class GaussianNoise(Scheme):
+    """Additive noise on inputs; elsewhere by name.
+
+    On inputs alone, for there the scale is known once data are standardised: hidden units can
+    outgrow noise that does not grow with them.
+    """
+
+    std: Spread = 0.1
+
+    acts_on: ClassVar = frozenset({Kind.INPUT})
+    can_act_on: ClassVar = frozenset(
+        {Kind.EMBED, Kind.HIDDEN, Kind.FEATURE_MAP, Kind.RECURRENT, Kind.BRANCH}
+    )
+
+    def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Normal:
+        return Normal.of(keys.example, shape)
+
+    def apply(self, noise: Normal, x: Array, site: Site, fallback: Array | None) -> Array:
+        return add(noise, x, self.std)

@@ -48,11 +48,12 @@ def parse_optimizer(text: str, learning_rate: float) -> optax.GradientTransforma
     return optimizer
 
 
-def parse_strength(text: str) -> Strength:
+def parse_strength(text: str, flag: str = "strength") -> Strength:
     """A number, or the optax schedule that a text describes.
 
     Args:
       text: a number, or one of `SCHEDULES` with arguments as optax names them.
+      flag: what an error message calls it.
 
     Raises:
       ValueError: it is neither.
@@ -64,7 +65,7 @@ def parse_strength(text: str) -> Strength:
     try:
         return _build(text, SCHEDULES, "schedule")
     except ValueError as error:
-        raise ValueError(f"strength={text!r} is no number, and as a schedule: {error}") from error
+        raise ValueError(f"{flag}={text!r} is no number, and as a schedule: {error}") from error
 
 
 def _build(text: str, names: Sequence[str], what: str, **given: Any) -> Any:

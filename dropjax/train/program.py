@@ -15,8 +15,8 @@ from jax.typing import ArrayLike
 
 from dropjax.core.draw import Draw, sampled
 from dropjax.core.keys import Keys
-from dropjax.core.plan import check, record
-from dropjax.core.scheme import Scheme, Sites
+from dropjax.core.plan import check, no_weights, record, weights
+from dropjax.core.scheme import Scheme, Sites, Weights
 from dropjax.core.site import BATCH_AXES
 from dropjax.core.strength import Strength, strength_at
 from dropjax.ops.keys import derive
@@ -52,6 +52,8 @@ class Problem:
       optimizer: an optax optimiser; it trains the model's parameters and what the scheme learns.
       sites: the model's sites, from `core.plan.record`; None to find them when training starts.
       strength: multiplies every rate; a number, or a function of the step.
+      penalty: multiplies the penalty of a scheme that learns: a number, or a function of the step,
+        to warm it up. The penalty is divided by the number of training examples in any case.
       batched: whether `apply` takes a batch.
       stateful: whether it has mutable variables.
 
@@ -67,6 +69,7 @@ class Problem:
     optimizer: optax.GradientTransformation
     sites: Sites | None = None
     strength: Strength = 1.0
+    penalty: Strength = 1.0
     batched: bool = False
     stateful: bool = False
 
@@ -83,6 +86,8 @@ class Problem:
             )
         if self.scheme is None and self.strength != 1.0:
             raise ValueError("strength would do nothing: there is no scheme")
+        if self.penalty != 1.0 and (self.scheme is None or not self.scheme.penalises):
+            raise ValueError("penalty would do nothing: the scheme adds nothing to the loss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +199,7 @@ class Program:
         if scheme is not None and self.problem.sites is None:
             self.problem = dataclasses.replace(self.problem, sites=self._sites(params, mutable))
         if scheme is not None:
-            scheme = scheme.bind(self._learned())
+            scheme = scheme.bind(self._learned(no_weights(self.problem.sites or {})))
         x, y = jax.tree.map(lambda leaf: leaf[:1], self._data)
         metrics, _ = jax.eval_shape(
             lambda: _on_one_device(
@@ -209,11 +214,28 @@ class Program:
             raise ValueError(f"metrics must return a scalar named 'loss', got {sorted(metrics)}")
         return sorted(metrics)
 
-    def _learned(self) -> Any:
+    def _learned(self, found: Weights) -> Any:
         scheme = self.problem.scheme
         if scheme is None:
             return {}
-        return scheme.init_learned(derive(self._key, "learned"), self.problem.sites or {})
+        return scheme.init_learned(derive(self._key, "learned"), self.problem.sites or {}, found)
+
+    def weights(self, params: Any, mutable: Any = None) -> Weights:
+        """The weights at the model's LINEAR, WEIGHT and TABLE sites, by the sites' names."""
+        mutable = {} if mutable is None else mutable
+        find = jax.jit(lambda: _on_one_device(lambda: self._weights(params, mutable)))
+        return find()
+
+    def _weights(self, params: Any, mutable: Any) -> Weights:
+        problem = self.problem
+        # Any values do: what becomes of the example is thrown away.
+        x = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), self._data[0])
+        state = (mutable,) if problem.stateful else ()
+
+        def one(_: Array) -> Weights:
+            return weights(lambda draw: problem.apply(params, x, draw, *state))
+
+        return jax.vmap(one, out_axes=None, axis_name=BATCH_AXES[0])(jnp.arange(1))
 
     def init(self, params: Any, mutable: Any = None) -> State:
         """The state before the first step.
@@ -227,7 +249,10 @@ class Program:
         """
         metrics = self.check(params, mutable)
         mutable = {} if mutable is None else mutable
-        both = {"params": params, "learned": self._learned()}
+        scheme = self.problem.scheme
+        learns = scheme is not None and scheme.learns
+        learned = self._learned(self.weights(params, mutable) if learns else {})
+        both = {"params": params, "learned": learned}
         return self.place(
             State(
                 step=jnp.zeros((), jnp.int32),
@@ -242,6 +267,16 @@ class Program:
     def place(self, state: State) -> State:
         """A state with each leaf in a buffer of its own on every device, ready to be donated."""
         return replicate(jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state), self.devices)
+
+    def report(self, state: State) -> dict[str, dict[str, float]]:
+        """What the scheme has learned, in numbers, by site name; empty for most schemes."""
+        scheme, sites = self.problem.scheme, self.problem.sites or {}
+        if scheme is None or not scheme.learns:
+            return {}
+        params, learned = state.params["params"], state.params["learned"]
+        found = self.weights(params, state.mutable if self.problem.stateful else None)
+        numbers = jax.jit(lambda learned: scheme.bind(learned).report(sites, found))(learned)
+        return jax.tree.map(float, numbers)
 
     def run(self, state: State, start: int, stop: int) -> State:
         """Trains steps `start` to `stop` - 1, all of one epoch. `state` is used up.
@@ -348,8 +383,10 @@ class Program:
                 )
                 sums = jax.tree.map(lambda values: jnp.sum(weight * values), metrics)
                 loss = sums["loss"] / batch_weight
-                if bound is not None:
-                    penalty = bound.penalty(problem.sites or {}, params) / self.examples
+                if bound is not None and bound.penalises:
+                    found = self._weights(params, state.mutable)
+                    penalty = bound.penalty(problem.sites or {}, found)
+                    penalty = penalty * strength_at(problem.penalty, number) / self.examples
                     loss = loss + penalty / len(self.devices)
                 return loss, (sums, new)
 
@@ -360,6 +397,8 @@ class Program:
                 updates, opt_state = problem.optimizer.update(
                     gradients, state.opt_state, state.params
                 )
+            if scheme is not None:
+                updates = updates | {"learned": scheme.trained(updates["learned"])}  # type: ignore[operator]
             # Of one dtype whatever the metrics are: x64 mode makes these float64.
             sums = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), sums)
             sums["weight"] = batch_weight

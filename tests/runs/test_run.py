@@ -187,7 +187,7 @@ def test_integers_and_doubles_predict_as_the_training_dtype_does(own, run, digit
 
 def test_noise_of_training_alone_is_no_noise_of_a_prediction(digits):
     cutout = parse("bernoulli(rate=0.5)|cutout(rate=1.0)")
-    values = {"mutable": {}, "learned": cutout.init_learned(jax.random.key(0), {})}
+    values = {"mutable": {}, "learned": cutout.init_learned(jax.random.key(0), {}, {})}
     values["strength"] = np.float32(1)
     x, module = digits.x_test[0], models.parse("mlp(widths=())", 10)
     network = runs.Network(module, cutout, scale=16.0)

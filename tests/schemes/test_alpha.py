@@ -126,7 +126,7 @@ def test_rate_1_gives_zeros_and_zero_gradients():
 
 
 def test_rate_0_is_the_identity_to_the_bit():
-    """`identity_at_zero` says so, and a zero has a sign."""
+    """Bit for bit, and a zero has a sign."""
     x = jnp.asarray([0.0, -0.0, 1.5, -jnp.inf])
     for named in ({}, {"mean": 0.7, "variance": 1.3}):
         y = dropjax.alpha_dropout(KEY, x, 0.0, **named)

@@ -125,9 +125,9 @@ def test_alpha_may_differ_by_element_and_nothing_is_kept_for_each():
     [
         (None, None, TypeError, "either rate or alpha, the variance; got neither"),
         (0.5, 1.0, TypeError, "either rate or alpha, the variance; got rate=0.5 and alpha=1.0"),
-        (None, -0.1, ValueError, "^alpha must be a finite number, at least 0; got -0.1"),
-        (None, np.inf, ValueError, "^alpha must be a finite number"),
-        (None, np.nan, ValueError, "^alpha must be a finite number"),
+        (None, -0.1, ValueError, "^alpha must be finite and at least 0; got -0.1"),
+        (None, np.inf, ValueError, "^alpha must be finite"),
+        (None, np.nan, ValueError, "^alpha must be finite"),
         (None, True, TypeError, "^alpha must be a number"),
         (None, "a", TypeError, "^alpha must be a number"),
         (None, jnp.ones(2), ValueError, "^alpha of shape .* does not broadcast"),

@@ -7,7 +7,11 @@ import pytest
 import scipy.stats
 
 import dropjax
+from dropjax.core.draw import deterministic, sampled
+from dropjax.core.site import Kind
 from dropjax.ops.gaussian import Normal
+from dropjax.schemes import parse
+from tests.cases import SITES
 from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 
@@ -74,13 +78,28 @@ def test_the_gradient_is_1_none_goes_to_std_and_nothing_is_kept():
     assert bytes_kept(lambda x: dropjax.gaussian_noise(KEY, x, 0.3), x) <= 24
 
 
+def test_the_scheme_is_on_inputs_and_elsewhere_by_name():
+    scheme, site, x = parse("gaussian_noise(std=0.5)"), SITES[Kind.INPUT], jnp.ones((2, 3, 4))
+    draw = sampled(scheme, KEY)
+    (noise,) = draw.noise(site, x.shape)
+    np.testing.assert_allclose(draw(x, site), x + 0.5 * noise.values(), rtol=1e-6)
+    assert (deterministic(scheme)(x, site) == x).all()
+    hidden = SITES[Kind.HIDDEN]
+    assert not scheme.wants(hidden)
+    assert parse('gaussian_noise(std=0.5,at="hidden")').wants(hidden)
+
+
+def test_strength_scales_the_standard_deviation():
+    assert parse("gaussian_noise(std=0.5)").scaled(0.5) == parse("gaussian_noise(std=0.25)")
+
+
 @pytest.mark.parametrize(
     "arguments, error, match",
     [
         ((KEY, jnp.ones(3, jnp.int32), 0.5), TypeError, "^x must be an array of floats"),
         ((0, jnp.ones(3), 0.5), TypeError, "^key must be a PRNG key"),
-        ((KEY, jnp.ones(3), -0.1), ValueError, "^std must be a finite number, at least 0; got -0"),
-        ((KEY, jnp.ones(3), np.nan), ValueError, "^std must be a finite number"),
+        ((KEY, jnp.ones(3), -0.1), ValueError, "^std must be finite and at least 0; got -0"),
+        ((KEY, jnp.ones(3), np.nan), ValueError, "^std must be finite"),
         ((KEY, jnp.ones(3), None), TypeError, "^std must be a number, at least 0, got None"),
         ((KEY, jnp.ones(3), jnp.ones(2)), ValueError, "^std of shape .* does not broadcast"),
         ((KEY, jnp.ones(3), 0.5, 1), ValueError, "shared_axes names axis 1"),
