@@ -1,15 +1,16 @@
 """Dropout for JAX: pure functions, schemes, models and experiments.
 
 The functions here need jax alone and take an explicit PRNG key first. `dropjax.expected` has
-their deterministic counterparts. `dropjax.linen` and `dropjax.nnx` have layers for Flax,
-`dropjax.models`, `dropjax.train`, `dropjax.evaluate` and `dropjax.data` what their names say, and
-`dropjax.runs` reads finished runs; they are imported when they are first used.
+their deterministic counterparts, `dropjax.blocks` wrappers of functions. `dropjax.linen` and
+`dropjax.nnx` have layers for Flax, `dropjax.models`, `dropjax.train`, `dropjax.evaluate` and
+`dropjax.data` what their names say, and `dropjax.runs` reads finished runs; they are imported when
+they are first used.
 """
 
 import importlib
 from types import ModuleType
 
-from dropjax import expected, schemes
+from dropjax import blocks, expected, schemes
 from dropjax.core.draw import CLEAN, Draw, deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
@@ -55,6 +56,7 @@ __all__ = [
     "Mask",
     "Site",
     "alpha_dropout",
+    "blocks",
     "cutout",
     "derive",
     "deterministic",
