@@ -1,15 +1,16 @@
 """Dropout for JAX: pure functions, schemes, models and experiments.
 
 The functions here need jax alone and take an explicit PRNG key first. `dropjax.expected` has
-their deterministic counterparts. `dropjax.linen` and `dropjax.nnx` have layers for Flax,
-`dropjax.models`, `dropjax.train`, `dropjax.evaluate` and `dropjax.data` what their names say, and
-`dropjax.runs` reads finished runs; they are imported when they are first used.
+their deterministic counterparts, `dropjax.blocks` wrappers of functions. `dropjax.linen` and
+`dropjax.nnx` have layers for Flax, `dropjax.models`, `dropjax.train`, `dropjax.evaluate` and
+`dropjax.data` what their names say, and `dropjax.runs` reads finished runs; they are imported when
+they are first used.
 """
 
 import importlib
 from types import ModuleType
 
-from dropjax import expected, schemes
+from dropjax import blocks, expected, schemes
 from dropjax.core.draw import CLEAN, Draw, deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
@@ -20,9 +21,16 @@ from dropjax.schemes.attention import attention_dropout
 from dropjax.schemes.bernoulli import dropout
 from dropjax.schemes.cutout import cutout
 from dropjax.schemes.dropblock import dropblock
-from dropjax.schemes.dropconnect import dropconnect
+from dropjax.schemes.dropconnect import (
+    dropconnect,
+    dropconnect_gaussian,
+    dropconnect_linear,
+    dropconnect_moments,
+)
 from dropjax.schemes.embedding import embedding_dropout
+from dropjax.schemes.feature_alpha import feature_alpha_dropout
 from dropjax.schemes.gaussian import gaussian_dropout
+from dropjax.schemes.gaussian_noise import gaussian_noise
 from dropjax.schemes.head_drop import head_drop
 from dropjax.schemes.layer_drop import layer_drop
 from dropjax.schemes.mixout import mixout
@@ -59,16 +67,22 @@ __all__ = [
     "Site",
     "alpha_dropout",
     "attention_dropout",
+    "blocks",
     "cutout",
     "derive",
     "deterministic",
     "drop_path",
     "dropblock",
     "dropconnect",
+    "dropconnect_gaussian",
+    "dropconnect_linear",
+    "dropconnect_moments",
     "dropout",
     "embedding_dropout",
     "expected",
+    "feature_alpha_dropout",
     "gaussian_dropout",
+    "gaussian_noise",
     "head_drop",
     "keep_mask",
     "layer_drop",

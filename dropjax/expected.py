@@ -7,9 +7,21 @@ that has no counterpart here has x itself as its expectation.
 from dropjax.schemes.bernoulli import expected as dropout
 from dropjax.schemes.dropblock import expected as dropblock
 from dropjax.schemes.dropconnect import expected as dropconnect
+from dropjax.schemes.dropconnect import expected_linear as dropconnect_gaussian
+from dropjax.schemes.dropconnect import expected_linear as dropconnect_linear
 from dropjax.schemes.standout import expected as standout
 from dropjax.schemes.stochastic_depth import expected as drop_path
 from dropjax.schemes.targeted import expected as targeted_dropout
 from dropjax.schemes.zoneout import expected as zoneout
 
-__all__ = ["drop_path", "dropblock", "dropconnect", "dropout", "standout", "targeted_dropout", "zoneout",]
+__all__ = [
+    "drop_path",
+    "dropblock",
+    "dropconnect",
+    "dropconnect_gaussian",
+    "dropconnect_linear",
+    "dropout",
+    "standout",
+    "targeted_dropout",
+    "zoneout",
+]

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
-import inspect
 import os
 import re
 import warnings
@@ -277,23 +276,31 @@ def equinox_(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Alpha:
-    """a (x m + limit (1 - m)) + b, with a and b as the paper has them."""
+    """a (x m + limit (1 - m)) + b, with a and b as the paper has them.
 
+    Args:
+      shape: of x.
+      drawn: of the peer's mask; broadcasts to x.
+      peer: the real one, if it may be there.
+    """
+
+    shape: tuple[int, ...]
+    drawn: tuple[int, ...]
     peer: Peer
 
     def __call__(self, row: Row) -> None:
-        x = normal(4, 5)
+        x = normal(*self.shape)
         ones = np.ones_like(x)
         units, ys = ours(row, ones, x)
         close(ys, self.formula(x, self.mask(units)))
-        assert_mean(self.mask(units), KEEP)
+        self.assert_drawn(self.mask(units))
         of_examples = jax.jit(jax.vmap(functools.partial(run, row)))
         ys = np.asarray(of_examples(KEYS, jnp.asarray(normal(DRAWS, *x.shape))))
         assert_mean(ys, 0)
         assert_mean(ys**2, 1)
         if installed(self.peer.package):
             theirs = np.stack([self.peer(ones, seed) for seed in range(PEER_DRAWS)])
-            assert_mean(self.mask(theirs), KEEP)
+            self.assert_drawn(self.mask(theirs))
             scheme = schemes.parse(f"alpha(rate={RATE})")
             site = Site("here", Kind.HIDDEN, ("unit", "feature"))
             for seed in range(9):
@@ -303,16 +310,17 @@ class Alpha:
     def mask(self, of_ones: np.ndarray) -> np.ndarray:
         return of_ones > 0
 
+    def assert_drawn(self, masks: np.ndarray) -> None:
+        """The rate, and one decision along just those axes where the mask is smaller than x."""
+        assert masks.shape[1:] == self.shape
+        assert_mean(masks, KEEP)
+        axes = {i for i, (n, m) in enumerate(zip(self.shape, self.drawn, strict=True)) if n != m}
+        assert shared(masks) == axes
+
     def formula(self, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
         limit = -1.0507009873554805 * 1.6732632423543772
         a = (KEEP * (1 + RATE * limit**2)) ** -0.5
         return a * np.where(mask, x, limit) - a * limit * RATE
-
-
-def not_yet(row: Row) -> None:
-    """When alpha dropout can share, the row should say how."""
-    assert not row.here
-    assert "shared_axes" not in inspect.signature(dropjax.alpha_dropout).parameters
 
 
 def gaussian(row: Row) -> None:
@@ -594,8 +602,10 @@ CASES: dict[str, Callable[[Row], None]] = {
     "torch.nn.Dropout1d(rate)": Dropped(SEQUENCES, (3, 4, 1), of_torch("Dropout1d")),
     "torch.nn.Dropout2d(rate)": Dropped(IMAGES, (2, 3, 1, 1), of_torch("Dropout2d")),
     "torch.nn.Dropout3d(rate)": Dropped(VOLUMES, (2, 3, 1, 1, 1), of_torch("Dropout3d")),
-    "torch.nn.AlphaDropout(rate)": Alpha(of_torch("AlphaDropout")),
-    "torch.nn.FeatureAlphaDropout(rate)": not_yet,
+    "torch.nn.AlphaDropout(rate)": Alpha(VECTORS, VECTORS, of_torch("AlphaDropout")),
+    "torch.nn.FeatureAlphaDropout(rate)": Alpha(
+        IMAGES, (2, 3, 1, 1), of_torch("FeatureAlphaDropout")
+    ),
     "torch.nn.LSTM(inputs, width, 2, dropout=rate)": between_layers,
     'torchvision.ops.StochasticDepth(rate, "row")': Dropped(IMAGES, (2, 1, 1, 1)),
     'torchvision.ops.StochasticDepth(rate, "batch")': Dropped(IMAGES, (1, 1, 1, 1)),
@@ -613,7 +623,7 @@ CASES: dict[str, Callable[[Row], None]] = {
         VOLUMES, (2, 1, 1, 1, 3), of_keras("SpatialDropout3D")
     ),
     "keras.layers.GaussianDropout(rate)": gaussian,
-    "keras.layers.AlphaDropout(rate)": Alpha(of_keras("AlphaDropout")),
+    "keras.layers.AlphaDropout(rate)": Alpha(VECTORS, VECTORS, of_keras("AlphaDropout")),
     "keras.layers.RandomErasing((rate, rate), (0.25, 0.25), 0.0)": erased,
     "keras.layers.LSTM(units, dropout=rate)": inputs_of_keras,
     "keras.layers.LSTM(units, dropout=0.2, recurrent_dropout=0.3)": untied,
@@ -715,3 +725,10 @@ def test_one_key_under_vmap():
     assert shared(np.asarray(one)[None]) == {0}
     own = jax.vmap(lambda key, x: dropjax.dropout(key, x, RATE))(KEYS[:3], xs)
     assert not shared(np.asarray(own)[None])
+
+
+def test_alpha_dropout_shares_axes_as_the_note_says():
+    (row,) = (row for row in table() if row.there == "keras.layers.AlphaDropout(rate)")
+    assert "`shared_axes`" in row.note
+    drawn = Alpha(SEQUENCES, (3, 1, 5), of_keras("AlphaDropout", RATE, noise_shape=(3, 1, 5)))
+    drawn(row._replace(here=("dropjax.alpha_dropout(key, x, rate, shared_axes=1)",)))

@@ -12,6 +12,7 @@ ALLOWED = {
     "ops": {"jax", "numpy"},
     "core": {"jax", "numpy", "ops"},
     "schemes": {"jax", "numpy", "ops", "core"},
+    "blocks": {"jax", "numpy", "ops", "core", "schemes"},
     "nn": {"jax", "numpy"},
     "models": {"jax", "numpy", "flax", "ops", "core", "nn", "linen"},
     "train": {"jax", "numpy", "optax", "safetensors", "ops", "core"},
@@ -20,7 +21,7 @@ ALLOWED = {
     "runs": {"jax", "numpy", "flax", "ops", "core", "models", "train", "evaluate"},
     "linen": {"jax", "flax", "ops", "core", "nn"},
     "nnx": {"jax", "flax", "core"},
-    "": {"ops", "core", "schemes"},  # dropjax/__init__.py, dropjax/expected.py
+    "": {"ops", "core", "schemes", "blocks"},  # dropjax/__init__.py, dropjax/expected.py
 }
 STANDARD = set(__import__("sys").stdlib_module_names)
 FILES = sorted((ROOT / "dropjax").rglob("*.py"))

@@ -46,7 +46,7 @@ def check_rate_value(rate: ArrayLike, name: str = "rate") -> None:
 
 
 def check_spread_value(spread: ArrayLike, name: str = "std") -> None:
-    """Refuses a concrete standard deviation that is no number, is not finite, or is negative.
+    """Refuses a concrete standard deviation or variance that is no finite number of at least 0.
 
     Raises:
       TypeError: it is not a number or an array of floats.
@@ -54,7 +54,7 @@ def check_spread_value(spread: ArrayLike, name: str = "std") -> None:
     """
     value = _number(spread, name, "a number, at least 0")
     if value is not None and not np.all((value >= 0) & np.isfinite(value)):
-        raise ValueError(f"{name} is a standard deviation, finite and at least 0; got {spread!r}")
+        raise ValueError(f"{name} must be finite and at least 0; got {spread!r}")
 
 
 def check_fixed_value(value: float, name: str) -> None:
@@ -109,7 +109,7 @@ def as_spread(
     name: str = "std",
     dtype: jnp.dtype | type = jnp.float32,
 ) -> Array:
-    """Returns a checked standard deviation, of rank 0 or of that of `shape`, without a gradient.
+    """Returns a checked standard deviation or variance, as `as_rate` returns a rate.
 
     Args:
       spread: a number, or a scalar or array that broadcasts to `shape`; may be traced, and is then

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from dropjax.ops.bernoulli import wide_dtype, wide_rate
 from dropjax.ops.bits import seed_of, sharding_like, words
-from dropjax.ops.checks import check_shape
+from dropjax.ops.checks import as_spread, check_shape
 from dropjax.ops.keys import check_key
 from dropjax.ops.lazy import Lazy, fused
 
@@ -43,16 +43,6 @@ class Normal(Lazy):
         return jax.lax.erf_inv(uniform) * np.float32(math.sqrt(2))
 
 
-@fused
-def _times(noise: Normal, x: Array, rate: Array) -> Array:
-    wide = wide_dtype(x.dtype)
-    q = 1 - rate
-    spread = jnp.sqrt(rate / jnp.where(q > 0, q, 1)).astype(wide)
-    factor = 1 + spread * noise.values(sharding_like(x, noise.shape)).astype(wide)
-    scaled = (x.astype(wide) * factor).astype(x.dtype)
-    return jnp.where(q > 0, scaled, jnp.zeros((), x.dtype))
-
-
 def multiply(noise: Normal, x: Array, rate: ArrayLike) -> Array:
     """`x` times 1 + sqrt(rate / (1 - rate)) `noise`; zeros, with zero gradients, at rate 1.
 
@@ -65,3 +55,61 @@ def multiply(noise: Normal, x: Array, rate: ArrayLike) -> Array:
       An array like `x`. Nothing is kept for the backward pass but a few bytes.
     """
     return _times(noise, x, wide_rate(x, rate))
+
+
+def multiply_by_variance(noise: Normal, x: Array, alpha: ArrayLike) -> Array:
+    """`x` times 1 + sqrt(alpha) `noise`.
+
+    Args:
+      noise: broadcasts to `x`.
+      x: values of any floating dtype.
+      alpha: the variance of the factor; broadcasts to `x`.
+
+    Returns:
+      An array like `x`, as `multiply` does.
+    """
+    return _times_of_variance(noise, x, _wide_spread(x, alpha, "alpha"))
+
+
+def add(noise: Normal, x: Array, std: ArrayLike) -> Array:
+    """`x` plus `std` times `noise`; `x` bit for bit where `std` is 0.
+
+    Args:
+      noise: broadcasts to `x`.
+      x: values of any floating dtype.
+      std: the standard deviation; broadcasts to `x`.
+
+    Returns:
+      An array like `x`: the sum is rounded once, not the noise.
+    """
+    return _plus(noise, x, _wide_spread(x, std, "std"))
+
+
+def _wide_spread(x: Array, spread: ArrayLike, name: str) -> Array:
+    return as_spread(spread, x.shape, name, dtype=jnp.finfo(wide_dtype(x.dtype)).dtype)
+
+
+def _scaled(noise: Normal, x: Array, spread: Array) -> Array:
+    wide = wide_dtype(x.dtype)
+    factor = 1 + spread.astype(wide) * noise.values(sharding_like(x, noise.shape)).astype(wide)
+    return (x.astype(wide) * factor).astype(x.dtype)
+
+
+@fused
+def _times(noise: Normal, x: Array, rate: Array) -> Array:
+    q = 1 - rate
+    scaled = _scaled(noise, x, jnp.sqrt(rate / jnp.where(q > 0, q, 1)))
+    return jnp.where(q > 0, scaled, jnp.zeros((), x.dtype))
+
+
+@fused
+def _times_of_variance(noise: Normal, x: Array, alpha: Array) -> Array:
+    return _scaled(noise, x, jnp.sqrt(alpha))
+
+
+@fused
+def _plus(noise: Normal, x: Array, std: Array) -> Array:
+    wide = wide_dtype(x.dtype)
+    step = std.astype(wide) * noise.values(sharding_like(x, noise.shape)).astype(wide)
+    # x + 0.0 is not x where x is -0.0.
+    return jnp.where(std > 0, (x.astype(wide) + step).astype(x.dtype), x)

@@ -14,16 +14,21 @@ from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.checks import check_floating, normalize_axes
-from dropjax.ops.gaussian import Normal, multiply
+from dropjax.ops.gaussian import Normal, multiply, multiply_by_variance
 from dropjax.ops.keys import check_key
 
 Array = jax.Array
 
 
 def gaussian_dropout(
-    key: Array, x: ArrayLike, rate: ArrayLike, *, shared_axes: int | Sequence[int] = ()
+    key: Array,
+    x: ArrayLike,
+    rate: ArrayLike | None = None,
+    *,
+    alpha: ArrayLike | None = None,
+    shared_axes: int | Sequence[int] = (),
 ) -> Array:
-    """Multiplies each element by a number from N(1, rate / (1 - rate)).
+    """Multiplies each element by a number from N(1, alpha), where alpha is rate / (1 - rate).
 
     Args:
       key: PRNG key, typed or raw.
@@ -31,6 +36,8 @@ def gaussian_dropout(
       rate: the rate of the Bernoulli dropout with the same mean and variance, in [0, 1]; may be
         traced, or an array that broadcasts to x. Typical: 0.5 for hidden units, 0.2 for inputs.
         It is neither the variance nor the standard deviation of the noise.
+      alpha: instead of `rate`, the variance of the noise, finite and at least 0; may be traced, or
+        an array that broadcasts to x. Like a rate it has no gradient.
       shared_axes: axes along which one number is shared.
 
     Returns:
@@ -38,13 +45,15 @@ def gaussian_dropout(
       zeros, with zero gradients.
 
     Raises:
-      TypeError: x holds no floats, or key is no PRNG key.
-      ValueError: rate outside [0, 1] or of a shape that does not fit; a wrong axis.
+      TypeError: x holds no floats, or key is no PRNG key; both or neither of rate and alpha.
+      ValueError: rate outside [0, 1], alpha below 0 or not finite, or of a shape that does not
+        fit; a wrong axis.
 
     Cost: a logarithm and a polynomial an element, forward and again backward; 8 bytes a key are
       kept for the backward pass.
 
-    Source: Srivastava et al. 2014, section 10.
+    Source: Srivastava et al. 2014, section 10; alpha: Kingma, Salimans, Welling 2015 (arXiv
+      1506.02557), section 3.
 
     Example:
       >>> import jax, jax.numpy as jnp, dropjax
@@ -53,8 +62,13 @@ def gaussian_dropout(
     """
     key, x = check_key(key), check_floating(x)
     shared = normalize_axes(shared_axes, x.ndim, "shared_axes")
-    shape = [1 if axis in shared else size for axis, size in enumerate(x.shape)]
-    return multiply(Normal.of(key, shape), x, rate)
+    noise = Normal.of(key, [1 if axis in shared else size for axis, size in enumerate(x.shape)])
+    if alpha is None and rate is not None:
+        return multiply(noise, x, rate)
+    if alpha is not None and rate is None:
+        return multiply_by_variance(noise, x, alpha)
+    given = "neither" if rate is None else f"rate={rate!r} and alpha={alpha!r}"
+    raise TypeError(f"give either rate or alpha, the variance; got {given}")
 
 
 @scheme

@@ -56,6 +56,26 @@ def spatial_dropout(
     return dropout(key, x, rate, shared_axes=normalize_axes(spatial_axes, x.ndim, "spatial_axes"))
 
 
+def no_maps(sites: Sequence[Site], otherwise: str) -> str | None:
+    """Why whole feature maps cannot be dropped at these sites; None if they can.
+
+    Args:
+      sites: all that a scheme acts on.
+      otherwise: the scheme that it would be without spatial axes.
+    """
+    if not all("feature" in site.axes for site in sites):
+        return 'a site it acts on has no axis "feature", and would be dropped as a whole'
+    if any(len(site.axes) > 1 for site in sites):
+        return None
+    return f"no site it acts on has a spatial axis; without one it is {otherwise}, so ask for that"
+
+
+def shape_of_maps(site: Site, shape: Sequence[int]) -> list[int]:
+    """The shape of a mask with one decision a feature."""
+    axes = zip(site.axes, shape, strict=True)
+    return [size if axis == "feature" else 1 for axis, size in axes]
+
+
 @scheme
 class Spatial(Scheme):
     """One decision a feature map: one for each feature, shared along all other axes."""
@@ -67,17 +87,10 @@ class Spatial(Scheme):
     made_for: ClassVar = "cnn"
 
     def refuses(self, sites: Sequence[Site]) -> str | None:
-        if not all("feature" in site.axes for site in sites):
-            return 'a site it acts on has no axis "feature", and would be dropped as a whole'
-        if any(len(site.axes) > 1 for site in sites):
-            return None
-        return "no site it acts on has a spatial axis; without one it is bernoulli, so ask for that"
+        return no_maps(sites, "bernoulli")
 
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Mask:
-        axes = zip(site.axes, shape, strict=True)
-        return Mask.of(
-            keys.example, self.rate, [size if axis == "feature" else 1 for axis, size in axes]
-        )
+        return Mask.of(keys.example, self.rate, shape_of_maps(site, shape))
 
     def apply(self, noise: Mask, x: Array, site: Site, fallback: Array | None) -> Array:
         return drop(noise, x, self.rate)

@@ -4,8 +4,9 @@ Source: Huang, Sun, Liu, Sedra, Weinberger 2016, "Deep Networks with Stochastic 
 (arXiv 1603.09382), section 3: the l-th of L branches is dropped at rate l / L of the last one's.
 
 Differs: each example has a decision of its own, and what is kept is scaled in training, as vision
-transformers have it; the paper drops a branch for the whole batch and scales at test time, which is
-`scaling="test"`.
+transformers have it; the paper drops a branch for the whole batch, which is `mode="batch"`, and
+scales at test time, which is `scaling="test"`. To leave out its computation too there is
+`dropjax.blocks.stochastic_depth`.
 """
 
 from collections.abc import Sequence
@@ -17,12 +18,14 @@ from jax.typing import ArrayLike
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import Mask, drop, expected_drop
-from dropjax.ops.checks import check_floating, normalize_axes
+from dropjax.ops.bernoulli import Mask, drop
+from dropjax.ops.checks import check_choice, check_floating, normalize_axes
 from dropjax.schemes.bernoulli import dropout
 from dropjax.schemes.bernoulli import expected as expected_dropout
 
 Array = jax.Array
+
+SCALINGS = ("train", "test", "none")
 
 
 def drop_path(
@@ -31,7 +34,7 @@ def drop_path(
     rate: ArrayLike,
     *,
     batch_axes: int | Sequence[int],
-    scaling: Literal["train", "test"] = "train",
+    scaling: Literal["train", "test", "none"] = "train",
 ) -> Array:
     """Drops the residual branch x of each example with probability `rate`.
 
@@ -44,7 +47,9 @@ def drop_path(
       batch_axes: the axes that hold examples, 0 for an ordinary batch; () for a single example,
         under `jax.vmap` over keys. It has no default, as a wrong guess would not be noticed.
       scaling: "train" divides what is kept by 1 - rate; "test" does not, and
-        `dropjax.expected.drop_path` multiplies by 1 - rate instead.
+        `dropjax.expected.drop_path` multiplies by 1 - rate instead; "none" does neither, as in
+        normaliser-free networks (Brock et al. 2021, arXiv 2102.06171), so that branches are
+        larger in evaluation than on average in training.
 
     Returns:
       An array of the shape and dtype of x.
@@ -66,15 +71,19 @@ def drop_path(
              [2., 2.]], dtype=float32)
     """
     x = check_floating(x)
+    check_choice(scaling, SCALINGS, "scaling")
     own = normalize_axes(batch_axes, x.ndim, "batch_axes")
     shared = [axis for axis in range(x.ndim) if axis not in own]
-    return dropout(key, x, rate, shared_axes=shared, scaling=scaling)
+    in_training = "train" if scaling == "train" else "test"
+    return dropout(key, x, rate, shared_axes=shared, scaling=in_training)
 
 
 def expected(
-    x: ArrayLike, rate: ArrayLike, *, scaling: Literal["train", "test"] = "train"
+    x: ArrayLike, rate: ArrayLike, *, scaling: Literal["train", "test", "none"] = "train"
 ) -> Array:
-    """The exact expectation of `drop_path`: x, or (1 - rate) * x if scaling is "test".
+    """What stands for `drop_path` in evaluation: x, or (1 - rate) * x if scaling is "test".
+
+    It is the exact expectation, except if scaling is "none".
 
     Args:
       x: floats of any shape.
@@ -88,7 +97,8 @@ def expected(
       TypeError: x holds no floats.
       ValueError: rate outside [0, 1]; a wrong scaling.
     """
-    return expected_dropout(x, rate, scaling=scaling)
+    check_choice(scaling, SCALINGS, "scaling")
+    return expected_dropout(x, rate, scaling="test" if scaling == "test" else "train")
 
 
 @scheme
@@ -97,7 +107,8 @@ class StochasticDepth(Scheme):
 
     rate: Rate = 0.5
     rule: Literal["linear", "constant"] = "linear"
-    scaling: Literal["train", "test"] = "train"
+    mode: Literal["example", "batch"] = "example"
+    scaling: Literal["train", "test", "none"] = "train"
 
     acts_on: ClassVar = frozenset({Kind.BRANCH})
     made_for: ClassVar = "cnn(residual=True)"
@@ -105,14 +116,19 @@ class StochasticDepth(Scheme):
     def rates_at(self, site: Site) -> dict[str, Any]:
         return {"rate": self._rate(site)}
 
+    @property
+    def expected_is_mean(self) -> bool:  # type: ignore[reportIncompatibleVariableOverride]
+        return self.scaling != "none"
+
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Mask:
-        return Mask.of(keys.example, self._rate(site), [1] * len(shape))
+        key = keys.step if self.mode == "batch" else keys.example
+        return Mask.of(key, self._rate(site), [1] * len(shape))
 
     def apply(self, noise: Mask, x: Array, site: Site, fallback: Array | None) -> Array:
-        return drop(noise, x, self._rate(site), self.scaling)
+        return drop(noise, x, self._rate(site), "train" if self.scaling == "train" else "test")
 
     def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
-        return expected_drop(x, self._rate(site), self.scaling)
+        return expected(x, self._rate(site), scaling=self.scaling)
 
     def _rate(self, site: Site) -> Any:
         return self.rate * site.depth if self.rule == "linear" else self.rate

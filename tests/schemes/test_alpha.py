@@ -40,21 +40,61 @@ def test_mean_0_and_variance_1_are_kept(rate):
     assert_mean(y**2, 1)
 
 
+MOMENTS = [(0.0, 1.0), (-0.5, 0.25), (1.5, 4.0), (SATURATED, 0.5)]
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("moments", MOMENTS)
+def test_any_mean_and_variance_are_kept_exactly(moments, rate):
+    """Both branches as affine maps, read off the op, under x of two values with these moments."""
+    mean, variance = moments
+    values = np.float32([mean - np.sqrt(variance), mean + np.sqrt(variance)])
+    x = jnp.tile(jnp.asarray(values), 500)
+    y = np.asarray(dropjax.alpha_dropout(KEY, x, rate, mean=mean, variance=variance), np.float64)
+    kept_at, total, square = [], 0.0, 0.0
+    # What x is dropped from is the same for both values: their only common result.
+    (dropped,) = np.intersect1d(*np.float32([y[::2], y[1::2]]))
+    for number in (0, 1):
+        (kept,) = set(np.float32(y[number::2])) - {dropped}
+        kept_at.append(kept)
+        total += 0.5 * ((1 - rate) * kept + rate * dropped)
+        square += 0.5 * ((1 - rate) * kept**2 + rate * dropped**2)
+    np.testing.assert_allclose(total, mean, atol=1e-5)
+    np.testing.assert_allclose(square - total**2, variance, rtol=1e-5)
+    assert kept_at[1] > kept_at[0]  # an increasing map: a > 0
+
+
+@pytest.mark.parametrize("rate", CONSTANTS)
+def test_the_default_moments_give_the_paper_s_constants(rate):
+    """A mean and a variance that are given, even traced, and those that are not."""
+    x, (a, b) = jnp.asarray([[0.0, 1.0]] * 50), CONSTANTS[rate]
+    f = jax.jit(lambda m, v: dropjax.alpha_dropout(KEY, x, rate, shared_axes=1, mean=m, variance=v))
+    y = f(0.0, 1.0)
+    kept = np.asarray(y)[np.ptp(y, axis=1) > 0]
+    np.testing.assert_allclose(kept, np.tile([b, a + b], (len(kept), 1)), rtol=1e-6)
+    np.testing.assert_array_equal(y, dropjax.alpha_dropout(KEY, x, rate, shared_axes=1))
+
+
+def test_shared_axes_share_one_decision():
+    y = np.asarray(dropjax.alpha_dropout(KEY, jnp.zeros((4, 5, 64)), 0.5, shared_axes=(0, 1)))
+    assert (y == y[:1, :1]).all() and len(np.unique(y)) == 2
+
+
 @partial(jax.jit, static_argnums=0)
-def moments_after_ten_layers(drop):
+def moments_after_32_layers(drop):
     def layer(x, number):
-        w = jax.random.normal(jax.random.key(10 + number), (512, 512)) / np.sqrt(512)
+        w = jax.random.normal(jax.random.key(10 + number), (784, 784)) / 28
         return drop(jax.random.key(100 + number), jax.nn.selu(x @ w), 0.1), None
 
-    x, _ = jax.lax.scan(layer, jax.random.normal(KEY, (128, 512)), jnp.arange(10))
+    x, _ = jax.lax.scan(layer, jax.random.normal(KEY, (128, 784)), jnp.arange(32))
     return x.mean(), x.var()
 
 
 def test_a_deep_selu_network_stays_normalised_with_it_and_not_with_plain_dropout():
-    mean, variance = moments_after_ten_layers(dropjax.alpha_dropout)
-    assert abs(mean) < 0.1 and abs(variance - 1) < 0.15
-    mean, variance = moments_after_ten_layers(dropjax.dropout)
-    assert max(abs(mean), abs(variance - 1)) > 0.3
+    mean, variance = moments_after_32_layers(dropjax.alpha_dropout)
+    assert abs(mean) <= 0.1 and 0.8 <= variance <= 1.2
+    mean, variance = moments_after_32_layers(dropjax.dropout)
+    assert abs(mean) > 0.1 or variance > 1.3
 
 
 def test_evaluation_is_the_identity():
@@ -82,13 +122,15 @@ def test_rate_1_gives_zeros_and_zero_gradients():
         y, pullback = jax.vjp(f, x)
         assert y.tolist() == [0, 0, 0]
         assert pullback(jnp.ones(3))[0].tolist() == [0, 0, 0]
+    assert (dropjax.alpha_dropout(KEY, x, 1.0, mean=-2.0, variance=3.0) == -2).all()
 
 
 def test_rate_0_is_the_identity_to_the_bit():
     """Bit for bit, and a zero has a sign."""
     x = jnp.asarray([0.0, -0.0, 1.5, -jnp.inf])
-    y = dropjax.alpha_dropout(KEY, x, 0.0)
-    assert np.asarray(y).tobytes() == np.asarray(x).tobytes()
+    for named in ({}, {"mean": 0.7, "variance": 1.3}):
+        y = dropjax.alpha_dropout(KEY, x, 0.0, **named)
+        assert np.asarray(y).tobytes() == np.asarray(x).tobytes()
 
 
 def test_the_gradient_is_a_where_kept_and_0_where_dropped():
@@ -126,3 +168,19 @@ def test_nothing_is_kept_for_each_element():
 def test_errors(arguments, error, match):
     with pytest.raises(error, match=match):
         dropjax.alpha_dropout(*arguments)
+
+
+@pytest.mark.parametrize(
+    "named, error, match",
+    [
+        ({"shared_axes": 1}, ValueError, "shared_axes names axis 1"),
+        ({"variance": 0.0}, ValueError, "^variance must be a finite number above 0, got 0.0"),
+        ({"variance": np.nan}, ValueError, "^variance must be a finite number above 0"),
+        ({"mean": np.inf}, ValueError, "^mean must be a finite number, got inf"),
+        ({"mean": jnp.zeros(3)}, ValueError, "^mean must be one real number"),
+        ({"mean": None}, TypeError, "^mean must be a number, got None"),
+    ],
+)
+def test_errors_of_options(named, error, match):
+    with pytest.raises(error, match=match):
+        dropjax.alpha_dropout(KEY, jnp.ones(3), 0.5, **named)

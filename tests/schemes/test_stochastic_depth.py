@@ -57,6 +57,37 @@ def test_branches_are_dropped_at_the_rate_of_their_depth():
 X = np.ones((2, 2, 1), np.float32)
 
 
+def test_in_batch_mode_one_decision_is_for_all_examples_of_a_step():
+    """Section 3: a branch is dropped for a mini-batch; another one, or another step, differs."""
+    scheme = parse('stochastic_depth(rate=0.5,rule="constant",mode="batch")')
+
+    def kept(step, example, name):
+        draw = sampled(scheme, Keys.of(jax.random.fold_in(KEY, step), example))
+        return draw(X, Site(name, Kind.BRANCH, MAP, 0.5))[0, 0, 0] > 0
+
+    over = jax.jit(jax.vmap(jax.vmap(kept, (None, 0, None)), (0, None, None)), static_argnums=2)
+    steps, examples = jnp.arange(2000), jnp.arange(4)
+    one, two = (np.asarray(over(steps, examples, name)) for name in ("one", "two"))
+    assert (one == one[:, :1]).all()
+    assert_mean(one[:, 0], 0.5)
+    assert_mean(one[:, 0] & two[:, 0], 0.25)
+
+
+@pytest.mark.parametrize("scaling", ["train", "test", "none"])
+def test_unscaled_branches_are_the_same_in_training_and_evaluation(scaling):
+    """Nets without normalisers: kept branches and evaluated ones are x, so the mean is not kept."""
+    site = Site("branch", Kind.BRANCH, MAP, 0.5)
+    scheme = parse(f'stochastic_depth(rate=0.6,scaling="{scaling}")')
+    kept = max(float(sampled(scheme, jax.random.key(i))(X, site).max()) for i in range(8))
+    evaluated = float(deterministic(scheme)(X, site).max())
+    assert (kept == evaluated) == (scaling == "none")
+    assert scheme.expected_is_mean == (scaling != "none")
+    x = np.ones((2000, 2), np.float32)
+    y = dropjax.drop_path(KEY, x, 0.3, batch_axes=0, scaling="none")
+    assert np.unique(y).tolist() == [0, 1]
+    assert (dropjax.expected.drop_path(x, 0.3, scaling="none") == 1).all()
+
+
 @pytest.mark.parametrize("scaling, kept, mean", [("train", 1 / 0.7, 1.0), ("test", 1.0, 0.7)])
 def test_scaling_is_in_training_or_at_test_time(scaling, kept, mean):
     """The paper's own is "test": H_l = b f + id in training, p_l f + id at test time."""
@@ -84,13 +115,20 @@ def test_without_batch_axes_the_decision_is_for_all_and_vmap_gives_each_its_own(
     assert (y == y[:, :1, :1]).all() and set(np.unique(y)) == {0, 2}
 
 
-def test_a_keep_probability_near_1_has_no_bias_in_bfloat16():
-    """floor(keep + u) in bfloat16, the usual code, never drops at 0.999."""
+@pytest.mark.parametrize("rate", [0.05, 0.01, 0.001])
+def test_keep_probabilities_have_no_bias_in_bfloat16(rate):
+    """floor(keep + u) in bfloat16, the usual code, keeps .9454 at .95 and always at .999."""
     n = 200_000
-    assert jnp.bfloat16(0.999) == 1
-    y = dropjax.drop_path(KEY, jnp.ones((n, 1), jnp.bfloat16), 0.001, batch_axes=0)
-    assert_mean(np.asarray(y[:, 0] == 0), 0.001)
+    x = jnp.ones((n, 1), jnp.bfloat16)
+    y = dropjax.drop_path(KEY, x, rate, batch_axes=0)
     assert y.dtype == jnp.bfloat16
+    assert_mean(np.asarray(y[:, 0] == 0), rate)
+    u = jax.random.uniform(KEY, (n,), jnp.bfloat16)
+    usual = np.asarray(jnp.floor(jnp.bfloat16(1 - rate) + u) == 0)
+    with pytest.raises(AssertionError, match="sigma"):
+        assert_mean(usual, rate)
+    kept = np.asarray(dropjax.drop_path(KEY, 3 * x, rate, batch_axes=0).max(), np.float32)
+    assert kept == np.float32(jnp.bfloat16(3 / (1 - rate)))
 
 
 def test_a_model_without_branches_is_refused():
@@ -105,7 +143,7 @@ def test_a_model_without_branches_is_refused():
         (jnp.ones(3), 1.1, {}, ValueError, "^rate is the probability"),
         (jnp.ones((3, 2)), jnp.full((3, 2), 0.5), {}, ValueError, "does not broadcast"),
         (jnp.ones(3), 0.5, {"batch_axes": 1}, ValueError, "batch_axes names axis 1"),
-        (jnp.ones(3), 0.5, {"scaling": "none"}, ValueError, "scaling must be one of train, test"),
+        (jnp.ones(3), 0.5, {"scaling": "no"}, ValueError, "scaling must be one of train, test"),
     ],
 )
 def test_errors(x, rate, options, error, match):
@@ -123,4 +161,4 @@ def test_more_errors():
     with pytest.raises(ValueError, match=r"^rate is the probability"):
         dropjax.expected.drop_path(X, 1.5)
     with pytest.raises(ValueError, match="scaling must be one of"):
-        dropjax.expected.drop_path(X, 0.5, scaling="none")
+        dropjax.expected.drop_path(X, 0.5, scaling="no")
