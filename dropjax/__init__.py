@@ -2,8 +2,9 @@
 
 The functions here need jax alone and take an explicit PRNG key first. `dropjax.expected` has
 their deterministic counterparts. `dropjax.linen` and `dropjax.nnx` have layers for Flax,
-`dropjax.models`, `dropjax.train`, `dropjax.evaluate` and `dropjax.data` what their names say, and
-`dropjax.runs` reads finished runs; they are imported when they are first used.
+`dropjax.blocks` drops whole parts of a network, `dropjax.models`, `dropjax.train`,
+`dropjax.evaluate` and `dropjax.data` have what their names say, and `dropjax.runs` reads finished
+runs; they are imported when they are first used.
 """
 
 import importlib
@@ -22,6 +23,7 @@ from dropjax.schemes.dropconnect import dropconnect
 from dropjax.schemes.embedding import embedding_dropout
 from dropjax.schemes.gaussian import gaussian_dropout
 from dropjax.schemes.recurrent import recurrent_dropout
+from dropjax.schemes.shake_drop import shake_drop
 from dropjax.schemes.spatial import spatial_dropout
 from dropjax.schemes.stochastic_depth import drop_path
 from dropjax.schemes.variational import variational_dropout
@@ -32,7 +34,7 @@ from dropjax.schemes.zoneout import zoneout
 
 def __getattr__(name: str) -> ModuleType:
     """`dropjax.runs` and the like, imported when they are first used: they need more than jax."""
-    if name in ("data", "evaluate", "linen", "models", "nnx", "runs", "train"):
+    if name in ("blocks", "data", "evaluate", "linen", "models", "nnx", "runs", "train"):
         return importlib.import_module(f"dropjax.{name}")
     raise AttributeError(f"module 'dropjax' has no attribute {name!r}")
 
@@ -61,6 +63,7 @@ __all__ = [
     "recurrent_dropout",
     "sampled",
     "schemes",
+    "shake_drop",
     "spatial_dropout",
     "variational_dropout",
     "weight_drop",

@@ -26,6 +26,7 @@ OPS = {
     "alpha": lambda key, x: dropjax.alpha_dropout(key, x, 0.5),
     "spatial": lambda key, x: dropjax.spatial_dropout(key, x, 0.5),
     "drop_path": lambda key, x: dropjax.drop_path(key, x, 0.5, batch_axes=0),
+    "shake_drop": lambda key, x: dropjax.shake_drop(key, x, 0.5, batch_axes=0),
     "recurrent": lambda key, x: dropjax.recurrent_dropout(key, x, 0.5),
     "weight_drop": lambda key, x: dropjax.weight_drop(key, {"w": x}, 0.5, match="w"),
     "embedding": lambda key, x: dropjax.embedding_dropout(key, x, 0.5),

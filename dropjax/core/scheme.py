@@ -55,6 +55,8 @@ class Scheme:
     """The model that the scheme was made for; empty if it suits any."""
     linear_in_x: ClassVar[bool] = True
     """For given noise, `apply` is a factor times x, plus a term that x does not enter."""
+    gradient_is_factor: ClassVar[bool] = True
+    """The gradient is that factor; if not, it is another one, which the paper puts in its place."""
     identity_at_zero: ClassVar[bool] = True
     """At rate 0, `apply` returns x bit for bit."""
     expected_is_mean: ClassVar[bool] = True
