@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import Mask, wide_dtype, wide_rate
+from dropjax.ops.bernoulli import Mask, booleans, wide_dtype, wide_rate
 from dropjax.ops.checks import check_floating, normalize_axes
 from dropjax.ops.keys import check_key, derive
 from dropjax.ops.lazy import fused
@@ -54,7 +54,7 @@ def _product(x: Array, factor: Array) -> Array:
 @fused
 def _shaken(noise: Noise, x: Array, alpha: tuple[Array, Array], beta: tuple[Array, Array]) -> Array:
     gate, *places = noise
-    keep = gate.keep()
+    keep = booleans(gate, x)
     factors = [
         jnp.where(keep, 1, low + (high - low) * place)
         for place, (low, high) in zip(places, (alpha, beta), strict=True)
@@ -129,7 +129,7 @@ def shake_drop(
       >>> import jax, jax.numpy as jnp, dropjax
       >>> y = dropjax.shake_drop(jax.random.key(0), jnp.ones(4), 0.5, batch_axes=0)
       >>> [round(float(factor), 2) for factor in y]
-      [0.0, 0.0, 0.0, 0.0]
+      [0.74, 0.6, 1.0, -0.25]
     """
     key, x = check_key(key), check_floating(x)
     own = normalize_axes(batch_axes, x.ndim, "batch_axes")
