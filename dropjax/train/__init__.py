@@ -2,6 +2,14 @@
 
 from dropjax.train.fit import Fitted, fit
 from dropjax.train.loop import Chunk, chunks
+from dropjax.train.losses import (
+    fraternal,
+    fraternal_loss,
+    multi_sample,
+    multi_sample_loss,
+    r_drop,
+    r_drop_loss,
+)
 from dropjax.train.objectives import OBJECTIVES
 from dropjax.train.program import Examples, Problem, Program, State
 
@@ -15,4 +23,10 @@ __all__ = [
     "State",
     "chunks",
     "fit",
+    "fraternal",
+    "fraternal_loss",
+    "multi_sample",
+    "multi_sample_loss",
+    "r_drop",
+    "r_drop_loss",
 ]
