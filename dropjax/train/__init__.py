@@ -1,5 +1,6 @@
 """Training: optax under `jax.pmap` in compiled chunks, with checkpoints that resume exactly."""
 
+from dropjax.train import schedules
 from dropjax.train.fit import Fitted, fit
 from dropjax.train.loop import Chunk, chunks
 from dropjax.train.losses import (
@@ -29,4 +30,5 @@ __all__ = [
     "multi_sample_loss",
     "r_drop",
     "r_drop_loss",
+    "schedules",
 ]
