@@ -5,6 +5,10 @@ their deterministic counterparts, `dropjax.blocks` wrappers of functions. `dropj
 `dropjax.nnx` have layers for Flax, `dropjax.models`, `dropjax.train`, `dropjax.evaluate` and
 `dropjax.data` what their names say, and `dropjax.runs` reads finished runs; they are imported when
 they are first used.
+their deterministic counterparts. `dropjax.linen` and `dropjax.nnx` have layers for Flax,
+`dropjax.blocks` drops whole parts of a network, `dropjax.models`, `dropjax.train`,
+`dropjax.evaluate` and `dropjax.data` have what their names say, and `dropjax.runs` reads finished
+runs; they are imported when they are first used.
 """
 
 import importlib
@@ -38,6 +42,7 @@ from dropjax.schemes.patch import patch_dropout
 from dropjax.schemes.random_erasing import random_erasing
 from dropjax.schemes.recurrent import recurrent_dropout
 from dropjax.schemes.rnn_drop import rnn_drop
+from dropjax.schemes.shake_drop import shake_drop
 from dropjax.schemes.spatial import spatial_dropout
 from dropjax.schemes.standout import standout
 from dropjax.schemes.stochastic_depth import drop_path
@@ -50,7 +55,7 @@ from dropjax.schemes.zoneout import zoneout
 
 def __getattr__(name: str) -> ModuleType:
     """`dropjax.runs` and the like, imported when they are first used: they need more than jax."""
-    if name in ("data", "evaluate", "linen", "models", "nnx", "runs", "train"):
+    if name in ("blocks", "data", "evaluate", "linen", "models", "nnx", "runs", "train"):
         return importlib.import_module(f"dropjax.{name}")
     raise AttributeError(f"module 'dropjax' has no attribute {name!r}")
 
@@ -93,6 +98,7 @@ __all__ = [
     "rnn_drop",
     "sampled",
     "schemes",
+    "shake_drop",
     "spatial_dropout",
     "standout",
     "targeted_dropout",

@@ -9,6 +9,7 @@ from dropjax.schemes.dropblock import expected as dropblock
 from dropjax.schemes.dropconnect import expected as dropconnect
 from dropjax.schemes.dropconnect import expected_linear as dropconnect_gaussian
 from dropjax.schemes.dropconnect import expected_linear as dropconnect_linear
+from dropjax.schemes.shake_drop import expected as shake_drop
 from dropjax.schemes.standout import expected as standout
 from dropjax.schemes.stochastic_depth import expected as drop_path
 from dropjax.schemes.targeted import expected as targeted_dropout
@@ -21,6 +22,7 @@ __all__ = [
     "dropconnect_gaussian",
     "dropconnect_linear",
     "dropout",
+    "shake_drop",
     "standout",
     "targeted_dropout",
     "zoneout",

@@ -32,6 +32,7 @@ OPS = {
     "spatial": lambda key, x: dropjax.spatial_dropout(key, x, 0.5),
     "dropblock": lambda key, x: dropjax.dropblock(key, x, 0.5, 3),
     "drop_path": lambda key, x: dropjax.drop_path(key, x, 0.5, batch_axes=0),
+    "shake_drop": lambda key, x: dropjax.shake_drop(key, x, 0.5, batch_axes=0),
     "recurrent": lambda key, x: dropjax.recurrent_dropout(key, x, 0.5),
     "weight_drop": lambda key, x: dropjax.weight_drop(key, {"w": x}, 0.5, match="w"),
     "embedding": lambda key, x: dropjax.embedding_dropout(key, x, 0.5),

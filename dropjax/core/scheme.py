@@ -66,6 +66,8 @@ class Scheme:
     """The model that the scheme was made for; empty if it suits any."""
     linear_in_x: ClassVar[bool] = True
     """For given noise, `apply` is a factor times x, plus a term that x does not enter."""
+    gradient_is_factor: ClassVar[bool] = True
+    """The gradient is that factor; if not, it is another one, which the paper puts in its place."""
     resizes: ClassVar[bool] = False
     """`apply` leaves out parts of x, along its first axis."""
     expected_is_mean: ClassVar[bool] = True
