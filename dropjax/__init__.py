@@ -17,14 +17,17 @@ from dropjax.ops.bernoulli import STREAM, Mask, keep_mask
 from dropjax.ops.keys import derive
 from dropjax.schemes.alpha import alpha_dropout
 from dropjax.schemes.bernoulli import dropout
+from dropjax.schemes.concrete import concrete_dropout
 from dropjax.schemes.cutout import cutout
 from dropjax.schemes.dropconnect import dropconnect
 from dropjax.schemes.embedding import embedding_dropout
 from dropjax.schemes.gaussian import gaussian_dropout
 from dropjax.schemes.recurrent import recurrent_dropout
+from dropjax.schemes.sparse_variational import sparse_variational_linear
 from dropjax.schemes.spatial import spatial_dropout
 from dropjax.schemes.stochastic_depth import drop_path
 from dropjax.schemes.variational import variational_dropout
+from dropjax.schemes.variational_gaussian import variational_gaussian_linear
 from dropjax.schemes.weight_drop import weight_drop
 from dropjax.schemes.word import word_dropout
 from dropjax.schemes.zoneout import zoneout
@@ -48,6 +51,7 @@ __all__ = [
     "Mask",
     "Site",
     "alpha_dropout",
+    "concrete_dropout",
     "cutout",
     "derive",
     "deterministic",
@@ -61,8 +65,10 @@ __all__ = [
     "recurrent_dropout",
     "sampled",
     "schemes",
+    "sparse_variational_linear",
     "spatial_dropout",
     "variational_dropout",
+    "variational_gaussian_linear",
     "weight_drop",
     "word_dropout",
     "zoneout",
