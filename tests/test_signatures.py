@@ -34,7 +34,10 @@ def test_key_then_array_then_rate_then_options_by_keyword(name):
     first, second, third, *options = parameters(OPS[name])
     assert first.name == "key"
     assert second.name in ("x", "w")
-    assert third.name == "rate"
+    if name.endswith("_linear"):  # a layer: its weights, and the logarithm of what is learned
+        assert third.name == "w" and options.pop(0).name.startswith("log_")
+    else:
+        assert third.name == "rate"
     assert all(option.kind is option.KEYWORD_ONLY for option in options)
     assert not {"rng", "rngs", "p", "prob", "keep_prob", "deterministic", "train"} & {
         option.name for option in options
