@@ -23,6 +23,7 @@ from dropjax.ops.keys import derive
 from dropjax.schemes.alpha import alpha_dropout
 from dropjax.schemes.attention import attention_dropout
 from dropjax.schemes.bernoulli import dropout
+from dropjax.schemes.concrete import concrete_dropout
 from dropjax.schemes.cutout import cutout
 from dropjax.schemes.dropblock import dropblock
 from dropjax.schemes.dropconnect import (
@@ -43,11 +44,13 @@ from dropjax.schemes.random_erasing import random_erasing
 from dropjax.schemes.recurrent import recurrent_dropout
 from dropjax.schemes.rnn_drop import rnn_drop
 from dropjax.schemes.shake_drop import shake_drop
+from dropjax.schemes.sparse_variational import sparse_variational_linear
 from dropjax.schemes.spatial import spatial_dropout
 from dropjax.schemes.standout import standout
 from dropjax.schemes.stochastic_depth import drop_path
 from dropjax.schemes.targeted import targeted_dropout
 from dropjax.schemes.variational import variational_dropout
+from dropjax.schemes.variational_gaussian import variational_gaussian_linear
 from dropjax.schemes.weight_drop import weight_drop
 from dropjax.schemes.word import word_dropout
 from dropjax.schemes.zoneout import zoneout
@@ -73,6 +76,7 @@ __all__ = [
     "alpha_dropout",
     "attention_dropout",
     "blocks",
+    "concrete_dropout",
     "cutout",
     "derive",
     "deterministic",
@@ -99,10 +103,12 @@ __all__ = [
     "sampled",
     "schemes",
     "shake_drop",
+    "sparse_variational_linear",
     "spatial_dropout",
     "standout",
     "targeted_dropout",
     "variational_dropout",
+    "variational_gaussian_linear",
     "weight_drop",
     "word_dropout",
     "zoneout",
