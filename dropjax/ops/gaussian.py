@@ -42,6 +42,9 @@ class Normal(Lazy):
         uniform = odd.astype(jnp.float32) * np.float32(2**-23) - np.float32(1)
         return jax.lax.erf_inv(uniform) * np.float32(math.sqrt(2))
 
+    def drawn(self) -> Array:
+        return self.values()
+
 
 @fused
 def _times(noise: Normal, x: Array, rate: Array) -> Array:

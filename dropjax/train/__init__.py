@@ -4,6 +4,7 @@ from dropjax.train.fit import Fitted, fit
 from dropjax.train.loop import Chunk, chunks
 from dropjax.train.objectives import OBJECTIVES
 from dropjax.train.program import Examples, Problem, Program, State
+from dropjax.train.replay import Replay, keys_of
 
 __all__ = [
     "OBJECTIVES",
@@ -12,7 +13,9 @@ __all__ = [
     "Fitted",
     "Problem",
     "Program",
+    "Replay",
     "State",
     "chunks",
     "fit",
+    "keys_of",
 ]
