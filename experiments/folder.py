@@ -128,7 +128,11 @@ def completed(path: Path) -> dict[str, Any] | None:
 
 
 def describe(
-    flags: dict[str, Any], data_sha256: str, experiment: str, network: dict[str, Any]
+    flags: dict[str, Any],
+    data_sha256: str,
+    experiment: str,
+    network: dict[str, Any],
+    train_examples: int | None = None,
 ) -> dict[str, Any]:
     """What config.json says: all that a repetition needs, and where the run was made."""
     return {
@@ -137,6 +141,7 @@ def describe(
         "network": network,
         "command": _command(flags, experiment),
         "data_sha256": data_sha256,
+        "train_examples": train_examples,
         "mask_stream": dropjax.STREAM,
         "prng": {
             "implementation": str(jax_setting("jax_default_prng_impl")),
@@ -220,8 +225,9 @@ def _check_same(path: Path, config: dict[str, Any]) -> list[str]:
     except ValueError as error:
         raise LaunchError(f"{path / _CONFIG} cannot be read: {error}") from error
     now = _flat(config)
-    # Where the data lies does not matter; that it is the same does.
-    free = ("flags.data_dir", "command")
+    # Where the data lies does not matter; that it is the same does. How many examples it has
+    # follows, and older runs do not say it.
+    free = ("flags.data_dir", "command", "train_examples")
     changed = {
         name: f"  {name}: was {before.get(name)!r}, is {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())

@@ -66,6 +66,7 @@ def run(
         setup.dataset.sha256(),
         experiment,
         setup.network.describe(setup.dataset.x_train[0]),
+        len(setup.dataset.x_train),
     )
     with folder.locked(path):
         changes = folder.claim(path, config, resume=resume, overwrite=overwrite)

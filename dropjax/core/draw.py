@@ -79,19 +79,27 @@ class Draw:
         return self
 
 
-def _acting(scheme: Scheme, site: Site) -> list[tuple[int, Scheme]]:
+def acting(scheme: Scheme, site: Site) -> list[tuple[int, Scheme]]:
     """The links that act on a site, with their numbers in the chain."""
     return [(number, link) for number, link in enumerate(scheme.links) if link.wants(site)]
 
 
+def keys_at(keys: Keys, site: Site, number: int) -> Keys:
+    """The keys of a chain's link of that number at a site, whose name is whole."""
+    # The link's number goes below the site's name: without it two equal links on one site
+    # would draw one mask. As a name, for the schemes' own labels are names.
+    at_site = keys.within(site.name)
+    return at_site.within(f"link {number}") if number else at_site
+
+
 def _only(scheme: Scheme, site: Site) -> tuple[int, Scheme | None]:
     """The one link that acts on a linear site, if any."""
-    acting = _acting(scheme, site)
-    if len(acting) > 1:
+    found = acting(scheme, site)
+    if len(found) > 1:
         raise ValueError(
-            f"{len(acting)} schemes act on the linear site {site.name!r}, which takes one"
+            f"{len(found)} schemes act on the linear site {site.name!r}, which takes one"
         )
-    return acting[0] if acting else (0, None)
+    return found[0] if found else (0, None)
 
 
 @jax.tree_util.register_dataclass
@@ -101,17 +109,11 @@ class Sampled(Draw):
 
     keys: Keys
 
-    def _keys(self, site: Site, number: int) -> Keys:
-        # The link's number goes below the site's name: without it two equal links on one site
-        # would draw one mask. As a name, for the schemes' own labels are names.
-        at_site = self.keys.within(site.name)
-        return at_site.within(f"link {number}") if number else at_site
-
     def noise(self, site: Site, shape: Sequence[int]) -> Any:
         site = site.within(self.prefix)
         return tuple(
-            link.sample(self._keys(site, number), site, tuple(shape))
-            for number, link in _acting(self.scheme, site)
+            link.sample(keys_at(self.keys, site, number), site, tuple(shape))
+            for number, link in acting(self.scheme, site)
         )
 
     def at(self, noise: Any, t: Array) -> Any:
@@ -126,7 +128,7 @@ class Sampled(Draw):
 
     def apply(self, noise: Any, x: Array, site: Site, fallback: Array | None = None) -> Array:
         site = site.within(self.prefix)
-        for (_, link), part in zip(_acting(self.scheme, site), noise, strict=True):
+        for (_, link), part in zip(acting(self.scheme, site), noise, strict=True):
             x = link.apply(part, x, site, fallback)
         return x
 
@@ -135,7 +137,7 @@ class Sampled(Draw):
         number, link = _only(self.scheme, site)
         if link is None:
             return dense(x, w, b)
-        return link.linear(self._keys(site, number), x, w, b, site)
+        return link.linear(keys_at(self.keys, site, number), x, w, b, site)
 
     def fork(self, number: int) -> Self:
         return dataclasses.replace(self, keys=self.keys.within(f"fork {number}"))
@@ -157,7 +159,7 @@ class Deterministic(Draw):
     def apply(self, noise: Any, x: Array, site: Site, fallback: Array | None = None) -> Array:
         del noise
         site = site.within(self.prefix)
-        for _, link in _acting(self.scheme, site):
+        for _, link in acting(self.scheme, site):
             x = link.expected(x, site, fallback)
         return x
 

@@ -20,6 +20,11 @@ from dropjax.ops.keys import check_key, derive
 Array = jax.Array
 
 
+def sample_key_of(key: Array, sample: Any) -> Array:
+    """The key of a Monte-Carlo sample, of which `Keys.of(..., row, sample)` makes an example's."""
+    return derive(key, sample)
+
+
 def map_examples(
     function: Callable[..., Any], params: Any, xs: Any, *, batch_size: int = 1000
 ) -> Any:
@@ -195,7 +200,7 @@ def _over_samples(
         x, row = x_and_row
 
         def value(sample: Array) -> Any:
-            return function(params, x, Keys.of(derive(key, sample), row, sample))
+            return function(params, x, Keys.of(sample_key_of(key, sample), row, sample))
 
         def body(carry: Any, sample: Array) -> tuple[Any, None]:
             return reduction.update(carry, value(sample), sample), None

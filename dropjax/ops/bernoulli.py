@@ -69,6 +69,9 @@ class Mask(Lazy):
         threshold = (self.rate * jnp.float32(2**32)).astype(jnp.uint32)
         return (word >= threshold) & (self.rate < 1)
 
+    def drawn(self) -> Array:
+        return self.keep()
+
 
 def keep_mask(
     key: Array, rate: ArrayLike, shape: Sequence[int], *, bits: Literal[32] | None = None

@@ -46,6 +46,9 @@ def symmetric(word: Array) -> Array:
     odd = (word >> np.uint32(8)) | np.uint32(1)
     return odd.astype(jnp.float32) * np.float32(2**-23) - np.float32(1)
 
+    def drawn(self) -> Array:
+        return self.values()
+
 
 @fused
 def _times(noise: Normal, x: Array, rate: Array) -> Array:
@@ -146,7 +149,7 @@ def scale_by(noise: Normal, x: Array, spread: Array) -> Array:
 
 @fused
 def around(noise: Normal, mean: Array, variance: Array) -> Array:
-    """`mean` plus the root of `variance` times `noise`: all of one shape, the result like `mean`."""
+    """`mean` plus the root of `variance` times `noise`, of one shape; the result is like `mean`."""
     some = variance > 0  # the slope of a square root is infinite at 0
     std = jnp.where(some, jnp.sqrt(jnp.where(some, variance, 1)), 0)
     wide = wide_dtype(mean.dtype)

@@ -33,6 +33,10 @@ class Lazy:
         """Row `i` along the first axis; the only row there is, if that axis is shared."""
         return dataclasses.replace(self, index=(*self.index, 0 if self.shape[0] == 1 else i))
 
+    def drawn(self) -> Array:
+        """The noise as an array, for those who want to look at it."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it is as an array")
+
 
 def is_lazy(noise: object) -> bool:
     """For `is_leaf` of `jax.tree` functions over noise."""

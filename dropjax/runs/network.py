@@ -15,7 +15,7 @@ from dropjax.core.keys import Keys
 from dropjax.core.literals import format_call
 from dropjax.core.scheme import Scheme
 from dropjax.core.spec import parse
-from dropjax.ops.keys import derive
+from dropjax.evaluate.predict import sample_key_of
 
 Array = jax.Array
 
@@ -76,12 +76,16 @@ class Network:
 
     def sampled_prediction(self, values: Any, x: Array, keys: Keys) -> Array:
         """As `prediction`, under one draw of the noise."""
-        return self._predicted(values, x, sampled(self._bound(values).in_evaluation(), keys))
+        return self._predicted(values, x, sampled(self.scheme_in_evaluation(values), keys))
 
     def probabilities(self, values: Any, x: Array, keys: Keys) -> Array:
         """As `sampled_prediction`, but probabilities instead of their logarithms."""
         prediction = self.sampled_prediction(values, x, keys)
         return prediction if self.task == "regression" else jnp.exp(prediction)
+
+    def scheme_in_evaluation(self, values: Any) -> Scheme:
+        """The scheme under which predictions are sampled: bound, and without augmentation."""
+        return self._bound(values).in_evaluation()
 
     def monte_carlo(
         self, values: Any, xs: Any, key: Array, *, samples: int, batch_size: int
@@ -100,7 +104,7 @@ class Network:
                 self.sampled_prediction, values, xs, key, samples=samples, batch_size=batch_size
             )
         if samples == 1:  # too few for the spread that goes with the mean
-            both, rows = (values, derive(key, 0)), jnp.arange(len(xs))
+            both, rows = (values, sample_key_of(key, 0)), jnp.arange(len(xs))
             return evaluate.map_examples(
                 self._first_sample, both, (xs, rows), batch_size=batch_size
             )

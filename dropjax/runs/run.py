@@ -16,13 +16,19 @@ from jax import export
 from numpy.typing import ArrayLike
 
 from dropjax import evaluate
+from dropjax.core import noise
+from dropjax.core.draw import Draw, sampled
+from dropjax.core.keys import Keys
 from dropjax.core.plan import no_weights, record
+from dropjax.core.scheme import Sites
 from dropjax.core.strength import strength_at
+from dropjax.evaluate.predict import sample_key_of
 from dropjax.ops.bernoulli import STREAM
 from dropjax.ops.keys import derive
 from dropjax.runs.network import Network
 from dropjax.train.checkpoint import CheckpointError, restore, write_whole
 from dropjax.train.optax_spec import parse_strength
+from dropjax.train.replay import Replay, steps_per_epoch
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """Where an exported model runs."""
@@ -132,15 +138,101 @@ class Run:
         exported = export.export(jax.jit(predict), platforms=PLATFORMS)(examples)
         write_whole(path, bytes(exported.serialize()))
 
+    def replay(self, *, learned: Any = None, examples: int | None = None) -> Replay:
+        """Training's batches and noise once more; see `train.Replay`. No data is read.
+
+        A run that stopped has the steps that it would have come to as well.
+
+        Args:
+          learned: what the scheme had learned before the step that is asked for, if it learns. Of
+            a run only what it had learned in the end is known: `run.values["learned"]`.
+          examples: how many training examples there were, without those of validation; for runs
+            whose config.json does not say.
+
+        Raises:
+          RunError: the configuration does not say how many examples there were, nor is it given;
+            or JAX would order them otherwise here.
+        """
+        flags = self.config["flags"]
+        counted = self.config.get("train_examples")
+        if examples is None and counted is None:
+            raise RunError(
+                f"{self.folder / 'config.json'} is of a version that did not write how many "
+                "training examples there were: give replay(examples=...), without those of "
+                "validation"
+            )
+        if None not in (examples, counted) and examples != counted:
+            raise RunError(f"examples={examples}, but the run had {counted}")
+        if not jax.config.jax_threefry_partitionable:  # type: ignore[attr-defined]
+            raise RunError(
+                "jax_threefry_partitionable=False orders examples otherwise than every run; unset it"
+            )
+        of, batch_size = examples if counted is None else counted, flags["batch_size"]
+        return Replay(
+            self._run_key,
+            of,
+            batch_size,
+            self.network.scheme,
+            self.sites,
+            parse_strength(flags["strength"]),
+            learned,
+            steps=flags["epochs"] * steps_per_epoch(of, batch_size),
+        )
+
+    def batch(self, step: int) -> np.ndarray:
+        """The rows of the training data in a step's batch; see `train.Replay.batch`."""
+        return self._replay.batch(step)
+
+    def draw(self, step: int, row: int) -> Draw:
+        """The draw under which training saw a row in a step; see `train.Replay.draw`."""
+        return self._replay.draw(step, row)
+
+    def noise(self, step: int, rows: ArrayLike, *, at: str = "") -> noise.Arrays:
+        """The noise under which training saw rows in a step; see `train.Replay.noise`."""
+        return self._replay.noise(step, rows, at=at)
+
+    def draw_in_evaluation(self, sample: int, row: int) -> Draw:
+        """The draw of `predict(xs, samples=...)` for `xs[row]`, and so of the run's own evaluation.
+
+        Args:
+          sample: the number of the Monte-Carlo sample, from 0.
+          row: of the examples that are predicted.
+        """
+        keys = Keys.of(sample_key_of(self._key, sample), row, sample)
+        return sampled(self.network.scheme_in_evaluation(self.values), keys)
+
+    def noise_in_evaluation(self, sample: int, rows: ArrayLike, *, at: str = "") -> noise.Arrays:
+        """As `noise`, of `draw_in_evaluation`."""
+        scheme = self.network.scheme_in_evaluation(self.values)
+        sites = noise.select(scheme, self.sites, at)
+        return noise.arrays(scheme, sample_key_of(self._key, sample), rows, sites, sample)
+
+    @functools.cached_property
+    def sites(self) -> Sites:
+        """The sites of the run's network by name, each with the shape of its value."""
+        shape, dtype = self._example
+        params, mutable = self.params, self.values["mutable"]
+        x = jnp.zeros(shape, dtype)
+        return record(lambda draw: self.network.outputs(params, x, draw, mutable))
+
+    @functools.cached_property
+    def _replay(self) -> Replay:
+        return self.replay()
+
     @property
     def _example(self) -> tuple[tuple[int, ...], np.dtype]:
         described = self.config["network"]
         return tuple(described["example_shape"]), np.dtype(described["example_dtype"])
 
     @property
+    def _run_key(self) -> jax.Array:
+        implementation = self.config.get("prng", {}).get("implementation")
+        return jax.random.key(self.config["flags"]["seed"], impl=implementation)
+
+    @property
     def _key(self) -> jax.Array:
         """The run's own key of Monte-Carlo evaluation."""
-        return derive(jax.random.key(self.config["flags"]["seed"]), "eval")
+        return derive(self._run_key, "eval")
 
     def _public(self, found: Any, exp: Callable[[Any], Any]) -> Any:
         """What `predict` returns for a network's predictions."""

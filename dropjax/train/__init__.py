@@ -13,6 +13,7 @@ from dropjax.train.losses import (
 )
 from dropjax.train.objectives import OBJECTIVES
 from dropjax.train.program import Examples, Problem, Program, State
+from dropjax.train.replay import Replay, keys_of
 
 __all__ = [
     "OBJECTIVES",
@@ -21,11 +22,13 @@ __all__ = [
     "Fitted",
     "Problem",
     "Program",
+    "Replay",
     "State",
     "chunks",
     "fit",
     "fraternal",
     "fraternal_loss",
+    "keys_of",
     "multi_sample",
     "multi_sample_loss",
     "r_drop",

@@ -21,6 +21,15 @@ from dropjax.core.site import BATCH_AXES
 from dropjax.core.strength import Strength, strength_at
 from dropjax.ops.keys import derive
 from dropjax.train.devices import check_batch_size, mean_over, parallel, replicate, sum_over
+from dropjax.train.replay import (
+    Replay,
+    batch_key_of,
+    noise_key_of,
+    order_of,
+    positions,
+    step_key_of,
+    steps_per_epoch,
+)
 
 Array = jax.Array
 
@@ -169,11 +178,10 @@ class Program:
         if not len(examples):
             raise ValueError("there are no training examples")
         self.examples = len(examples)
-        self.steps_per_epoch = -(-len(examples) // batch_size)
+        self.steps_per_epoch = steps_per_epoch(len(examples), batch_size)
         self._key = key
         self._data = replicate(jax.tree.map(jnp.asarray, (examples.x, examples.y)), self.devices)
-        self._noise_key = replicate(derive(key, "noise"), self.devices)
-        self._order_key = derive(key, "data")
+        self._noise_key = replicate(noise_key_of(key), self.devices)
         self._orders: dict[int, Array] = {}
         self._chunk = parallel(self._steps, self.devices, donate=(0,))
 
@@ -278,6 +286,32 @@ class Program:
         numbers = jax.jit(lambda learned: scheme.bind(learned).report(sites, found))(learned)
         return jax.tree.map(float, numbers)
 
+    def replay(self, learned: Any = None) -> Replay:
+        """The batches and the noise of any step, without training.
+
+        Args:
+          learned: what the scheme had learned before the step that is asked for, if it learns:
+            `state.params["learned"]`.
+
+        Raises:
+          ValueError: the model is batched, and its noise not that of an example.
+        """
+        problem = self.problem
+        if problem.batched:
+            raise ValueError(
+                "a batched model's noise is no example's: each device gave it one key, "
+                "train.replay.batch_key_of the step's"
+            )
+        return Replay(
+            self._key,
+            self.examples,
+            self.batch_size,
+            problem.scheme,
+            problem.sites,
+            problem.strength,
+            learned,
+        )
+
     def run(self, state: State, start: int, stop: int) -> State:
         """Trains steps `start` to `stop` - 1, all of one epoch. `state` is used up.
 
@@ -296,7 +330,7 @@ class Program:
     def _order(self, epoch: int) -> Array:
         """The rows of the training set in the order of one epoch."""
         if epoch not in self._orders:
-            order = jax.random.permutation(derive(self._order_key, epoch), self.examples)
+            order = order_of(self._key, epoch, self.examples)
             self._orders = {epoch: replicate(order, self.devices)}
         return self._orders[epoch]
 
@@ -338,7 +372,7 @@ class Program:
             return problem.apply(params, x, noise), mutable
 
         if problem.batched:
-            outputs, new = call(x, derive(step_key, "batch", device))
+            outputs, new = call(x, batch_key_of(step_key, device))
             return jax.vmap(problem.metrics)(outputs, y), new
 
         def one(x: Any, y: Any, row: Array) -> tuple[dict[str, Array], Any]:
@@ -361,17 +395,16 @@ class Program:
         first: Array,
     ) -> State:
         problem = self.problem
-        share = self.batch_size // len(self.devices)
 
         def step(number: Array, state: State) -> State:
-            position = (number - first) * self.batch_size + device * share + jnp.arange(share)
+            position = positions(number - first, self.batch_size, device, len(self.devices))
             # The epoch's last batch may be smaller: rows past the end weigh nothing. They are other
             # examples, not copies of one, for the sake of statistics over the batch.
             weight = (position < self.examples).astype(jnp.float32)
             rows = order[position % self.examples]
             x, y = jax.tree.map(lambda leaf: leaf[rows], data)
             batch_weight = sum_over(self.devices, weight.sum())
-            step_key = derive(noise_key, number)
+            step_key = step_key_of(noise_key, number)
             scheme = problem.scheme
             if scheme is not None:
                 scheme = scheme.scaled(strength_at(problem.strength, number))

@@ -1,0 +1,267 @@
+"""What is random in training, and how it hangs off the run's key; and all of it once again.
+
+Below the key are "data", under which each epoch has its order, and "noise", under which each step
+has a key, and below that each example. Nothing else enters, so any step's batch and masks can be
+had without training: `Replay`.
+"""
+
+import dataclasses
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from dropjax.core import noise
+from dropjax.core.draw import Draw, sampled
+from dropjax.core.keys import Keys
+from dropjax.core.scheme import Scheme, Sites
+from dropjax.core.strength import Strength, strength_at
+from dropjax.ops.keys import check_key, derive
+
+Array = jax.Array
+
+
+def noise_key_of(key: Array) -> Array:
+    """The key of all noise, below a run's key."""
+    return derive(key, "noise")
+
+
+def step_key_of(noise_key: Array, step: ArrayLike) -> Array:
+    """The key of a step's noise, of which `Keys.of` makes an example's keys."""
+    return derive(noise_key, step)
+
+
+def batch_key_of(step_key: Array, device: ArrayLike) -> Array:
+    """The key that a batched model is given for a device's part of a batch."""
+    return derive(step_key, "batch", device)
+
+
+def keys_of(key: Array, step: ArrayLike, row: ArrayLike) -> Keys:
+    """The keys of an example in a step: `dropjax.sampled(scheme, keys)` is its draw.
+
+    Args:
+      key: the run's key, as `Program` or `fit` was given it.
+      step: its number, from 0.
+      row: the example's, in the training data.
+    """
+    return Keys.of(step_key_of(noise_key_of(check_key(key)), step), row)
+
+
+def order_of(key: Array, epoch: ArrayLike, examples: int) -> Array:
+    """The rows of the training data in the order of an epoch.
+
+    Args:
+      key: the run's key.
+      epoch: its number, from 0.
+      examples: how many rows there are.
+    """
+    return jax.random.permutation(derive(key, "data", epoch), examples)
+
+
+def positions(number: ArrayLike, batch_size: int, device: ArrayLike = 0, devices: int = 1) -> Array:
+    """Where a batch, or a device's part of it, lies in an epoch's order.
+
+    Args:
+      number: of the step in its epoch, from 0.
+      batch_size: of the whole batch.
+      device, devices: which part of how many.
+
+    Returns:
+      (batch_size // devices,); in the epoch's last batch they may go past its end.
+    """
+    share = batch_size // devices
+    return number * batch_size + device * share + jnp.arange(share)
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """How many batches there are in an epoch, the last of which may be smaller."""
+    return -(-examples // batch_size)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Replay:
+    """Training's batches and noise again, from its key alone: nothing is trained, no data is read.
+
+    A mask is the very one that training drew. Where a schedule moves the rate, that is computed
+    again, and its last bit may be another one on another platform or version: one element in some
+    10 million then differs.
+
+    Args:
+      key: the run's key.
+      examples: how many there are in the training data.
+      batch_size: of the whole batch. Not the masks, but which rows are together, depends on it.
+      scheme: None for a model that takes a key.
+      sites: the model's, from `core.plan.record`; needed by `noise` alone.
+      strength: multiplies every rate: a number, or a function of the step.
+      learned: what the scheme had learned, if it learns: before the step that is asked for.
+      steps: how many there are; None for no end.
+    """
+
+    key: Array
+    examples: int
+    batch_size: int
+    scheme: Scheme | None = None
+    sites: Sites | None = None
+    strength: Strength = 1.0
+    learned: Any = None
+    steps: int | None = None
+    _orders: dict[int, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("examples", "batch_size"):
+            if _integer(getattr(self, name), name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        object.__setattr__(self, "key", check_key(self.key))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.examples, self.batch_size)
+
+    def batch(self, step: int) -> np.ndarray:
+        """The rows of the training data that were in a step's batch, in its order.
+
+        The epoch's last batch has fewer where the batch size does not divide the examples.
+
+        Args:
+          step: from 0.
+
+        Raises:
+          ValueError: there is no such step.
+          TypeError: it is no integer.
+        """
+        epoch, number = divmod(self._checked_step(step), self.steps_per_epoch)
+        at = np.asarray(positions(number, self.batch_size))
+        return self._order(epoch)[at[at < self.examples]]
+
+    def step_of(self, row: int, epoch: int) -> int:
+        """The step of an epoch in which an example was seen: it is in one batch of each epoch.
+
+        Args:
+          row: of the training data.
+          epoch: from 0.
+
+        Raises:
+          ValueError: there is no such row, or no such epoch.
+        """
+        row, epoch = self._checked_row(row), _integer(epoch, "epoch")
+        self._checked_step(epoch * self.steps_per_epoch)
+        (position,) = np.flatnonzero(self._order(epoch) == row)
+        return epoch * self.steps_per_epoch + int(position) // self.batch_size
+
+    def keys(self, step: int, row: int) -> Keys:
+        """The keys of an example in a step; `keys.example` is what a model of a key was given.
+
+        Args:
+          step: from 0.
+          row: of the training data; one of `batch(step)`.
+
+        Raises:
+          ValueError: there is no such step, or the row was not in its batch.
+        """
+        return keys_of(self.key, *self._checked(step, row))
+
+    def scheme_at(self, step: int) -> Scheme:
+        """The scheme as it was in a step: its rates times the strength, learned values in place.
+
+        Raises:
+          ValueError: there is no scheme or no such step; the scheme learns, and `learned` is None.
+        """
+        scheme, step = self._scheme(), self._checked_step(step)
+        scaled = scheme.scaled(_strength(self.strength, step))
+        if not scheme.learns:
+            return scaled
+        if self.learned is None:
+            raise ValueError(
+                f"the noise of {scheme} depends on what it had learned before step {step}, which "
+                "seed and step do not tell: give it as learned=..."
+            )
+        return scaled.bind(self.learned)
+
+    def draw(self, step: int, row: int) -> Draw:
+        """The draw under which the model saw an example in a step.
+
+        `draw.noise(site, shape)` is the noise at a site, `draw(x, site)` what was done to a value
+        there, and the model called with it computes what it computed for that example.
+
+        Raises:
+          ValueError: see `keys` and `scheme_at`.
+        """
+        return sampled(self.scheme_at(step), self.keys(step, row))
+
+    def noise(self, step: int, rows: ArrayLike, *, at: str = "") -> noise.Arrays:
+        """The noise of examples in a step as NumPy arrays: which sub-network each of them saw.
+
+        Args:
+          step: from 0.
+          rows: one row of `batch(step)`, or several of them.
+          at: a regular expression that is searched for in the names of sites; empty for all on
+            which the scheme acts.
+
+        Returns:
+          By site name a tuple with the noise of each scheme of the chain that acts there. Masks are
+          booleans, True where a value was kept. Noise has size 1 along axes that it is shared over
+          and, of several rows, a leading axis of them.
+
+        Raises:
+          ValueError: see `keys`, `scheme_at` and `core.noise.arrays`; `at` names no site that the
+            scheme acts on; the sites are not known.
+        """
+        scheme = self.scheme_at(step)
+        if self.sites is None:
+            raise ValueError("which sites are there? They are known after Program.init or check")
+        sites = noise.select(self._scheme(), self.sites, at)
+        for row in np.atleast_1d(np.asarray(rows)):
+            self._checked(step, row)
+        return noise.arrays(scheme, step_key_of(noise_key_of(self.key), step), rows, sites)
+
+    def _scheme(self) -> Scheme:
+        if self.scheme is None:
+            raise ValueError("there is no scheme, so no draw: the model takes keys(step, row)")
+        return self.scheme
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            self._orders.clear()
+            self._orders[epoch] = np.asarray(order_of(self.key, epoch, self.examples))
+        return self._orders[epoch]
+
+    def _checked_step(self, step: int) -> int:
+        step, end = _integer(step, "step"), 2**31 - 1 if self.steps is None else self.steps
+        if not 0 <= step < end:
+            raise ValueError(f"there is no step {step}: they go from 0 to {end - 1}")
+        return step
+
+    def _checked_row(self, row: int) -> int:
+        row = _integer(row, "row")
+        if not 0 <= row < self.examples:
+            raise ValueError(
+                f"there is no row {row} in the training data: they go from 0 to {self.examples - 1}"
+            )
+        return row
+
+    def _checked(self, step: int, row: int) -> tuple[int, int]:
+        step, row = self._checked_step(step), self._checked_row(row)
+        batch = self.batch(step)
+        if row in batch:
+            return step, row
+        near = [*np.sort(batch[batch < row])[-1:], *np.sort(batch[batch > row])[:1]]
+        raise ValueError(
+            f"row {row} was not in the batch of step {step}, where the nearest are "
+            f"{' and '.join(map(str, near))}; in that epoch it was in step "
+            f"{self.step_of(row, step // self.steps_per_epoch)}"
+        )
+
+
+def _strength(strength: Strength, step: int) -> Array:
+    # Compiled, as in training: op by op a schedule could be rounded otherwise.
+    return jax.jit(lambda step: strength_at(strength, step))(jnp.int32(step))
+
+
+def _integer(value: Any, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
