@@ -50,16 +50,6 @@ def symmetric(word: Array) -> Array:
         return self.values()
 
 
-@fused
-def _times(noise: Normal, x: Array, rate: Array) -> Array:
-    wide = wide_dtype(x.dtype)
-    q = 1 - rate
-    spread = jnp.sqrt(rate / jnp.where(q > 0, q, 1)).astype(wide)
-    factor = 1 + spread * noise.values(sharding_like(x, noise.shape)).astype(wide)
-    scaled = (x.astype(wide) * factor).astype(x.dtype)
-    return jnp.where(q > 0, scaled, jnp.zeros((), x.dtype))
-
-
 def multiply(noise: Normal, x: Array, rate: ArrayLike) -> Array:
     """`x` times 1 + sqrt(rate / (1 - rate)) `noise`; zeros, with zero gradients, at rate 1.
 

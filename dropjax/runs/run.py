@@ -165,7 +165,7 @@ class Run:
             raise RunError(f"examples={examples}, but the run had {counted}")
         if not jax.config.jax_threefry_partitionable:  # type: ignore[attr-defined]
             raise RunError(
-                "jax_threefry_partitionable=False orders examples otherwise than every run; unset it"
+                "jax_threefry_partitionable=False orders examples as no run has them; unset it"
             )
         of, batch_size = examples if counted is None else counted, flags["batch_size"]
         return Replay(

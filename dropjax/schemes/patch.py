@@ -3,10 +3,13 @@
 Source: Liu, Matsoukas, Strand, Azizpour, Smith 2022, "PatchDropout: Economizing Vision Transformers
 Using Patch Dropout" (arXiv 2208.07220), section 3; Li, Fan, Hu, Feichtenhofer, He 2022, "Scaling
 Language-Image Pre-training via Masking" (arXiv 2212.00794), section 3.
+
+Differs: kept tokens stay in their order; the authors' code shuffles them.
 """
 
 import math
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +17,9 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from dropjax.core.keys import Keys
+from dropjax.core.scheme import Fixed, Scheme, scheme
+from dropjax.core.site import Kind, Site
 from dropjax.ops.bits import seed_of, words
 from dropjax.ops.checks import check_floating, check_rate_value
 from dropjax.ops.keys import check_key
@@ -97,3 +103,32 @@ def _positions(key: Array, shape: Sequence[int], count: int, ordered: bool) -> A
     place = jax.lax.broadcasted_iota(jnp.int32, tuple(shape), len(shape) - 1)
     _, place = jax.lax.sort((words(seed_of(key), shape), place), num_keys=1)
     return jnp.sort(place[..., :count], -1) if ordered else place[..., :count]
+
+
+@scheme
+class Patch(Scheme):
+    """Patches or tokens, left out: what follows sees, and computes, fewer of them.
+
+    The rate decides about shapes: it cannot be traced, and no strength multiplies it.
+    """
+
+    rate: Fixed = 0.5
+
+    acts_on: ClassVar = frozenset({Kind.TOKENS})
+    made_for: ClassVar = "transformer"
+    resizes: ClassVar = True
+    expected_is_mean: ClassVar = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rate_value(self.rate)
+
+    def rates_at(self, site: Site) -> dict[str, Any]:
+        return {"rate": self.rate}
+
+    def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Array:
+        """The positions that are kept."""
+        return _positions(keys.example, shape[:1], _count(self.rate, shape[0]), ordered=True)
+
+    def apply(self, noise: Array, x: Array, site: Site, fallback: Array | None) -> Array:
+        return x[noise]

@@ -1,5 +1,6 @@
 """Facts of Liu et al. 2022: as many tokens as the rate says, any as likely as another."""
 
+import dataclasses
 import doctest
 import itertools
 import math
@@ -11,7 +12,11 @@ import numpy as np
 import pytest
 
 import dropjax
-from dropjax.schemes import patch
+from dropjax.core.draw import sampled
+from dropjax.core.keys import Keys
+from dropjax.core.site import Kind, Site
+from dropjax.schemes import parse, patch
+from tests.models.test_transformer import IMAGE, TOKENS, by_hand, model, params_of, patches
 from tests.ops.reference import words_of
 from tests.statistics import assert_mean
 
@@ -146,3 +151,37 @@ def test_a_traced_rate_is_refused_with_a_reason():
 def test_the_example_in_the_docstring():
     failed, tried = doctest.testmod(patch)
     assert failed == 0 and tried
+
+
+# The scheme.
+
+
+def test_a_transformer_sees_the_tokens_that_are_kept_and_no_others():
+    for pooling in ("mean", "token"):
+        module = model(pooling=pooling)
+        params = params_of(module, IMAGE)
+        draw = sampled(parse("patch(rate=0.5)"), jax.random.key(3))
+        (kept,) = draw.noise(Site("tokens", Kind.TOKENS, ("time", "feature")), (TOKENS, 6))
+        assert kept.shape == (3,)
+        wanted = by_hand(params, patches(IMAGE), keep=np.asarray(kept), token=pooling == "token")
+        y = module.apply({"params": params}, IMAGE, draw)
+        np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_each_example_keeps_tokens_of_its_own():
+    site = Site("tokens", Kind.TOKENS, ("time", "feature"))
+
+    def one(row):
+        return parse("patch").sample(Keys.of(jax.random.key(0), row), site, (16, 4))
+
+    kept = np.asarray(jax.vmap(one)(jnp.arange(50)))
+    assert kept.shape == (50, 8) and len({row.tobytes() for row in kept}) > 45
+
+
+def test_a_rate_that_decides_shapes_takes_no_strength():
+    scheme = parse("patch(rate=0.25)")
+    assert scheme.scaled(0.5) == scheme and not jax.tree.leaves(scheme)
+    with pytest.raises(ValueError, match=r"rate is the probability of dropping, in \[0, 1\]"):
+        parse("patch(rate=1.5)")
+    with pytest.raises(TypeError, match="not traced"):
+        jax.jit(lambda rate: dataclasses.replace(scheme, rate=rate).rate)(0.5)
