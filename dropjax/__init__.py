@@ -22,6 +22,8 @@ from dropjax.schemes.cutout import cutout
 from dropjax.schemes.dropconnect import dropconnect
 from dropjax.schemes.embedding import embedding_dropout
 from dropjax.schemes.gaussian import gaussian_dropout
+from dropjax.schemes.information import information_dropout
+from dropjax.schemes.masksembles import masksembles_masks
 from dropjax.schemes.recurrent import recurrent_dropout
 from dropjax.schemes.shake_drop import shake_drop
 from dropjax.schemes.spatial import spatial_dropout
@@ -59,7 +61,9 @@ __all__ = [
     "embedding_dropout",
     "expected",
     "gaussian_dropout",
+    "information_dropout",
     "keep_mask",
+    "masksembles_masks",
     "recurrent_dropout",
     "sampled",
     "schemes",

@@ -11,7 +11,7 @@ import dropjax
 from dropjax.core.scheme import SCHEMES
 from tests.conftest import ROOT
 
-NOT_OPS = {"derive", "deterministic", "keep_mask", "sampled"}
+NOT_OPS = {"derive", "deterministic", "keep_mask", "masksembles_masks", "sampled"}
 OPS = {
     name: value
     for name, value in vars(dropjax).items()
@@ -34,7 +34,7 @@ def test_key_then_array_then_rate_then_options_by_keyword(name):
     first, second, third, *options = parameters(OPS[name])
     assert first.name == "key"
     assert second.name in ("x", "w")
-    assert third.name == "rate"
+    assert third.name in ("rate", "alpha")
     assert all(option.kind is option.KEYWORD_ONLY for option in options)
     assert not {"rng", "rngs", "p", "prob", "keep_prob", "deterministic", "train"} & {
         option.name for option in options
