@@ -37,7 +37,9 @@ from dropjax.schemes.feature_alpha import feature_alpha_dropout
 from dropjax.schemes.gaussian import gaussian_dropout
 from dropjax.schemes.gaussian_noise import gaussian_noise
 from dropjax.schemes.head_drop import head_drop
+from dropjax.schemes.information import information_dropout
 from dropjax.schemes.layer_drop import layer_drop
+from dropjax.schemes.masksembles import masksembles_masks
 from dropjax.schemes.mixout import mixout
 from dropjax.schemes.patch import patch_dropout
 from dropjax.schemes.random_erasing import random_erasing
@@ -93,8 +95,10 @@ __all__ = [
     "gaussian_dropout",
     "gaussian_noise",
     "head_drop",
+    "information_dropout",
     "keep_mask",
     "layer_drop",
+    "masksembles_masks",
     "mixout",
     "patch_dropout",
     "random_erasing",

@@ -9,6 +9,7 @@ from dropjax.schemes.dropblock import expected as dropblock
 from dropjax.schemes.dropconnect import expected as dropconnect
 from dropjax.schemes.dropconnect import expected_linear as dropconnect_gaussian
 from dropjax.schemes.dropconnect import expected_linear as dropconnect_linear
+from dropjax.schemes.information import expected as information_dropout
 from dropjax.schemes.shake_drop import expected as shake_drop
 from dropjax.schemes.sparse_variational import expected as sparse_variational_linear
 from dropjax.schemes.standout import expected as standout
@@ -24,6 +25,7 @@ __all__ = [
     "dropconnect_gaussian",
     "dropconnect_linear",
     "dropout",
+    "information_dropout",
     "shake_drop",
     "sparse_variational_linear",
     "standout",
