@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from dropjax.core.draw import acting, keys_at
 from dropjax.core.keys import Keys
@@ -47,7 +47,7 @@ def select(scheme: Scheme, sites: Sites, at: str = "") -> Sites:
 
 
 def arrays(
-    scheme: Scheme, step_key: Array, rows: ArrayLike, sites: Sites, sample: ArrayLike = 0
+    scheme: Scheme, step_key: Array, rows: ArrayLike, sites: Sites, sample: int = 0
 ) -> Arrays:
     """The noise of examples in one step or one Monte-Carlo sample.
 
