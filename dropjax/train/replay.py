@@ -6,7 +6,9 @@ had without training: `Replay`.
 """
 
 import dataclasses
+import functools
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -173,7 +175,7 @@ class Replay:
           ValueError: there is no scheme or no such step; the scheme learns, and `learned` is None.
         """
         scheme, step = self._scheme(), self._checked_step(step)
-        scaled = scheme.scaled(_strength(self.strength, step))
+        scaled = scheme.scaled(self._strength_at(jnp.int32(step)))
         if not scheme.learns:
             return scaled
         if self.learned is None:
@@ -220,6 +222,11 @@ class Replay:
             self._checked(step, row)
         return arrays(scheme, step_key_of(noise_key_of(self.key), step), rows, sites)
 
+    @functools.cached_property
+    def _strength_at(self) -> Callable[[Array], Array]:
+        # Compiled, as in training: op by op a schedule could be rounded otherwise.
+        return jax.jit(functools.partial(strength_at, self.strength))
+
     def _scheme(self) -> Scheme:
         if self.scheme is None:
             raise ValueError("there is no scheme, so no draw: the model takes keys(step, row)")
@@ -256,11 +263,6 @@ class Replay:
             f"{' and '.join(map(str, near))}; in that epoch it was in step "
             f"{self.step_of(row, step // self.steps_per_epoch)}"
         )
-
-
-def _strength(strength: Strength, step: int) -> Array:
-    # Compiled, as in training: op by op a schedule could be rounded otherwise.
-    return jax.jit(lambda step: strength_at(strength, step))(jnp.int32(step))
 
 
 def _integer(value: Any, name: str) -> int:
