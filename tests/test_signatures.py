@@ -11,11 +11,14 @@ import pytest
 import dropjax
 from tests.conftest import ROOT
 
-<<<<<<< HEAD
-NOT_OPS = {"derive", "dropconnect_moments", "deterministic", "keep_mask", "sampled"}
-=======
-NOT_OPS = {"derive", "deterministic", "keep_mask", "masksembles_masks", "sampled"}
->>>>>>> losses
+NOT_OPS = {
+    "derive",
+    "dropconnect_moments",
+    "deterministic",
+    "keep_mask",
+    "masksembles_masks",
+    "sampled",
+}
 OPS = {
     name: value
     for name, value in vars(dropjax).items()
@@ -41,15 +44,12 @@ def test_key_then_array_then_rate_or_std_then_options_by_keyword(name):
     first, second, third, *options = parameters(OPS[name])
     assert first.name == "key"
     assert second.name in ("x", "w")
-<<<<<<< HEAD
     learned = third.name == "w"  # a layer: its weights, and the logarithm of what is learned
-    assert third.name in ("rate", "std") or (learned and options.pop(0).name.startswith("log_"))
+    assert third.name in ("rate", "std", "alpha") or (
+        learned and options.pop(0).name.startswith("log_")
+    )
     by_position = [option.name for option in options if option.kind is not option.KEYWORD_ONLY]
     assert by_position == ALSO_BY_POSITION.get(name, [])
-=======
-    assert third.name in ("rate", "alpha")
-    assert all(option.kind is option.KEYWORD_ONLY for option in options)
->>>>>>> losses
     assert not {"rng", "rngs", "p", "prob", "keep_prob", "deterministic", "train"} & {
         option.name for option in options
     }

@@ -20,7 +20,7 @@ class Keys:
       example: key of this example in this step: noise on activations.
       step: key of this step, shared by all its examples: noise on weights, whole-batch choices.
       example_id: the example's row in the data set.
-      sample_id: which Monte-Carlo sample this is; 0 in training.
+      sample_id: which Monte-Carlo sample this is, from 1 on; 0 in training.
     """
 
     example: Array

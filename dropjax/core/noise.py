@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from dropjax.core.draw import acting, keys_at
 from dropjax.core.keys import Keys
@@ -47,7 +47,7 @@ def select(scheme: Scheme, sites: Sites, at: str = "") -> Sites:
 
 
 def arrays(
-    scheme: Scheme, step_key: Array, rows: ArrayLike, sites: Sites, sample: ArrayLike = 0
+    scheme: Scheme, step_key: Array, rows: ArrayLike, sites: Sites, sample: int = 0
 ) -> Arrays:
     """The noise of examples in one step or one Monte-Carlo sample.
 
@@ -56,7 +56,7 @@ def arrays(
       step_key: of that step or sample.
       rows: of one example, or (examples,).
       sites: those that the scheme acts on, of which noise is wanted; see `select`.
-      sample: the number of the Monte-Carlo sample; 0 in training.
+      sample: the number of the Monte-Carlo sample, from 1; 0 in training.
 
     Returns:
       NumPy arrays, for several examples with a leading axis of them, also where they share the

@@ -200,7 +200,7 @@ def _over_samples(
         x, row = x_and_row
 
         def value(sample: Array) -> Any:
-            return function(params, x, Keys.of(sample_key_of(key, sample), row, sample))
+            return function(params, x, Keys.of(sample_key_of(key, sample), row, sample + 1))
 
         def body(carry: Any, sample: Array) -> tuple[Any, None]:
             return reduction.update(carry, value(sample), sample), None

@@ -174,7 +174,7 @@ class Network:
 
     def _first_sample(self, values_and_key: Any, example: Any) -> Array:
         (values, key), (x, row) = values_and_key, example
-        return self.sampled_prediction(values, x, Keys.of(key, row))
+        return self.sampled_prediction(values, x, Keys.of(key, row, 1))
 
     def _bound(self, values: Any) -> Scheme:
         return self.scheme.scaled(values["strength"]).bind(values["learned"])

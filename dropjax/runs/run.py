@@ -16,9 +16,9 @@ from jax import export
 from numpy.typing import ArrayLike
 
 from dropjax import evaluate
-from dropjax.core import noise
 from dropjax.core.draw import Draw, sampled
 from dropjax.core.keys import Keys
+from dropjax.core.noise import Arrays, arrays, select
 from dropjax.core.plan import no_weights, record
 from dropjax.core.scheme import Sites
 from dropjax.core.strength import strength_at
@@ -155,7 +155,8 @@ class Run:
         """
         flags = self.config["flags"]
         counted = self.config.get("train_examples")
-        if examples is None and counted is None:
+        of = examples if counted is None else counted
+        if of is None:
             raise RunError(
                 f"{self.folder / 'config.json'} is of a version that did not write how many "
                 "training examples there were: give replay(examples=...), without those of "
@@ -167,7 +168,7 @@ class Run:
             raise RunError(
                 "jax_threefry_partitionable=False orders examples as no run has them; unset it"
             )
-        of, batch_size = examples if counted is None else counted, flags["batch_size"]
+        batch_size = flags["batch_size"]
         return Replay(
             self._run_key,
             of,
@@ -187,7 +188,7 @@ class Run:
         """The draw under which training saw a row in a step; see `train.Replay.draw`."""
         return self._replay.draw(step, row)
 
-    def noise(self, step: int, rows: ArrayLike, *, at: str = "") -> noise.Arrays:
+    def noise(self, step: int, rows: ArrayLike, *, at: str = "") -> Arrays:
         """The noise under which training saw rows in a step; see `train.Replay.noise`."""
         return self._replay.noise(step, rows, at=at)
 
@@ -198,14 +199,14 @@ class Run:
           sample: the number of the Monte-Carlo sample, from 0.
           row: of the examples that are predicted.
         """
-        keys = Keys.of(sample_key_of(self._key, sample), row, sample)
+        keys = Keys.of(sample_key_of(self._key, sample), row, sample + 1)
         return sampled(self.network.scheme_in_evaluation(self.values), keys)
 
-    def noise_in_evaluation(self, sample: int, rows: ArrayLike, *, at: str = "") -> noise.Arrays:
+    def noise_in_evaluation(self, sample: int, rows: ArrayLike, *, at: str = "") -> Arrays:
         """As `noise`, of `draw_in_evaluation`."""
         scheme = self.network.scheme_in_evaluation(self.values)
-        sites = noise.select(scheme, self.sites, at)
-        return noise.arrays(scheme, sample_key_of(self._key, sample), rows, sites, sample)
+        sites = select(scheme, self.sites, at)
+        return arrays(scheme, sample_key_of(self._key, sample), rows, sites, sample + 1)
 
     @functools.cached_property
     def sites(self) -> Sites:

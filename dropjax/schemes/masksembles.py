@@ -6,18 +6,28 @@ of which those that no mask uses are left out. A larger scale means less overlap
 
 Differs: the authors' code draws until the number of positions that are used is right, and searches
 for a scale near the one asked for if it never is. Here a few ones are moved instead, so that it
-ends, and the scale is the one asked for.
+ends, and the scale is the one asked for, with few features too. In training the authors give each
+mask a part of the batch; here each example draws one of the masks, whatever the batch is.
 """
 
+import zlib
+from collections.abc import Sequence
+from typing import ClassVar
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from dropjax.core.keys import Keys
+from dropjax.core.scheme import Fixed, Scheme, scheme
+from dropjax.core.site import Kind, Site
+from dropjax.ops.bernoulli import wide_dtype
+from dropjax.ops.bits import seed_of, words
 from dropjax.ops.keys import check_key
 
 Array = jax.Array
 
-LEAST_FEATURES = 10
 SCALES = (1.0, 6.0)
 
 
@@ -29,7 +39,7 @@ def masksembles_masks(key: Array, features: int, n: int, scale: float) -> np.nda
 
     Args:
       key: PRNG key, typed or raw; one key always gives the same masks.
-      features: their length, at least 10.
+      features: their length, at least 1; with few the overlap is coarse.
       n: how many, at least 1. With 1 the mask is all ones. Typical: 4.
       scale: from 1, where all masks are all ones, to 6. Two masks share about 1 / (2 scale - 1) of
         the features that either has. Typical: 2.
@@ -39,7 +49,7 @@ def masksembles_masks(key: Array, features: int, n: int, scale: float) -> np.nda
 
     Raises:
       TypeError: key is no PRNG key, or is traced.
-      ValueError: features less than 10, n less than 1, or scale outside of [1, 6].
+      ValueError: features or n less than 1, or scale outside of [1, 6].
 
     Cost: microseconds to milliseconds, on the host.
 
@@ -54,10 +64,8 @@ def masksembles_masks(key: Array, features: int, n: int, scale: float) -> np.nda
     if isinstance(key, Tracer):
         raise TypeError("key is traced; the masks are fixed: make them outside of jax.jit")
     key = check_key(key)
-    features, n = _whole(features, "features", LEAST_FEATURES), _whole(n, "n", 1)
-    number = isinstance(scale, (int, float, np.number)) and not isinstance(scale, bool)
-    if not number or not SCALES[0] <= scale <= SCALES[1]:
-        raise ValueError(f"scale must be a number in [1, 6], got {scale!r}")
+    features = _whole(features, "features", 1)
+    _check_masks(n, scale)
     # Of `scale` times `ones` positions about this part is used by some mask.
     used = 1 - (1 - 1 / scale) ** n
     ones = min(max(round(features / (scale * used)), -(-features // n)), features)
@@ -91,7 +99,67 @@ def _use(masks: np.ndarray, features: int, rng: np.random.RandomState) -> None:
             masks[i, [source, target]] = False, True
 
 
+def _check_masks(n: int, scale: float) -> None:
+    _whole(n, "n", 1)
+    number = isinstance(scale, (int, float, np.number)) and not isinstance(scale, bool)
+    if not number or not SCALES[0] <= scale <= SCALES[1]:
+        raise ValueError(f"scale must be a number in [1, 6], got {scale!r}")
+
+
 def _whole(value: int, name: str, least: int) -> int:
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be a whole number, at least {least}; got {value!r}")
     return int(value)
+
+
+@scheme
+class Masksembles(Scheme):
+    """A few fixed masks of hidden units: training draws one for each example.
+
+    Monte-Carlo sample i uses mask i, all over again after n: a multiple of n samples is the mean
+    of the n networks. The masks are a matter of `masks_seed` and the site, not of the run's seed:
+    they are a part of the network.
+    """
+
+    n: int = 4
+    scale: Fixed = 2.0
+    masks_seed: int = 0
+
+    acts_on: ClassVar = frozenset({Kind.HIDDEN})
+    can_act_on: ClassVar = frozenset({Kind.FEATURE_MAP, Kind.EMBED})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_masks(self.n, self.scale)
+        if not 0 <= self.masks_seed < 2**32:
+            raise ValueError(f"masks_seed must be in [0, 2**32), got {self.masks_seed}")
+
+    def refuses(self, sites: Sequence[Site]) -> str | None:
+        if self.scale == 1 or self.n == 1:
+            return "with n=1 or scale=1.0 every mask is all ones, and nothing would happen"
+        return None
+
+    def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Array:
+        masks = self._masks(site, shape)
+        word = words(seed_of(keys.example), ())
+        drawn = (word >> np.uint32(8)).astype(jnp.float32) * np.float32(2**-24) * self.n
+        drawn = jnp.minimum(drawn.astype(jnp.int32), self.n - 1)
+        sample = jnp.asarray(keys.sample_id).astype(jnp.int32)
+        return masks[jnp.where(sample > 0, (sample - 1) % self.n, drawn)]
+
+    def apply(self, noise: Array, x: Array, site: Site, fallback: Array | None) -> Array:
+        return jnp.where(noise, x, jnp.zeros((), x.dtype))
+
+    def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
+        wide = wide_dtype(x.dtype)
+        share = self._masks(site, x.shape).mean(0, dtype=wide)
+        return (x.astype(wide) * share).astype(x.dtype)
+
+    def _masks(self, site: Site, shape: Sequence[int]) -> Array:
+        """The masks of a site: n of them, broadcasting against `shape`."""
+        axis = site.axes.index("feature")
+        with jax.ensure_compile_time_eval():
+            key = jnp.asarray([self.masks_seed, zlib.crc32(site.name.encode())], jnp.uint32)
+            masks = masksembles_masks(key, shape[axis], self.n, self.scale)
+        one = [size if i == axis else 1 for i, size in enumerate(shape)]
+        return jnp.asarray(masks.reshape(self.n, *one))

@@ -6,17 +6,20 @@ had without training: `Replay`.
 """
 
 import dataclasses
+import functools
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from numpy.typing import ArrayLike as Numbers
 
-from dropjax.core import noise
 from dropjax.core.draw import Draw, sampled
 from dropjax.core.keys import Keys
+from dropjax.core.noise import Arrays, arrays, select
 from dropjax.core.scheme import Scheme, Sites
 from dropjax.core.strength import Strength, strength_at
 from dropjax.ops.keys import check_key, derive
@@ -61,7 +64,9 @@ def order_of(key: Array, epoch: ArrayLike, examples: int) -> Array:
     return jax.random.permutation(derive(key, "data", epoch), examples)
 
 
-def positions(number: ArrayLike, batch_size: int, device: ArrayLike = 0, devices: int = 1) -> Array:
+def positions(
+    number: Array | int, batch_size: int, device: Array | int = 0, devices: int = 1
+) -> Array:
     """Where a batch, or a device's part of it, lies in an epoch's order.
 
     Args:
@@ -170,7 +175,7 @@ class Replay:
           ValueError: there is no scheme or no such step; the scheme learns, and `learned` is None.
         """
         scheme, step = self._scheme(), self._checked_step(step)
-        scaled = scheme.scaled(_strength(self.strength, step))
+        scaled = scheme.scaled(self._strength_at(jnp.int32(step)))
         if not scheme.learns:
             return scaled
         if self.learned is None:
@@ -191,7 +196,7 @@ class Replay:
         """
         return sampled(self.scheme_at(step), self.keys(step, row))
 
-    def noise(self, step: int, rows: ArrayLike, *, at: str = "") -> noise.Arrays:
+    def noise(self, step: int, rows: Numbers, *, at: str = "") -> Arrays:
         """The noise of examples in a step as NumPy arrays: which sub-network each of them saw.
 
         Args:
@@ -212,10 +217,15 @@ class Replay:
         scheme = self.scheme_at(step)
         if self.sites is None:
             raise ValueError("which sites are there? They are known after Program.init or check")
-        sites = noise.select(self._scheme(), self.sites, at)
+        sites = select(self._scheme(), self.sites, at)
         for row in np.atleast_1d(np.asarray(rows)):
             self._checked(step, row)
-        return noise.arrays(scheme, step_key_of(noise_key_of(self.key), step), rows, sites)
+        return arrays(scheme, step_key_of(noise_key_of(self.key), step), rows, sites)
+
+    @functools.cached_property
+    def _strength_at(self) -> Callable[[Array], Array]:
+        # Compiled, as in training: op by op a schedule could be rounded otherwise.
+        return jax.jit(functools.partial(strength_at, self.strength))
 
     def _scheme(self) -> Scheme:
         if self.scheme is None:
@@ -253,11 +263,6 @@ class Replay:
             f"{' and '.join(map(str, near))}; in that epoch it was in step "
             f"{self.step_of(row, step // self.steps_per_epoch)}"
         )
-
-
-def _strength(strength: Strength, step: int) -> Array:
-    # Compiled, as in training: op by op a schedule could be rounded otherwise.
-    return jax.jit(lambda step: strength_at(strength, step))(jnp.int32(step))
 
 
 def _integer(value: Any, name: str) -> int:

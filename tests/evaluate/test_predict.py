@@ -126,7 +126,7 @@ def test_probabilities_too_small_for_float32_are_kept():
     assert np.exp(np.float32(-200)) == 0
 
     def function(params, x, keys):
-        rare = -200 - jnp.asarray(keys.sample_id, jnp.float32)
+        rare = -199 - jnp.asarray(keys.sample_id, jnp.float32)
         return jnp.stack([rare, jnp.zeros(())])
 
     actual = monte_carlo_log_probabilities(function, (), XS, KEY, samples=3)
@@ -167,7 +167,7 @@ def drawn(function, samples):
     numbers = np.arange(EXAMPLES)
 
     def wrapped(params, number, keys):
-        at = jax.nn.one_hot(keys.sample_id, samples)
+        at = jax.nn.one_hot(keys.sample_id - 1, samples)
         return jnp.where(at[:, None] > 0, function(number, keys)[None], -jnp.inf)
 
     # Each sample writes a row of its own, so log-mean-exp keeps them apart.
@@ -195,7 +195,7 @@ def test_numbers_of_example_and_sample():
     values = drawn(function, samples=3)
     np.testing.assert_allclose(values[..., 0], 0, atol=1e-6)
     np.testing.assert_allclose(
-        values[..., 1], np.arange(3.0)[:, None].repeat(EXAMPLES, 1), atol=1e-6
+        values[..., 1], np.arange(1.0, 4.0)[:, None].repeat(EXAMPLES, 1), atol=1e-6
     )
 
 

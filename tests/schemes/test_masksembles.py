@@ -1,17 +1,22 @@
-"""The algebra of the masks of Durasov et al. 2021."""
+"""Facts of Durasov et al. 2021: the algebra of the masks, and the ensemble that they make."""
 
-import doctest
-import importlib
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import dropjax
+from dropjax import evaluate
+from dropjax.core.draw import sampled
+from dropjax.core.keys import Keys
+from dropjax.core.site import Kind, Site
+from dropjax.schemes import parse
+from tests.statistics import assert_mean
 
 KEY = jax.random.key(0)
-FEATURES, NUMBERS, SCALES = (10, 11, 64, 1000), (1, 2, 4, 15), (1, 1.1, 1.5, 2.0, 3.7, 6.0)
+FEATURES, NUMBERS, SCALES = (3, 10, 11, 64, 1000), (1, 2, 4, 15), (1, 1.1, 1.5, 2.0, 3.7, 6.0)
 
 
 def overlap(masks):
@@ -83,7 +88,7 @@ GOLDEN = ["0111010011", "0001111110", "1010101101"]
     "arguments, error, match",
     [
         ((0, 16, 4, 2.0), TypeError, "^key must be a PRNG key"),
-        ((KEY, 9, 4, 2.0), ValueError, "features must be a whole number, at least 10; got 9"),
+        ((KEY, 0, 4, 2.0), ValueError, "features must be a whole number, at least 1; got 0"),
         ((KEY, 16.0, 4, 2.0), ValueError, "features must be a whole number"),
         ((KEY, 16, 0, 2.0), ValueError, "n must be a whole number, at least 1; got 0"),
         ((KEY, 16, 4, 0.9), ValueError, r"scale must be a number in \[1, 6\], got 0.9"),
@@ -102,6 +107,62 @@ def test_a_traced_key_is_refused():
         jax.jit(lambda key: dropjax.masksembles_masks(key, 16, 4, 2.0))(KEY)
 
 
-def test_examples_run():
-    failed, tried = doctest.testmod(importlib.import_module("dropjax.schemes.masksembles"))
-    assert tried and not failed
+# The scheme.
+
+SITE = Site("hidden", Kind.HIDDEN, ("time", "feature"))
+X = jax.random.normal(jax.random.key(3), (5, 12))
+
+
+def masks_of(scheme, site=SITE):
+    """Its masks, as its Monte-Carlo samples show them."""
+
+    def one(sample):
+        return sampled(scheme, Keys.of(KEY, 7, sample))(jnp.ones((1, 12)), site)
+
+    return np.asarray(jax.vmap(one)(jnp.arange(1, scheme.n + 1)))[:, 0]
+
+
+def test_samples_go_through_the_masks_and_all_examples_see_the_same():
+    scheme = parse("masksembles(n=3)")
+    masks = masks_of(scheme)
+    assert len({m.tobytes() for m in masks}) == 3 and (masks.sum(1) == masks[0].sum()).all()
+    for sample, row in [(1, 0), (2, 5), (3, 9), (4, 0), (8, 1)]:
+        y = sampled(scheme, Keys.of(jax.random.key(sample), row, sample))(X, SITE)
+        np.testing.assert_array_equal(y, X * masks[(sample - 1) % 3])
+
+
+def test_as_many_samples_as_masks_are_their_exact_mean():
+    scheme = parse("masksembles")
+
+    def network(_, x, keys):
+        return jnp.tanh(sampled(scheme, keys)(x, SITE)).sum(0)
+
+    mean, _ = evaluate.monte_carlo(network, (), X[None], KEY, samples=8, of_keys=True)
+    wanted = np.mean([np.tanh(X * m).sum(0) for m in masks_of(scheme)], axis=0)
+    np.testing.assert_allclose(mean[0], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_in_training_each_example_draws_one_of_the_masks():
+    scheme = parse("masksembles")
+    masks = masks_of(scheme)
+
+    def one(row):
+        return sampled(scheme, Keys.of(KEY, row))(jnp.ones((1, 12)), SITE)[0]
+
+    seen = np.asarray(jax.vmap(one)(jnp.arange(4000)))
+    which = (seen[:, None] == masks).all(-1)
+    assert (which.sum(1) == 1).all()
+    assert_mean(which, 1 / 4)
+
+
+def test_masks_belong_to_the_site_and_to_masks_seed_not_to_the_run():
+    scheme, other = parse("masksembles"), Site("other", Kind.HIDDEN, ("time", "feature"))
+    assert (masks_of(scheme) != masks_of(scheme, other)).any()
+    assert (masks_of(scheme) != masks_of(parse("masksembles(masks_seed=1)"))).any()
+
+
+def test_one_mask_alone_is_refused():
+    for text in ("masksembles(n=1)", "masksembles(scale=1.0)"):
+        assert "nothing would happen" in (parse(text).refuses([SITE]) or "")
+    with pytest.raises(ValueError, match=r"scale must be a number in \[1, 6\]"):
+        parse("masksembles(scale=7.0)")
