@@ -128,7 +128,7 @@ def test_samples_go_through_the_masks_and_all_examples_see_the_same():
     assert len({m.tobytes() for m in masks}) == 3 and (masks.sum(1) == masks[0].sum()).all()
     for sample, row in [(1, 0), (2, 5), (3, 9), (4, 0), (8, 1)]:
         y = sampled(scheme, Keys.of(jax.random.key(sample), row, sample))(X, SITE)
-        np.testing.assert_array_equal(y, X * masks[(sample - 1) % 3])
+        np.testing.assert_array_equal(y, X * masks[(sample - 1) % 3][None])
 
 
 def test_as_many_samples_as_masks_are_their_exact_mean():
@@ -138,7 +138,7 @@ def test_as_many_samples_as_masks_are_their_exact_mean():
         return jnp.tanh(sampled(scheme, keys)(x, SITE)).sum(0)
 
     mean, _ = evaluate.monte_carlo(network, (), X[None], KEY, samples=8, of_keys=True)
-    wanted = np.mean([np.tanh(X * m).sum(0) for m in masks_of(scheme)], axis=0)
+    wanted = np.mean([np.tanh(X * m[None]).sum(0) for m in masks_of(scheme)], axis=0)
     np.testing.assert_allclose(mean[0], wanted, rtol=1e-5, atol=1e-5)
 
 
