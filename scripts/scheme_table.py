@@ -5,35 +5,118 @@ python -m scripts.scheme_table
 
 import importlib
 import inspect
+import pkgutil
 import re
 from pathlib import Path
+from types import ModuleType
 
+import jax
+import numpy as np
 from absl import app
 
 import dropjax
-from dropjax.core.scheme import SCHEMES, Scheme
-from dropjax.core.site import Kind
+from dropjax.core.keys import Keys
+from dropjax.core.plan import no_weights
+from dropjax.core.scheme import SCHEMES, Learned, Scheme, rate_fields
+from dropjax.core.site import Kind, Site
+from dropjax.ops.lazy import Lazy, is_lazy
 
 PATH = Path(__file__).resolve().parent.parent / "dropjax" / "schemes" / "README.md"
+_OVER_TIME = ("time", "feature")
+# Where to look at what noise is shared by: the first kind that a bare name acts on.
+_SITES = {
+    Kind.FEATURE_MAP: ("height", "width", "feature"),
+    Kind.INPUT: ("height", "width", "feature"),
+    Kind.BRANCH: _OVER_TIME,
+    Kind.HIDDEN: _OVER_TIME,
+    Kind.UPDATE: _OVER_TIME,
+    Kind.READOUT: _OVER_TIME,
+    Kind.STATE: _OVER_TIME,
+    Kind.EMBED: _OVER_TIME,
+    Kind.LAYER: _OVER_TIME,
+    Kind.TOKENS: _OVER_TIME,
+    Kind.ATTENTION: ("head", "query", "key"),
+    Kind.HEADS: ("head", "time", "feature"),
+    Kind.TABLE: ("token", "feature"),
+    Kind.WEIGHT: ("input", "output"),
+    Kind.LINEAR: ("input", "output"),
+}
+_SIZE = 12
 
 
 def _kinds(kinds: frozenset) -> str:
     return ", ".join(sorted(kind.name for kind in kinds)) or "-"
 
 
-def _op(module: object) -> str:
-    names = [
-        name
-        for name in dropjax.__all__
-        if inspect.isfunction(op := getattr(dropjax, name)) and inspect.getmodule(op) is module
+def _functions(module: ModuleType, of: ModuleType, name: str) -> list[str]:
+    """The public functions that a module defines, as `name` of a package `of` has them."""
+    public = getattr(of, "__all__", [f for f in vars(of) if not f.startswith("_")])
+    return [
+        f"`{name}.{f}`"
+        for f in public
+        if inspect.isfunction(value := getattr(of, f)) and inspect.getmodule(value) is module
     ]
-    return ", ".join(f"`dropjax.{name}`" for name in names) or "-"
 
 
 def _made_for(cls: type[Scheme]) -> str:
     if cls.acts_on and cls.acts_on <= {Kind.TABLE, Kind.EMBED}:
-        return "models of tokens (`dropjax.linen.Embed`)"
+        return "tokens (`transformer(vocabulary=...)`, `dropjax.linen.Embed`)"
     return cls.made_for or "any"
+
+
+def _shares(scheme: Scheme) -> str:
+    """Along which axes the noise of a bare name is shared, found by drawing it."""
+    if not scheme.acts_on:
+        return "-"
+    if type(scheme).sample is Scheme.sample:
+        return "nothing: what a dense layer returns is drawn"
+    kinds = scheme.acts_on
+    if scheme.made_for == "rnn":  # as there, where images are sequences of rows
+        kinds = kinds - {Kind.INPUT, Kind.FEATURE_MAP}
+    kind = next(kind for kind in _SITES if kind in kinds)
+    site, shape = Site("site", kind, _SITES[kind]), (_SIZE,) * len(_SITES[kind])
+    sites = {"site": (site, shape)}
+    if isinstance(scheme, Learned):
+        learned = scheme.init_learned(jax.random.key(0), sites, no_weights(sites))
+        scheme = scheme.bind(learned)
+
+    def noise(example: int) -> list[np.ndarray]:
+        found = scheme.sample(Keys.of(jax.random.key(0), example), site, shape)
+        leaves = jax.tree.leaves(found, is_leaf=is_lazy)
+        return [np.asarray(n.drawn() if isinstance(n, Lazy) else n) for n in leaves]
+
+    first, others = noise(0), [noise(i) for i in range(1, 9)]
+    sizes = scheme.noise_shape(site, shape)
+    axes = [] if scheme.resizes else list(zip(site.axes, sizes, strict=True))
+    shared = [axis for axis, size in axes if size == 1]
+    if all(np.array_equal(a, b) for o in others for a, b in zip(first, o, strict=True)):
+        shared.append("the batch")
+    return ", ".join(shared) or "nothing"
+
+
+def _learns(cls: type[Scheme]) -> str:
+    if not issubclass(cls, Learned):
+        return "-"
+    return "yes" if cls.penalty_at is not Learned.penalty_at else "keeps the first weights"
+
+
+def _scheduled(cls: type[Scheme]) -> str:
+    return ", ".join(rate_fields(cls)) or "-"
+
+
+def _summary(module: ModuleType) -> str:
+    return (module.__doc__ or "").split("\n\n")[0].rstrip(".")
+
+
+def _notes(module: ModuleType) -> str:
+    parts = (module.__doc__ or "").split("\n\n")
+    starts = ("Source: ", "Differs: ")
+    return " ".join(re.sub(r"\s+", " ", p).strip() for p in parts if p.startswith(starts))
+
+
+def _modules(package: ModuleType) -> list[ModuleType]:
+    names = sorted(m.name for m in pkgutil.iter_modules(package.__path__))
+    return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
 
 
 def table() -> str:
@@ -42,26 +125,48 @@ def table() -> str:
         "# Schemes",
         "",
         "Made by `python -m scripts.scheme_table`; a test holds it to the code. A bare name",
-        "acts on the kinds in the second column; with `at=REGEX` also on those in the third. Model",
-        "`auto` picks the one that the scheme was made for.",
+        "acts on the kinds in the second column; with `at=REGEX` also on those in the third. Each",
+        "element of each example has noise of its own, but for what the fourth says; options such",
+        "as `mode` change that. `--strength` multiplies what the fifth names. Model `auto` picks",
+        "the one that the scheme was made for.",
         "",
-        "| `--dropout=` | acts on | by name also on | function | made for | what it is |",
-        "|---|---|---|---|---|---|",
+        "| `--dropout=` | acts on | by name also on | noise shared along | scheduled | learns "
+        "| function | made for | what it is |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name in SCHEMES.names():
-        cls = SCHEMES.find(name)
+    schemes = {name: SCHEMES.find(name) for name in SCHEMES.names()}
+    for cls in schemes.values():
         module = importlib.import_module(cls.__module__)
-        summary = (module.__doc__ or "").split("\n\n")[0].rstrip(".")
+        functions = ", ".join(_functions(module, dropjax, "dropjax")) or "-"
         lines.append(
-            f"| `{cls()}` | {_kinds(cls.acts_on)} | {_kinds(cls.can_act_on)} | {_op(module)} "
-            f"| {_made_for(cls)} | {summary} |"
+            f"| `{cls()}` | {_kinds(cls.acts_on)} | {_kinds(cls.can_act_on)} | {_shares(cls())} "
+            f"| {_scheduled(cls)} | {_learns(cls)} | {functions} | {_made_for(cls)} "
+            f"| {_summary(module)} |"
         )
+    lines += [
+        "",
+        "## What is no scheme",
+        "",
+        "Functions that no flag stands for: they change sizes, take parts of a network, or are",
+        "losses or inference.",
+        "",
+        "| function | what it is |",
+        "|---|---|",
+    ]
+    others = [m for m in _modules(dropjax.schemes) if m.__name__.split(".")[-1] not in schemes]
+    rows = [(m, _functions(m, dropjax, "dropjax")) for m in others]
+    rows += [(m, _functions(m, dropjax.blocks, "dropjax.blocks")) for m in _modules(dropjax.blocks)]
+    for name in ("train.losses", "train.schedules", "evaluate.moments", "evaluate.weight_scaling"):
+        module = importlib.import_module(f"dropjax.{name}")
+        rows.append((module, _functions(module, module, f"dropjax.{name}")))
+    lines += [f"| {', '.join(functions)} | {_summary(m)} |" for m, functions in rows if functions]
     lines += ["", "## Sources", ""]
-    for name in SCHEMES.names():
-        module = importlib.import_module(SCHEMES.find(name).__module__)
-        parts = (module.__doc__ or "").split("\n\n")
-        notes = [re.sub(r"\s+", " ", p) for p in parts if p.startswith(("Source: ", "Differs: "))]
-        lines.append(f"- **{name}.** {' '.join(notes)}")
+    lines += [
+        f"- **{n}.** {_notes(importlib.import_module(c.__module__))}" for n, c in schemes.items()
+    ]
+    lines += [
+        f"- {', '.join(functions)}. {_notes(m)}" for m, functions in rows if functions and _notes(m)
+    ]
     return "\n".join(lines) + "\n"
 
 

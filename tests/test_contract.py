@@ -11,7 +11,7 @@ from dropjax.core.draw import CLEAN, Draw, deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Chain, Scheme, rate_fields
 from dropjax.core.site import Kind
-from dropjax.ops.lazy import is_lazy
+from dropjax.ops.lazy import Lazy, is_lazy
 from dropjax.schemes import parse
 from tests.cases import CASES, SCHEME_VALUES, SITES, Case, shape_of
 from tests.statistics import assert_mean
@@ -76,6 +76,16 @@ def test_noise_broadcasts_against_the_value(case):
     for shape in shapes:
         assert np.broadcast_shapes(shape, case.shape) == case.shape
     assert case.scheme.noise_shape(case.site, case.shape) in shapes
+
+
+@over_sampling_cases
+def test_noise_can_be_looked_at(case):
+    """As arrays of the shapes that it has, the same again each time."""
+    noise = case.scheme.sample(case.keys(), case.site, case.shape)
+    leaves = jax.tree.leaves(noise, is_leaf=is_lazy)
+    for leaf in leaves:
+        array = leaf.drawn() if isinstance(leaf, Lazy) else leaf
+        assert array.shape == leaf.shape and array.dtype in (bool, np.float32, np.int32)
 
 
 @over_rated_cases

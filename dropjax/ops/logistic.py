@@ -36,6 +36,9 @@ class Logistic(Lazy):
         between = symmetric(words(self.seed, self.whole, self.index, sharding=sharding))
         return jnp.log1p(between) - jnp.log1p(-between)
 
+    def drawn(self) -> Array:
+        return self.values()
+
 
 @fused
 def relaxed_drop(noise: Logistic, x: Array, logit: Array, temperature: Array) -> Array:

@@ -142,6 +142,10 @@ class Blocks(Lazy):
         scale = jnp.broadcast_to(self._scale(~dropped, dtype), self.whole)
         return jnp.where(dropped, jnp.zeros((), dtype), scale)[self.index]
 
+    def drawn(self) -> Array:
+        """True where a value is kept."""
+        return self.factor(np.dtype(np.float32)) > 0
+
     def _scale(self, keep: Array, dtype: np.dtype) -> Array:
         axes = [axis for axis, _ in self.block]
         if self.normalize == "example":
