@@ -39,15 +39,15 @@ class Normal(Lazy):
         word = words(self.seed, self.whole, self.index, sharding=sharding)
         return jax.lax.erf_inv(symmetric(word)) * np.float32(math.sqrt(2))
 
+    def drawn(self) -> Array:
+        return self.values()
+
 
 def symmetric(word: Array) -> Array:
     """A word as one of 2**23 equidistant numbers in (-1, 1), float32."""
     # Odd numbers over 2**23: symmetric, exact in float32, and never +-1.
     odd = (word >> np.uint32(8)) | np.uint32(1)
     return odd.astype(jnp.float32) * np.float32(2**-23) - np.float32(1)
-
-    def drawn(self) -> Array:
-        return self.values()
 
 
 def multiply(noise: Normal, x: Array, rate: ArrayLike) -> Array:
