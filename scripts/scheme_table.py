@@ -74,7 +74,7 @@ def _shares(scheme: Scheme) -> str:
     if scheme.made_for == "rnn":  # as there, where images are sequences of rows
         kinds = kinds - {Kind.INPUT, Kind.FEATURE_MAP}
     kind = next(kind for kind in _SITES if kind in kinds)
-    site, shape = Site("site", kind, _SITES[kind]), (_SIZE,) * len(_SITES[kind])
+    site, shape = Site("site", kind, _SITES[kind], depth=1.0), (_SIZE,) * len(_SITES[kind])
     sites = {"site": (site, shape)}
     if isinstance(scheme, Learned):
         learned = scheme.init_learned(jax.random.key(0), sites, no_weights(sites))

@@ -73,6 +73,29 @@ class Mask(Lazy):
         return self.keep()
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Undecided(Lazy):
+    """A mask whose rates are not known yet, because they depend on the values it is for.
+
+    As an array it is numbers in [0, 1): an element is dropped if its number lies below its rate.
+    """
+
+    @classmethod
+    def of(cls, key: Array, shape: Sequence[int]) -> Self:
+        """The mask of a key, typed or raw, at whatever rates."""
+        return cls(seed_of(check_key(key)), (), check_shape(shape))
+
+    def at(self, rate: Array) -> Mask:
+        """The mask at `rate`, float32, of rank 0 or of the rank of the shape."""
+        return Mask(self.seed, self.index, self.whole, rate)
+
+    def drawn(self) -> Array:
+        word = words(self.seed, self.whole, self.index)
+        # The upper 24 bits: what float32 holds.
+        return (word >> 8).astype(jnp.float32) * jnp.float32(2**-24)
+
+
 def keep_mask(
     key: Array, rate: ArrayLike, shape: Sequence[int], *, bits: Literal[32] | None = None
 ) -> Array:

@@ -9,7 +9,6 @@ Differs: the probability is computed from what the unit returns. After a ReLU th
 where the two differ the unit is 0 whether it is kept or not.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -20,7 +19,7 @@ from jax.typing import ArrayLike
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import Mask, booleans, wide_dtype
+from dropjax.ops.bernoulli import Undecided, booleans, wide_dtype
 from dropjax.ops.checks import as_rate, check_floating
 from dropjax.ops.keys import check_key
 from dropjax.ops.lazy import fused
@@ -66,7 +65,7 @@ def standout(
     """
     key, x = check_key(key), check_floating(x)
     as_rate(rate, x.shape)
-    return _dropped(Mask.of(key, 0.0, x.shape), x, rate, slope, offset)
+    return _dropped(Undecided.of(key, x.shape), x, rate, slope, offset)
 
 
 def expected(
@@ -100,15 +99,16 @@ def _rate_of(x: Array, rate: ArrayLike, slope: ArrayLike, offset: ArrayLike) -> 
     return as_rate(rate, x.shape) * inactive
 
 
-def _dropped(keep: Mask, x: Array, rate: ArrayLike, slope: ArrayLike, offset: ArrayLike) -> Array:
+def _dropped(
+    keep: Undecided, x: Array, rate: ArrayLike, slope: ArrayLike, offset: ArrayLike
+) -> Array:
     return _where_kept(keep, x, *map(jnp.asarray, (rate, slope, offset)))
 
 
 @fused
-def _where_kept(keep: Mask, x: Array, rate: Array, slope: Array, offset: Array) -> Array:
+def _where_kept(keep: Undecided, x: Array, rate: Array, slope: Array, offset: Array) -> Array:
     each = jax.lax.stop_gradient(_rate_of(x, rate, slope, offset))
-    keep = dataclasses.replace(keep, rate=each)
-    return jnp.where(booleans(keep, x), x, jnp.zeros((), x.dtype))
+    return jnp.where(booleans(keep.at(each), x), x, jnp.zeros((), x.dtype))
 
 
 @scheme
@@ -122,10 +122,10 @@ class Standout(Scheme):
     acts_on: ClassVar = frozenset({Kind.HIDDEN, Kind.FEATURE_MAP})
     linear_in_x: ClassVar = False
 
-    def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Mask:
-        return Mask.of(keys.example, 0.0, shape)
+    def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Undecided:
+        return Undecided.of(keys.example, shape)
 
-    def apply(self, noise: Mask, x: Array, site: Site, fallback: Array | None) -> Array:
+    def apply(self, noise: Undecided, x: Array, site: Site, fallback: Array | None) -> Array:
         return _dropped(noise, x, self.rate, self.slope, self.offset)
 
     def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
