@@ -65,7 +65,7 @@ def __getattr__(name: str) -> ModuleType:
     raise AttributeError(f"module 'dropjax' has no attribute {name!r}")
 
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __all__ = [
     "CLEAN",
