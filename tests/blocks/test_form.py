@@ -5,7 +5,10 @@ import importlib
 import inspect
 import re
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax import export
 
 from dropjax import blocks
 
@@ -26,6 +29,25 @@ def test_docstring_sections(name):
     arguments = text.partition("Args:")[2].partition("Returns:")[0]
     documented = re.findall(r"^  (\w+): ", arguments, re.M)
     assert documented == list(inspect.signature(FUNCTIONS[name]).parameters)
+
+
+X = jnp.ones((2, 4, 4, 3), jnp.bfloat16)
+CALLS = {
+    "fractal_join": lambda key, x: blocks.fractal_join(key, x, 0.5, batch_axes=1),
+    "layer_drop": lambda key, x: blocks.layer_drop(key, lambda x: 2 * x, x, 0.5),
+    "max_pool_dropout": lambda key, x: blocks.max_pool_dropout(key, x, 0.5),
+    "shake_shake": lambda key, x: blocks.shake_shake(key, x, 2 * x, batch_axes=0),
+    "weighted_max_pool": lambda key, x: blocks.weighted_max_pool(x, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_it_and_its_gradient_lower_for_every_platform(name):
+    def total(key, x):
+        return CALLS[name](key, x).astype("float32").sum()
+
+    f = jax.jit(jax.grad(total, argnums=1))
+    export.export(f, platforms=("cuda", "rocm", "tpu"))(jax.random.key(0), X)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
