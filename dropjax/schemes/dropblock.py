@@ -147,7 +147,7 @@ class Blocks(Lazy):
         if self.normalize == "example":
             size = math.prod(self.whole[axis] for axis in axes)
             kept = jnp.sum(keep, axes, dtype=np.int32, keepdims=True).astype(dtype)
-            return size / jnp.maximum(kept, 1)
+            return size / kept  # infinite if nothing is kept, and then not used
         if self.normalize == "expected":
             spans = tuple((self.whole[axis], size) for axis, size in self.block)
             return _inverse(_kept(self.gamma, spans, dtype))

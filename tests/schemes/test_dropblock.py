@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import dropjax
@@ -172,6 +173,23 @@ def test_it_is_the_paper_s_algorithm(name, normalize):
     y, pullback = jax.vjp(dropped, x)
     np.testing.assert_allclose(y, x * wanted, rtol=2e-6)
     np.testing.assert_allclose(pullback(np.ones_like(x))[0], wanted, rtol=2e-6)
+
+
+@pytest.mark.parametrize("block", [3, 5])
+def test_the_mask_of_torchvision_for_the_same_seeds(block):
+    """Theirs is padded, then pooled; it fits for odd sizes only. They scale over the batch."""
+    n, height, width = 3, 9, 7
+    inner = (n, height - block + 1, width - block + 1)
+    gamma = 0.3 * height * width / (block**2 * math.prod(inner[1:]))
+    seeds = words_of(KEY, inner) / 2.0**32 < np.float32(gamma)
+    padding = block // 2
+    padded = np.pad(seeds, [(0, 0), (padding,) * 2, (padding,) * 2])
+    pooled = scipy.ndimage.maximum_filter(padded, (1, block, block), mode="constant")
+    x = np.random.default_rng(7).uniform(1, 2, (n, height, width, 1)).astype(np.float32)
+    options = {"block_size": block, "gamma": "paper", "normalize": "none"}
+    ours = jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.3, **options))(x)
+    np.testing.assert_array_equal(ours, x * ~pooled[..., None])
+    assert pooled.any((1, 2)).any() and not pooled.all()
 
 
 @pytest.mark.parametrize("block", [3, 4])
