@@ -350,6 +350,15 @@ def test_half_precision_rounds_the_product_not_the_scale(dtype):
     np.testing.assert_array_equal(f(x), f(x.astype(jnp.float32)).astype(dtype))
 
 
+def test_complex_numbers_are_multiplied_by_the_same_factor():
+    x = np.ones((7, 7, 2), np.float32)
+    for f in (
+        jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.3, 3)),
+        jax.jit(lambda x: dropjax.expected.dropblock(x, 0.3, 3, normalize="expected")),
+    ):
+        np.testing.assert_array_equal(f(1j * x), 1j * np.asarray(f(x)))
+
+
 def test_a_mesh_with_explicit_axes():
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
     x = jnp.ones((2, 6, 6, 2))
