@@ -19,10 +19,9 @@ def uniform(key: Array, shape: Sequence[int]) -> Array:
 
 
 def uniform_below(key: Array, bound: ArrayLike, shape: Sequence[int]) -> Array:
-    """Uniform integers in [0, bound), int32; the bound is a number or of `shape`."""
-    bound = jnp.asarray(bound, jnp.int32)
-    scaled = uniform(key, shape) * bound.astype(jnp.float32)
-    return jnp.minimum(scaled.astype(jnp.int32), bound - 1)
+    """Uniform integers in [0, bound), int32; the bound, up to 2**24, is a number or of `shape`."""
+    # (1 - 2**-24) bound is never rounded up to the bound.
+    return (uniform(key, shape) * jnp.asarray(bound, jnp.float32)).astype(jnp.int32)
 
 
 def inside(

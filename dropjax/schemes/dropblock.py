@@ -73,7 +73,7 @@ def _gamma(rate: Array, spans: Spans, kind: str) -> Array:
     counts, shares = (a.astype(np.float32) for a in _cover(spans))
     mean = np.sum(counts * shares)
     if kind == "paper":
-        return rate / mean  # at most the rate: there are never fewer blocks than positions
+        return rate / mean  # never above 1: on average at least one block can lie over a position
     # With s = -log(1 - gamma), the log of what is kept is convex in s, starts as -mean s, and is
     # nowhere below it: so Newton starts to the left of the solution and never passes it.
     target = jnp.log1p(-jnp.where(rate < 1, rate, 0))
@@ -124,10 +124,9 @@ class Blocks(Lazy):
         """The blocks of a key, for masks of `shape`; `block` has its spatial axes with sizes."""
         block = {axis: min(size, shape[axis]) for axis, size in sorted(block.items())}
         spans = tuple((shape[axis], size) for axis, size in block.items())
-        seeds = _gamma(_rate(rate, shape, block), spans, gamma)
-        # Or XLA would solve for it again for each element.
-        seeds = jax.lax.optimization_barrier(seeds)
-        return cls(seed_of(key), (), tuple(shape), seeds, tuple(block.items()), normalize)
+        # Behind a barrier, or XLA would solve for it again for each element.
+        chance = jax.lax.optimization_barrier(_gamma(_rate(rate, shape, block), spans, gamma))
+        return cls(seed_of(key), (), tuple(shape), chance, tuple(block.items()), normalize)
 
     def factor(self, dtype: np.dtype, sharding: NamedSharding | None = None) -> Array:
         """What a value is multiplied by: 0 in a block. For `sharding` see `ops.bits.words`."""
@@ -151,7 +150,7 @@ class Blocks(Lazy):
         if self.normalize == "example":
             size = math.prod(self.whole[axis] for axis in axes)
             kept = jnp.sum(keep, axes, dtype=np.int32, keepdims=True).astype(dtype)
-            return size / jnp.maximum(kept, 1)
+            return size / kept  # infinite if nothing is kept, and then not used
         if self.normalize == "expected":
             spans = tuple((self.whole[axis], size) for axis, size in self.block)
             return _inverse(_kept(self.gamma, spans, dtype))
@@ -171,8 +170,8 @@ def _multiplied(blocks: Blocks, x: Array) -> Array:
         shape = [1 if axis in spatial else size for axis, size in enumerate(blocks.whole)]
         sharding = sharding_like(x, shape)
     wide = wide_dtype(x.dtype)
-    factor = blocks.factor(wide, sharding)
-    scaled = (x.astype(wide) * factor).astype(x.dtype)
+    factor = blocks.factor(jnp.finfo(wide).dtype, sharding)
+    scaled = (x.astype(wide) * factor.astype(wide)).astype(x.dtype)
     # An infinity times 0 is not 0. On an Explicit mesh `select` wants all to be sharded as x is.
     kept = (factor > 0) | jnp.zeros_like(x, dtype=bool)
     return jnp.where(kept, scaled, jnp.zeros_like(x))
@@ -183,15 +182,16 @@ def _mean(x: Array, rate: ArrayLike, block: Mapping[int, int], gamma: str, norma
     block = {axis: min(size, x.shape[axis]) for axis, size in sorted(block.items())}
     spans = tuple((x.shape[axis], size) for axis, size in block.items())
     wide = wide_dtype(x.dtype)
-    seeds = _gamma(_rate(rate, x.shape, block), spans, gamma)
-    over = np.ones((1,) * x.ndim, wide)
+    real = jnp.finfo(wide).dtype
+    chance = _gamma(_rate(rate, x.shape, block), spans, gamma)
+    over = np.ones((1,) * x.ndim, real)
     for axis, size in block.items():
         along = [-1 if i == axis else 1 for i in range(x.ndim)]
-        over = over * _seeds_over(x.shape[axis], size).astype(wide).reshape(along)
-    factor = jnp.exp(over * jnp.log1p(-seeds.astype(wide)))
+        over = over * _seeds_over(x.shape[axis], size).astype(real).reshape(along)
+    factor = jnp.exp(over * jnp.log1p(-chance.astype(real)))
     if normalize == "expected":
-        factor = factor * _inverse(_kept(seeds, spans, wide))
-    return (x.astype(wide) * factor).astype(x.dtype)
+        factor = factor * _inverse(_kept(chance, spans, real))
+    return (x.astype(wide) * factor.astype(wide)).astype(x.dtype)
 
 
 def dropblock(

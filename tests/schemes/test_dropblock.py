@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import dropjax
@@ -93,7 +94,6 @@ def test_what_is_dropped_is_what_was_asked_for(size, block, rate, less):
 
 @pytest.mark.parametrize("spans", [((14, 7), (10, 4)), ((9, 4), (20, 20), (6, 1)), ((5000, 1000),)])
 def test_gamma_is_exact_at_any_rate(spans):
-    sizes, blocks = zip(*spans, strict=True)
     over = np.asarray(1)
     for size, block in spans:  # by addition of blocks, one axis after another
         over = np.multiply.outer(over, blocks_over((size,), (block,)))
@@ -108,7 +108,6 @@ def test_gamma_is_exact_at_any_rate(spans):
     coarse = np.divide(2**-24, 1 - gammas, where=gammas < 1, out=np.zeros(len(gammas)))
     allowed = (1e-4 + 2 * coarse) * (1 - np.float64(rates))
     assert (np.abs(kept - (1 - np.float64(rates))) <= allowed).all()
-    assert len(sizes) == len(blocks)
 
 
 def test_a_traced_rate_and_rates_by_example_and_channel():
@@ -172,6 +171,23 @@ def test_it_is_the_paper_s_algorithm(name, normalize):
     y, pullback = jax.vjp(dropped, x)
     np.testing.assert_allclose(y, x * wanted, rtol=2e-6)
     np.testing.assert_allclose(pullback(np.ones_like(x))[0], wanted, rtol=2e-6)
+
+
+@pytest.mark.parametrize("block", [3, 5])
+def test_the_mask_of_torchvision_for_the_same_seeds(block):
+    """Theirs is padded, then pooled; it fits for odd sizes only. They scale over the batch."""
+    n, height, width = 3, 9, 7
+    inner = (n, height - block + 1, width - block + 1)
+    gamma = 0.3 * height * width / (block**2 * math.prod(inner[1:]))
+    seeds = words_of(KEY, inner) / 2.0**32 < np.float32(gamma)
+    padding = block // 2
+    padded = np.pad(seeds, [(0, 0), (padding,) * 2, (padding,) * 2])
+    pooled = scipy.ndimage.maximum_filter(padded, (1, block, block), mode="constant")
+    x = np.random.default_rng(7).uniform(1, 2, (n, height, width, 1)).astype(np.float32)
+    options = {"block_size": block, "gamma": "paper", "normalize": "none"}
+    ours = jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.3, **options))(x)
+    np.testing.assert_array_equal(ours, x * ~pooled[..., None])
+    assert pooled.any((1, 2)).any() and not pooled.all()
 
 
 @pytest.mark.parametrize("block", [3, 4])
@@ -330,6 +346,15 @@ def test_half_precision_rounds_the_product_not_the_scale(dtype):
     f = jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.3, 3))
     assert f(x).dtype == x.dtype
     np.testing.assert_array_equal(f(x), f(x.astype(jnp.float32)).astype(dtype))
+
+
+def test_complex_numbers_are_multiplied_by_the_same_factor():
+    x = np.ones((7, 7, 2), np.float32)
+    for f in (
+        jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.3, 3)),
+        jax.jit(lambda x: dropjax.expected.dropblock(x, 0.3, 3, normalize="expected")),
+    ):
+        np.testing.assert_array_equal(f(1j * x), 1j * np.asarray(f(x)))
 
 
 def test_a_mesh_with_explicit_axes():

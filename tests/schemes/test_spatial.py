@@ -83,3 +83,18 @@ def test_on_units_without_space_it_asks_for_bernoulli():
 def test_errors(arguments, axes, error, match):
     with pytest.raises(error, match=match):
         dropjax.spatial_dropout(*arguments, spatial_axes=axes)
+
+
+@pytest.mark.parametrize("axes", [(2,), (2, 3), (2, 3, 4)])
+def test_maps_are_kept_and_scaled_as_by_torch(axes):
+    """`Dropout1d`, `Dropout2d` and `Dropout3d`: channels first, one decision for each of them."""
+    torch = pytest.importorskip("torch")
+    shape = (100, 40, *(3, 4, 2)[: len(axes)])
+    torch.manual_seed(0)
+    theirs = getattr(torch.nn, f"Dropout{len(axes)}d")(0.3)(torch.ones(shape)).numpy()
+    ours = np.asarray(dropjax.spatial_dropout(KEY, jnp.ones(shape), 0.3, spatial_axes=axes))
+    for y in (theirs, ours):
+        first = y.reshape(*shape[:2], -1)[..., :1]
+        assert (y.reshape(*shape[:2], -1) == first).all()
+        np.testing.assert_allclose(np.unique(y), [0, 1 / 0.7], rtol=1e-6)
+        assert_mean(first.ravel() == 0, 0.3)
