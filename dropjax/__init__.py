@@ -18,6 +18,7 @@ from dropjax.ops.bernoulli import STREAM, Mask, keep_mask
 from dropjax.ops.keys import derive
 from dropjax.schemes.alpha import alpha_dropout
 from dropjax.schemes.bernoulli import dropout
+from dropjax.schemes.controlled_dropout import controlled_dropout
 from dropjax.schemes.cutout import cutout
 from dropjax.schemes.dropconnect import (
     dropconnect,
@@ -29,9 +30,11 @@ from dropjax.schemes.embedding import embedding_dropout
 from dropjax.schemes.feature_alpha import feature_alpha_dropout
 from dropjax.schemes.gaussian import gaussian_dropout
 from dropjax.schemes.gaussian_noise import gaussian_noise
+from dropjax.schemes.max_dropout import max_dropout
 from dropjax.schemes.recurrent import recurrent_dropout
 from dropjax.schemes.spatial import spatial_dropout
 from dropjax.schemes.stochastic_depth import drop_path
+from dropjax.schemes.uout import uout
 from dropjax.schemes.variational import variational_dropout
 from dropjax.schemes.weight_drop import weight_drop
 from dropjax.schemes.word import word_dropout
@@ -57,6 +60,7 @@ __all__ = [
     "Site",
     "alpha_dropout",
     "blocks",
+    "controlled_dropout",
     "cutout",
     "derive",
     "deterministic",
@@ -72,10 +76,12 @@ __all__ = [
     "gaussian_dropout",
     "gaussian_noise",
     "keep_mask",
+    "max_dropout",
     "recurrent_dropout",
     "sampled",
     "schemes",
     "spatial_dropout",
+    "uout",
     "variational_dropout",
     "weight_drop",
     "word_dropout",

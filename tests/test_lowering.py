@@ -35,6 +35,9 @@ OPS = {
     "weight_drop": lambda key, x: dropjax.weight_drop(key, {"w": x}, 0.5, match="w"),
     "embedding": lambda key, x: dropjax.embedding_dropout(key, x, 0.5),
     "word": lambda key, x: dropjax.word_dropout(key, x.astype("int32"), 0.5, unknown=1),
+    "max_dropout": lambda key, x: dropjax.max_dropout(x, 0.5, batch_axes=0),
+    "uout": lambda key, x: dropjax.uout(key, x, 0.5),
+    "controlled_dropout": lambda key, x: dropjax.controlled_dropout(key, x, 0.5),
     "cutout": lambda key, x: dropjax.cutout(key, x, size=4),
 }
 NETWORKS = [

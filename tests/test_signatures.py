@@ -11,7 +11,15 @@ import pytest
 import dropjax
 from tests.conftest import ROOT
 
-NOT_OPS = {"derive", "dropconnect_moments", "deterministic", "keep_mask", "sampled"}
+# Those that make no noise on an array.
+NOT_OPS = {
+    "derive",
+    "deterministic",
+    "dropconnect_moments",
+    "keep_mask",
+    "sampled",
+    "max_dropout",
+}
 OPS = {
     name: value
     for name, value in vars(dropjax).items()
@@ -31,11 +39,11 @@ def test_there_are_ops():
 
 
 @over_ops
-def test_key_then_array_then_rate_or_std_then_options_by_keyword(name):
+def test_key_then_array_then_rate_or_what_is_for_it_then_options_by_keyword(name):
     first, second, third, *options = parameters(OPS[name])
     assert first.name == "key"
     assert second.name in ("x", "w")
-    assert third.name in ("rate", "std")
+    assert third.name in ("rate", "std", "width")
     assert all(option.kind is option.KEYWORD_ONLY for option in options)
     assert not {"rng", "rngs", "p", "prob", "keep_prob", "deterministic", "train"} & {
         option.name for option in options

@@ -16,6 +16,7 @@ from dropjax.ops.bits import seed_of, sharding_like, words
 from dropjax.ops.checks import as_spread, check_shape
 from dropjax.ops.keys import check_key
 from dropjax.ops.lazy import Lazy, fused
+from dropjax.ops.uniform import centred
 
 Array = jax.Array
 
@@ -37,10 +38,7 @@ class Normal(Lazy):
     def values(self, sharding: NamedSharding | None = None) -> Array:
         """The numbers as an array, float32; for `sharding` see `ops.bits.words`."""
         word = words(self.seed, self.whole, self.index, sharding=sharding)
-        # Odd numbers over 2**23: symmetric, exact in float32, and never +-1.
-        odd = (word >> np.uint32(8)) | np.uint32(1)
-        uniform = odd.astype(jnp.float32) * np.float32(2**-23) - np.float32(1)
-        return jax.lax.erf_inv(uniform) * np.float32(math.sqrt(2))
+        return jax.lax.erf_inv(centred(word)) * np.float32(math.sqrt(2))
 
 
 def multiply(noise: Normal, x: Array, rate: ArrayLike) -> Array:
