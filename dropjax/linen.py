@@ -4,6 +4,7 @@
 models here are made of; they take a draw.
 """
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -120,6 +121,56 @@ class BatchNorm(nn.Module):
             )(x)
 
 
+class LayerNorm(nn.Module):
+    """Layer normalisation over the features, with scale and bias: x (..., features).
+
+    Source: Ba, Kiros, Hinton 2016 (arXiv 1607.06450).
+    """
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        with jax.numpy_rank_promotion("allow"):  # Flax's own code
+            return nn.LayerNorm(name="norm")(x)
+
+
+class Attention(nn.Module):
+    """Self-attention of one sequence: x (steps, features) -> (steps, features).
+
+    Its sites are those of its four dense layers, "query/linear" and so on, "weights", the attention
+    weights after the softmax, and "heads", what each head has found, before they are joined.
+
+    Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.2.
+
+    Attributes:
+      heads: how many; they share out the features.
+      depth: the depth of its sites.
+    """
+
+    heads: int
+    depth: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Array, draw: Draw) -> Array:
+        steps, width = x.shape
+
+        def dense(name: str, x: Array) -> Array:
+            return Dense(width, self.depth, name=name)(x, draw.scope(name))
+
+        def split(name: str) -> Array:
+            return dense(name, x).reshape(steps, self.heads, -1).transpose(1, 0, 2)
+
+        query, key, value = split("query"), split("key"), split("value")
+        logits = jnp.einsum("hqf,hkf->hqk", query, key) / jnp.asarray(
+            math.sqrt(query.shape[-1]), x.dtype
+        )
+        weights = jax.nn.softmax(logits)
+        axes = ("head", "query", "key")
+        weights = draw(weights, Site("weights", Kind.ATTENTION, axes, self.depth))
+        y = jnp.einsum("hqk,hkf->hqf", weights, value)
+        y = draw(y, Site("heads", Kind.HEADS, ("head", "time", "feature"), self.depth))
+        return dense("out", y.transpose(1, 0, 2).reshape(steps, width))
+
+
 class Embed(nn.Module):
     """Looks up tokens: integers (steps,) -> (steps, features).
 
@@ -202,6 +253,8 @@ class Recurrent(nn.Module):
             hidden_noise = draw.noise(recurrent, (steps, width))
         update = site("update", Kind.UPDATE, state_axes)
         update_noise = draw.noise(update, (steps, width)) if cell.has_update else ()
+        readout = site("readout", Kind.READOUT, state_axes)
+        readout_noise = draw.noise(readout, (steps, width)) if cell.has_readout else ()
         states = [site(name, Kind.STATE, state_axes) for name in cell.states]
         state_noise = [draw.noise(state, (steps, width)) for state in states]
 
@@ -217,10 +270,14 @@ class Recurrent(nn.Module):
         def step(previous: tuple[Array, ...], at_t: tuple[Array, Array]):
             t, from_input_t = at_t
 
-            def perturb(candidate: Array) -> Array:
+            def write(candidate: Array) -> Array:
                 return draw.apply(draw.at(update_noise, t), candidate, update)
 
-            proposed = cell.step(from_input_t, from_hidden(previous[0], t), previous, perturb)
+            def read(memory: Array) -> Array:
+                return draw.apply(draw.at(readout_noise, t), memory, readout)
+
+            hidden = from_hidden(previous[0], t)
+            proposed = cell.step(from_input_t, hidden, previous, write, read)
             new = tuple(
                 draw.apply(draw.at(noise, t), x_t, state, x_tm1)
                 for noise, x_t, state, x_tm1 in zip(

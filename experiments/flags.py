@@ -90,8 +90,9 @@ LEARNING_RATE = flags.DEFINE_float(
 STRENGTH = flags.DEFINE_string(
     "strength",
     "1",
-    "Multiplies every rate, in [0, 1]: a number, or an optax schedule over steps such as "
-    "'linear_schedule(init_value=0.0,end_value=1.0,transition_steps=1000)'.",
+    "Multiplies every rate, in [0, 1]: a number; an optax schedule over steps such as "
+    "'linear_schedule(init_value=0.0,end_value=1.0,transition_steps=1000)'; or annealed, "
+    "curriculum, early, late or scheduled_drop_path, for example 'early(steps=1000)'.",
 )
 PENALTY = flags.DEFINE_string(
     "penalty",

@@ -19,6 +19,10 @@ MODELS = {
         'cnn(channels=(2,3),blocks=2,residual=True,norm="batch",pooling="average",dense=())',
     ],
     "mlp": ["mlp(widths=(5,4))", "mlp(widths=())"],
+    "transformer": [
+        "transformer(width=4,heads=2,hidden=5,patch=2)",
+        'transformer(width=4,layers=1,heads=2,hidden=5,patch=2,pooling="token")',
+    ],
     "rnn": [f'rnn(cell="{cell}",width=5,layers=2)' for cell in ("lstm", "gru", "elman")]
     + ['rnn(cell="gru",width=5,layers=2,gates="untied")'],
 }

@@ -102,7 +102,7 @@ def test_the_other_parts_are_imported_when_they_are_used(python):
     script = """
 import sys, dropjax
 assert not {"flax", "optax"} & set(sys.modules)
-for name in ("data", "evaluate", "linen", "models", "nnx", "runs", "train"):
+for name in ("blocks", "data", "evaluate", "linen", "models", "nnx", "runs", "train"):
     assert getattr(dropjax, name).__name__ == f"dropjax.{name}"
 try:
     dropjax.nonsense

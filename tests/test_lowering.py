@@ -30,7 +30,9 @@ OPS = {
     "alpha": lambda key, x: dropjax.alpha_dropout(key, x, 0.5),
     "feature_alpha": lambda key, x: dropjax.feature_alpha_dropout(key, x, 0.5),
     "spatial": lambda key, x: dropjax.spatial_dropout(key, x, 0.5),
+    "dropblock": lambda key, x: dropjax.dropblock(key, x, 0.5, 3),
     "drop_path": lambda key, x: dropjax.drop_path(key, x, 0.5, batch_axes=0),
+    "shake_drop": lambda key, x: dropjax.shake_drop(key, x, 0.5, batch_axes=0),
     "recurrent": lambda key, x: dropjax.recurrent_dropout(key, x, 0.5),
     "weight_drop": lambda key, x: dropjax.weight_drop(key, {"w": x}, 0.5, match="w"),
     "embedding": lambda key, x: dropjax.embedding_dropout(key, x, 0.5),
@@ -39,6 +41,8 @@ OPS = {
     "uout": lambda key, x: dropjax.uout(key, x, 0.5),
     "controlled_dropout": lambda key, x: dropjax.controlled_dropout(key, x, 0.5),
     "cutout": lambda key, x: dropjax.cutout(key, x, size=4),
+    "patch_dropout": lambda key, x: dropjax.patch_dropout(key, x, 0.5),
+    "random_erasing": lambda key, x: dropjax.random_erasing(key, x, fill="noise"),
 }
 NETWORKS = [
     ("cnn(channels=(4,8),dense=(8,))", "spatial|bernoulli|cutout(size=3)"),

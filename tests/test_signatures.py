@@ -27,6 +27,8 @@ OPS = {
 }
 MODULES = [module.name for module in pkgutil.iter_modules(dropjax.schemes.__path__)]
 EXPECTED = {name: getattr(dropjax.expected, name) for name in dropjax.expected.__all__}
+# What is as much a part of the scheme as its rate.
+ALSO_BY_POSITION = {"dropblock": ["block_size"]}
 over_ops = pytest.mark.parametrize("name", OPS)
 
 
@@ -43,8 +45,12 @@ def test_key_then_array_then_rate_or_what_is_for_it_then_options_by_keyword(name
     first, second, third, *options = parameters(OPS[name])
     assert first.name == "key"
     assert second.name in ("x", "w")
-    assert third.name in ("rate", "std", "width")
-    assert all(option.kind is option.KEYWORD_ONLY for option in options)
+    learned = third.name == "w"  # a layer: its weights, and the logarithm of what is learned
+    assert third.name in ("rate", "std", "width") or (
+        learned and options.pop(0).name.startswith("log_")
+    )
+    by_position = [option.name for option in options if option.kind is not option.KEYWORD_ONLY]
+    assert by_position == ALSO_BY_POSITION.get(name, [])
     assert not {"rng", "rngs", "p", "prob", "keep_prob", "deterministic", "train"} & {
         option.name for option in options
     }

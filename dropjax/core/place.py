@@ -21,11 +21,12 @@ Array = jax.Array
 # What a value in the middle of a model can be taken for; the first that the scheme takes.
 _KINDS = (
     *(Kind.HIDDEN, Kind.FEATURE_MAP, Kind.INPUT, Kind.EMBED, Kind.BRANCH, Kind.ATTENTION),
-    *(Kind.RECURRENT, Kind.UPDATE),
+    *(Kind.RECURRENT, Kind.UPDATE, Kind.READOUT, Kind.HEADS, Kind.TOKENS),
 )
 _AXES = ("time", "depth", "height", "width", "feature", "gate", "head", "query", "key")
 _NEEDS = {
     Kind.STATE: "the previous state; in your cell call dropjax.zoneout(key, x, rate, previous=...)",
+    Kind.LAYER: "what the layer was given; call dropjax.layer_drop(key, x, rate, previous=...)",
     Kind.LINEAR: "weights; call dropjax.dropconnect(key, w, rate) where the layer uses them",
     Kind.WEIGHT: "weights; call dropjax.weight_drop(key, params, rate, match=...) before the model",
     Kind.TABLE: "the table; call dropjax.embedding_dropout(key, w, rate) before looking up tokens",

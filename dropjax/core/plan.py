@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,16 @@ class _Recorder(Deterministic):
 
     scheme: Scheme = dataclasses.field(default_factory=Chain)
     found: dict[str, tuple[Site, tuple[int, ...]]] = dataclasses.field(default_factory=dict)
+    forks: tuple[int, ...] = ()
+    seen: set[tuple[tuple[int, ...], str]] = dataclasses.field(default_factory=set)
 
     def _note(self, site: Site, shape: Sequence[int]) -> None:
         site = site.within(self.prefix)
-        if site.name in self.found:
+        if (self.forks, site.name) in self.seen:
             raise ValueError(f"the model declares the site {site.name!r} twice")
+        self.seen.add((self.forks, site.name))
         for name in self.found:
-            if name_number(name) == name_number(site.name):
+            if name != site.name and name_number(name) == name_number(site.name):
                 raise ValueError(
                     f"the sites {name!r} and {site.name!r} have the same crc32 and would draw the "
                     "same noise; rename one"
@@ -39,6 +42,10 @@ class _Recorder(Deterministic):
                 f"shape {tuple(shape)}"
             )
         self.found[site.name] = (site, tuple(shape))
+
+    def fork(self, number: int) -> Self:
+        # A fork draws noise of its own, so that it may meet the same sites again.
+        return dataclasses.replace(self, forks=(*self.forks, number))
 
     def noise(self, site: Site, shape: Sequence[int]) -> Any:
         self._note(site, shape)

@@ -16,7 +16,12 @@ from dropjax.core import literals
 from dropjax.core.keys import Keys
 from dropjax.core.registry import Registry
 from dropjax.core.site import Kind, Site
-from dropjax.ops.checks import check_fixed_value, check_rate_value, check_spread_value
+from dropjax.ops.checks import (
+    check_fixed_value,
+    check_number_value,
+    check_rate_value,
+    check_spread_value,
+)
 from dropjax.ops.keys import derive
 from dropjax.ops.lazy import is_lazy
 
@@ -33,7 +38,15 @@ Spread: TypeAlias = Annotated[float, "spread"]
 Fixed: TypeAlias = Annotated[float, "fixed"]
 """A field that is a number, but structure: it decides about shapes, and so cannot be traced."""
 
-_CHECKS = {Rate: check_rate_value, Spread: check_spread_value, Fixed: check_fixed_value}
+Number: TypeAlias = Annotated[float, "number"]
+"""A field that is a finite number, checked; it may be traced, but strength does not scale it."""
+
+_CHECKS = {
+    Rate: check_rate_value,
+    Spread: check_spread_value,
+    Fixed: check_fixed_value,
+    Number: check_number_value,
+}
 
 Sites: TypeAlias = Mapping[str, tuple[Site, tuple[int, ...]]]
 """A model's sites by name, each with the shape of its value, as `core.plan.record` finds them."""
@@ -66,6 +79,8 @@ class Scheme:
     """The model that the scheme was made for; empty if it suits any."""
     linear_in_x: ClassVar[bool] = True
     """For given noise, `apply` is a factor times x, plus a term that x does not enter."""
+    gradient_is_factor: ClassVar[bool] = True
+    """The gradient is that factor; if not, it is another one, which the paper puts in its place."""
     resizes: ClassVar[bool] = False
     """`apply` leaves out parts of x, along its first axis."""
     expected_is_mean: ClassVar[bool] = True

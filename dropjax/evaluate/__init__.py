@@ -1,8 +1,10 @@
 """Evaluation: deterministic and Monte-Carlo prediction, and metrics of the two."""
 
+from dropjax.evaluate import moments
 from dropjax.evaluate.predict import map_examples, monte_carlo, monte_carlo_log_probabilities
 from dropjax.evaluate.regression import mae, r2, rmse
 from dropjax.evaluate.uncertainty import accuracy, expected_calibration_error, nll
+from dropjax.evaluate.weight_scaling import weight_scaling
 
 _OF_CLASSES = {"accuracy": accuracy, "nll": nll, "ece": expected_calibration_error}
 MEASURES = {
@@ -18,9 +20,11 @@ __all__ = [
     "expected_calibration_error",
     "mae",
     "map_examples",
+    "moments",
     "monte_carlo",
     "monte_carlo_log_probabilities",
     "nll",
     "r2",
     "rmse",
+    "weight_scaling",
 ]

@@ -2,8 +2,9 @@
 
 Sites: "input"; for each layer i "layer_i/linear" (input to gates), "layer_i/recurrent_kernel"
 (hidden to gates, as a weight), "layer_i/recurrent" (the previous hidden state on its way into the
-gates), "layer_i/update" (what an LSTM or GRU is about to write into its memory), "layer_i/state"
-and, for an LSTM, "layer_i/cell" (the new states), "layer_i/output"; "head/linear". With
+gates), "layer_i/update" (what an LSTM or GRU is about to write into its memory),
+"layer_i/readout" (what an LSTM reads out of it), "layer_i/state" and, for an LSTM, "layer_i/cell"
+(the new states), "layer_i/output"; "head/linear". With
 `gates="untied"` noise on what enters the gates ("input", "layer_i/recurrent" and the outputs that
 the next layer reads) has an axis "gate".
 """

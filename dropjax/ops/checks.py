@@ -70,6 +70,30 @@ def check_fixed_value(value: float, name: str) -> None:
         raise ValueError(f"{name} must be finite, got {value!r}")
 
 
+def check_number_value(value: ArrayLike, name: str) -> None:
+    """Refuses a concrete value that is no number or is not finite.
+
+    Raises:
+      TypeError: it is not a number or an array of floats.
+      ValueError: it is not finite.
+    """
+    number = _number(value, name, "a number")
+    if number is not None and not np.all(np.isfinite(number)):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+
+
+def check_between(value: ArrayLike, name: str, low: float, high: float) -> None:
+    """Refuses a concrete value outside the open interval (low, high).
+
+    Raises:
+      TypeError: it is not a number or an array of floats.
+      ValueError: it is out of range.
+    """
+    number = _number(value, name, f"a number in ({low:g}, {high:g})")
+    if number is not None and not np.all((number > low) & (number < high)):
+        raise ValueError(f"{name} must be in ({low:g}, {high:g}); got {value!r}")
+
+
 def _number(value: ArrayLike, name: str, allowed: str) -> np.ndarray | None:
     """A concrete value in float64, None if it is traced."""
     if not isinstance(value, (int, float, np.generic, np.ndarray, Array)):
@@ -100,7 +124,7 @@ def as_rate(
       ValueError: it lies outside [0, 1] or does not broadcast to `shape`.
     """
     check_rate_value(rate, name)
-    return _fitted(rate, shape, name, dtype)
+    return jax.lax.stop_gradient(fitted(rate, shape, name, dtype))
 
 
 def as_spread(
@@ -123,11 +147,22 @@ def as_spread(
       ValueError: it is negative or not finite, or does not broadcast to `shape`.
     """
     check_spread_value(spread, name)
-    return _fitted(spread, shape, name, dtype)
+    return jax.lax.stop_gradient(fitted(spread, shape, name, dtype))
 
 
-def _fitted(value: ArrayLike, shape: Sequence[int], name: str, dtype: jnp.dtype | type) -> Array:
-    value = jax.lax.stop_gradient(jnp.asarray(value).astype(dtype))
+def fitted(value: ArrayLike, shape: Sequence[int], name: str, dtype: jnp.dtype | type) -> Array:
+    """Returns a value of rank 0 or of the rank of `shape`, with its gradient.
+
+    Args:
+      value: a number, or a scalar or array that broadcasts to `shape`.
+      shape: what it is for.
+      name: what the caller calls it.
+      dtype: of the result.
+
+    Raises:
+      ValueError: it does not broadcast to `shape`.
+    """
+    value = jnp.asarray(value).astype(dtype)
     if value.ndim == 0:
         return value
     try:
@@ -140,6 +175,22 @@ def _fitted(value: ArrayLike, shape: Sequence[int], name: str, dtype: jnp.dtype 
             f"{tuple(shape)}"
         )
     return value.reshape((1,) * (len(shape) - value.ndim) + value.shape)
+
+
+def check_like(x: ArrayLike, previous: ArrayLike, name: str = "x") -> tuple[Array, Array]:
+    """Returns two arrays of one shape and one floating dtype, the second named previous.
+
+    Raises:
+      TypeError: one holds no floats.
+      ValueError: they differ.
+    """
+    x, previous = check_floating(x, name), check_floating(previous, "previous")
+    if x.shape != previous.shape or x.dtype != previous.dtype:
+        raise ValueError(
+            f"previous must have the shape and dtype of {name}, {x.dtype}{list(x.shape)}; got "
+            f"{previous.dtype}{list(previous.shape)}"
+        )
+    return x, previous
 
 
 def check_shape(shape: Sequence[int], name: str = "shape") -> tuple[int, ...]:
@@ -176,6 +227,28 @@ def normalize_axes(axes: int | Sequence[int], ndim: int, name: str) -> tuple[int
     if len(set(positive)) != len(positive):
         raise ValueError(f"{name} names an axis twice: {tuple(axes)}")
     return positive
+
+
+def check_layer(
+    x: ArrayLike, w: ArrayLike, b: ArrayLike | None
+) -> tuple[Array, Array, Array | None]:
+    """Returns the inputs, weights and bias of a dense layer as JAX arrays.
+
+    Raises:
+      TypeError: one of them holds no floats.
+      ValueError: w is no matrix, or their shapes do not fit.
+    """
+    x, w = check_floating(x), check_floating(w, "w")
+    if w.ndim != 2:
+        raise ValueError(f"w must be a matrix (inputs, outputs), got shape {w.shape}")
+    if not x.ndim or x.shape[-1] != w.shape[0]:
+        raise ValueError(f"x of shape {x.shape} does not fit w, of shape {w.shape}")
+    if b is None:
+        return x, w, None
+    b = check_floating(b, "b")
+    if b.shape != w.shape[1:]:
+        raise ValueError(f"b of shape {b.shape} does not fit w, of shape {w.shape}")
+    return x, w, b
 
 
 def check_choice(value: str, choices: Sequence[str], name: str) -> None:

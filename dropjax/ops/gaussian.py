@@ -16,7 +16,6 @@ from dropjax.ops.bits import seed_of, sharding_like, words
 from dropjax.ops.checks import as_spread, check_shape
 from dropjax.ops.keys import check_key
 from dropjax.ops.lazy import Lazy, fused
-from dropjax.ops.uniform import centred
 
 Array = jax.Array
 
@@ -38,7 +37,14 @@ class Normal(Lazy):
     def values(self, sharding: NamedSharding | None = None) -> Array:
         """The numbers as an array, float32; for `sharding` see `ops.bits.words`."""
         word = words(self.seed, self.whole, self.index, sharding=sharding)
-        return jax.lax.erf_inv(centred(word)) * np.float32(math.sqrt(2))
+        return jax.lax.erf_inv(symmetric(word)) * np.float32(math.sqrt(2))
+
+
+def symmetric(word: Array) -> Array:
+    """A word as one of 2**23 equidistant numbers in (-1, 1), float32."""
+    # Odd numbers over 2**23: symmetric, exact in float32, and never +-1.
+    odd = (word >> np.uint32(8)) | np.uint32(1)
+    return odd.astype(jnp.float32) * np.float32(2**-23) - np.float32(1)
 
 
 def multiply(noise: Normal, x: Array, rate: ArrayLike) -> Array:
@@ -111,3 +117,55 @@ def _plus(noise: Normal, x: Array, std: Array) -> Array:
     step = std.astype(wide) * noise.values(sharding_like(x, noise.shape)).astype(wide)
     # x + 0.0 is not x where x is -0.0.
     return jnp.where(std > 0, (x.astype(wide) + step).astype(x.dtype), x)
+
+
+@fused
+def scale_by(noise: Normal, x: Array, spread: Array) -> Array:
+    """`x` times 1 + `spread` times `noise`; the spread has a gradient.
+
+    Args:
+      noise: broadcasts to `x`.
+      x: values of any floating dtype.
+      spread: standard deviation, in the dtype in which x is scaled; broadcasts to `x`.
+
+    Returns:
+      An array like `x`.
+    """
+    return _scaled(noise, x, spread)
+
+
+@fused
+def around(noise: Normal, mean: Array, variance: Array) -> Array:
+    """`mean` plus the root of `variance` times `noise`: of one shape, in the dtype of `mean`."""
+    some = variance > 0  # the slope of a square root is infinite at 0
+    std = jnp.where(some, jnp.sqrt(jnp.where(some, variance, 1)), 0)
+    wide = wide_dtype(mean.dtype)
+    step = std * noise.values(sharding_like(mean, noise.shape)).astype(std.dtype)
+    return jnp.where(some, (mean.astype(wide) + step.astype(wide)).astype(mean.dtype), mean)
+
+
+def local_linear(key: Array, x: Array, w: Array, b: Array | None, variance: Array) -> Array:
+    """A dense layer whose weights are independent, normal, drawn anew for each row of x.
+
+    Not the weights are drawn but what comes of them (local reparameterisation): `x @ w + b` plus
+    the root of `x**2 @ variance` times a normal number for each output.
+
+    Args:
+      key: PRNG key.
+      x: (..., inputs), of any floating dtype.
+      w: (inputs, outputs), the weights' means.
+      b: (outputs,), the bias, which is not random; or None.
+      variance: (inputs, outputs), the weights' variances, in the dtype in which x is scaled.
+
+    Returns:
+      (..., outputs), of x's dtype. The gradient in x is finite where the variance is 0.
+
+    Source: Kingma, Salimans, Welling 2015 (arXiv 1506.02557), section 2.2.
+    """
+    wide = wide_dtype(x.dtype)
+    x_wide = x.astype(wide)
+    mean = x_wide @ w.astype(wide)
+    if b is not None:
+        mean = mean + b.astype(wide).reshape((1,) * (mean.ndim - b.ndim) + b.shape)
+    noisy = around(Normal.of(key, mean.shape), mean, jnp.square(x_wide) @ variance)
+    return noisy.astype(x.dtype)

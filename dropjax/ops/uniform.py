@@ -1,4 +1,4 @@
-"""Uniform noise."""
+"""Uniform numbers: drawn at once where a few decide for a whole example, or lazily."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,22 +11,28 @@ from jax.sharding import NamedSharding
 
 from dropjax.ops.bits import seed_of, words
 from dropjax.ops.checks import check_shape
+from dropjax.ops.gaussian import symmetric
 from dropjax.ops.keys import check_key
 from dropjax.ops.lazy import Lazy
 
 Array = jax.Array
 
 
-def centred(word: Array) -> Array:
-    """Uniform words as numbers in (-1, 1), float32: midpoints, symmetric about 0, never +-1."""
-    odd = (word >> np.uint32(8)) | np.uint32(1)
-    return odd.astype(jnp.float32) * np.float32(2**-23) - np.float32(1)
+def uniform(key: Array, shape: Sequence[int]) -> Array:
+    """Independent numbers in [0, 1), multiples of 2**-24, float32."""
+    word = words(seed_of(check_key(key)), shape)
+    return (word >> np.uint32(8)).astype(jnp.float32) * np.float32(2**-24)
+
+
+def below(key: Array, shape: Sequence[int], bound: int) -> Array:
+    """Independent integers in [0, bound), int32; uniform to within bound * 2**-24."""
+    return jnp.minimum((uniform(key, shape) * bound).astype(jnp.int32), bound - 1)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Uniform(Lazy):
-    """Independent numbers, uniform in (-1, 1), that are not drawn yet; see `centred`."""
+    """Independent numbers, uniform in (-1, 1), that are not drawn yet; see `symmetric`."""
 
     @classmethod
     def of(cls, key: Array, shape: Sequence[int]) -> Self:
@@ -35,4 +41,4 @@ class Uniform(Lazy):
 
     def values(self, sharding: NamedSharding | None = None) -> Array:
         """The numbers as an array, float32; for `sharding` see `ops.bits.words`."""
-        return centred(words(self.seed, self.whole, self.index, sharding=sharding))
+        return symmetric(words(self.seed, self.whole, self.index, sharding=sharding))

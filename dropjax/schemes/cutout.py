@@ -19,7 +19,7 @@ from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask
-from dropjax.ops.bits import seed_of, words
+from dropjax.ops.boxes import inside, uniform_below
 from dropjax.ops.checks import check_floating, normalize_axes
 from dropjax.ops.keys import check_key, derive
 
@@ -39,16 +39,11 @@ def _outside(
 def _outside_of_holes(
     whole: Mask, key: Array, shape: tuple[int, ...], size: int, axes: tuple[int, ...]
 ) -> Array:
-    images = whole.shape
-    inside = ~whole.keep()
-    for axis in axes:
-        word = words(seed_of(derive(key, "centre", axis)), images)
-        unit = (word >> np.uint32(8)).astype(jnp.float32) * np.float32(2**-24)
-        centre = jnp.minimum((unit * shape[axis]).astype(jnp.int32), shape[axis] - 1)
-        ends = [n if i == axis else m for i, (n, m) in enumerate(zip(shape, images, strict=True))]
-        place = jax.lax.broadcasted_iota(jnp.int32, ends, axis) - centre + size // 2
-        inside = inside & (place >= 0) & (place < size)
-    return ~inside
+    first = {
+        axis: uniform_below(derive(key, "centre", axis), shape[axis], whole.shape) - size // 2
+        for axis in axes
+    }
+    return whole.keep() | ~inside(shape, first, dict.fromkeys(axes, size))
 
 
 def cutout(

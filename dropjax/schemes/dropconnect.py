@@ -23,9 +23,8 @@ from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, dense, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import SCALINGS, Mask, drop, expected_drop, wide_dtype
-from dropjax.ops.bits import sharding_like
 from dropjax.ops.checks import as_rate, check_choice, check_floating
-from dropjax.ops.gaussian import Normal, multiply
+from dropjax.ops.gaussian import Normal, around, multiply
 from dropjax.ops.keys import check_key
 from dropjax.ops.lazy import fused
 from dropjax.schemes.bernoulli import dropout
@@ -288,19 +287,7 @@ def dropconnect_gaussian(
     x, w, b = _check_layer(x, w, b)
     check_choice(scaling, SCALINGS, "scaling")
     mean, variance = _moments(x, as_rate(rate, w.shape), w, b, scaling)
-    return _around(Normal.of(key, mean.shape), mean, variance)
-
-
-@fused
-def _around(noise: Normal, mean: Array, variance: Array) -> Array:
-    some = variance > 0
-    # The root's slope at 0 is infinite.
-    std = jnp.where(some, jnp.sqrt(jnp.where(some, variance, 1)), 0)
-    wide = wide_dtype(mean.dtype)
-    sample = mean.astype(wide) + (
-        std * noise.values(sharding_like(mean, noise.shape)).astype(std.dtype)
-    ).astype(wide)
-    return jnp.where(some, sample.astype(mean.dtype), mean)
+    return around(Normal.of(key, mean.shape), mean, variance)
 
 
 def expected_linear(
@@ -362,5 +349,5 @@ class DropConnect(Scheme):
     def linear(self, keys: Keys, x: Array, w: Array, b: Array | None, site: Site) -> Array:
         if self.mode == "gaussian":
             mean, variance = _moments(x, as_rate(self.rate, w.shape), w, b, self.scaling)
-            return _around(Normal.of(keys.example, mean.shape), mean, variance)
+            return around(Normal.of(keys.example, mean.shape), mean, variance)
         return super().linear(keys, x, w, b, site)

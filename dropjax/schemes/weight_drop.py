@@ -6,7 +6,6 @@ Source: Merity, Keskar, Socher 2018, "Regularizing and Optimizing LSTM Language 
 Differs: the paper's code divides what is kept by 1 - rate, and so do we.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -18,6 +17,7 @@ from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask, drop
 from dropjax.ops.keys import check_key, derive
+from dropjax.ops.trees import map_matching
 from dropjax.schemes.dropconnect import dropconnect
 
 Array = jax.Array
@@ -53,21 +53,7 @@ def weight_drop(key: Array, w: Any, rate: ArrayLike, *, match: str) -> Any:
       Array([1., 1.], dtype=float32)
     """
     key = check_key(key)
-    leaves, structure = jax.tree_util.tree_flatten_with_path(w)
-    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    try:
-        re.compile(match)
-    except re.error as error:
-        raise ValueError(f"match={match!r} is not a regular expression: {error}") from None
-    if not any(re.search(match, path) for path in paths):
-        raise ValueError(f"match={match!r} matches none of {', '.join(paths)}")
-    return jax.tree.unflatten(
-        structure,
-        [
-            dropconnect(derive(key, path), leaf, rate) if re.search(match, path) else leaf
-            for path, (_, leaf) in zip(paths, leaves, strict=True)
-        ],
-    )
+    return map_matching(lambda path, leaf: dropconnect(derive(key, path), leaf, rate), w, match)
 
 
 @scheme

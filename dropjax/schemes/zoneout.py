@@ -16,7 +16,7 @@ from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask, choose, wide_dtype
-from dropjax.ops.checks import as_rate, check_floating
+from dropjax.ops.checks import as_rate, check_like
 from dropjax.ops.keys import check_key
 
 Array = jax.Array
@@ -50,7 +50,7 @@ def zoneout(key: Array, x: ArrayLike, rate: ArrayLike, *, previous: ArrayLike) -
       >>> dropjax.zoneout(jax.random.key(0), jnp.ones(4), 0.5, previous=jnp.zeros(4))
       Array([0., 0., 1., 0.], dtype=float32)
     """
-    key, x, previous = check_key(key), *_like(x, previous)
+    key, x, previous = check_key(key), *check_like(x, previous)
     return choose(Mask.of(key, rate, x.shape), x, previous)
 
 
@@ -69,20 +69,10 @@ def expected(x: ArrayLike, rate: ArrayLike, *, previous: ArrayLike) -> Array:
       TypeError: x or previous holds no floats.
       ValueError: rate outside [0, 1]; previous is not like x.
     """
-    x, previous = _like(x, previous)
+    x, previous = check_like(x, previous)
     wide = wide_dtype(x.dtype)
     z = as_rate(rate, x.shape, dtype=jnp.finfo(wide).dtype).astype(wide)
     return (z * previous.astype(wide) + (1 - z) * x.astype(wide)).astype(x.dtype)
-
-
-def _like(x: ArrayLike, previous: ArrayLike) -> tuple[Array, Array]:
-    x, previous = check_floating(x), check_floating(previous, "previous")
-    if x.shape != previous.shape or x.dtype != previous.dtype:
-        raise ValueError(
-            f"previous must have the shape and dtype of x, {x.dtype}{list(x.shape)}; got "
-            f"{previous.dtype}{list(previous.shape)}"
-        )
-    return x, previous
 
 
 @scheme

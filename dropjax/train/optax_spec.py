@@ -1,4 +1,4 @@
-"""optax optimisers and schedules from text: `sgd(momentum=0.9)`, `linear_schedule(...)`."""
+"""Optimisers and schedules from text: `sgd(momentum=0.9)`, `linear_schedule(...)`."""
 
 import difflib
 import inspect
@@ -11,6 +11,7 @@ import optax
 
 from dropjax.core.literals import parse_call
 from dropjax.core.strength import Strength
+from dropjax.train.schedules import SCHEDULES as OWN
 
 # By hand: optimisers that take a learning rate and the gradient alone.
 OPTIMIZERS = (
@@ -49,10 +50,11 @@ def parse_optimizer(text: str, learning_rate: float) -> optax.GradientTransforma
 
 
 def parse_strength(text: str, flag: str = "strength") -> Strength:
-    """A number, or the optax schedule that a text describes.
+    """A number, or the schedule that a text describes.
 
     Args:
-      text: a number, or one of `SCHEDULES` with arguments as optax names them.
+      text: a number, or one of `SCHEDULES` with arguments as optax names them, or one of
+        `train.schedules`.
       flag: what an error message calls it.
 
     Raises:
@@ -63,7 +65,7 @@ def parse_strength(text: str, flag: str = "strength") -> Strength:
     except ValueError:
         pass
     try:
-        return _build(text, SCHEDULES, "schedule")
+        return _build(text, sorted({*SCHEDULES, *OWN}), "schedule")
     except ValueError as error:
         raise ValueError(f"{flag}={text!r} is no number, and as a schedule: {error}") from error
 
@@ -74,7 +76,7 @@ def _build(text: str, names: Sequence[str], what: str, **given: Any) -> Any:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {near[0]}?" if near else "."
         raise ValueError(f"no {what} {name!r}{hint} There are: {', '.join(names)}")
-    function = getattr(optax, name)
+    function = OWN[name] if name in OWN else getattr(optax, name)
     allowed = [p for p in inspect.signature(function).parameters if p not in given]
     for argument in arguments:
         if argument not in allowed:

@@ -45,6 +45,22 @@ def test_a_name_that_occurs_twice_is_refused():
         plan.record(lambda draw: draw(draw(jnp.ones(3), HIDDEN), HIDDEN))
 
 
+def test_a_fork_may_meet_the_same_sites_and_others():
+    other = Site("other", Kind.HIDDEN, ("feature",))
+
+    def model(draw):
+        for part in (draw, draw.fork(1), draw.fork(1).fork(1), draw.fork(2).scope("a")):
+            part(jnp.ones(3), HIDDEN)
+        draw.fork(3)(jnp.ones(3), other)
+
+    assert list(plan.record(model)) == ["hidden", "a/hidden", "other"]
+
+
+def test_a_name_that_occurs_twice_in_one_fork_is_refused():
+    with pytest.raises(ValueError, match=r"'hidden' twice"):
+        plan.record(lambda draw: [draw.fork(1)(jnp.ones(3), HIDDEN) for _ in range(2)])
+
+
 def test_axes_that_do_not_fit_the_value_are_refused():
     with pytest.raises(ValueError, match=r"names 1 axes .* shape \(2, 3\)"):
         plan.record(lambda draw: draw(jnp.ones((2, 3)), HIDDEN))

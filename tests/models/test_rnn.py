@@ -214,6 +214,9 @@ def test_sites(cell):
             f"layer_{i}/recurrent_kernel": (Kind.WEIGHT, weight, (WIDTH, gates * WIDTH), depth),
             f"layer_{i}/recurrent": (Kind.RECURRENT, sequence, h, depth),
             **({} if cell == "elman" else {f"layer_{i}/update": (Kind.UPDATE, sequence, h, depth)}),
+            **(
+                {f"layer_{i}/readout": (Kind.READOUT, sequence, h, depth)} if cell == "lstm" else {}
+            ),
             **{f"layer_{i}/{name}": (Kind.STATE, sequence, h, depth) for name in states},
         }
         out = (

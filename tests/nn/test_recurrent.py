@@ -58,7 +58,9 @@ def test_a_cell_is_that_of_flax_over_several_steps(cell):
         for x in xs:
             from_input = x @ params["kernel"] + params["bias"]
             from_hidden = state[0] @ params["recurrent_kernel"] + bias
-            state = CELLS[cell].step(jnp.asarray(from_input), from_hidden, state, lambda g: g)
+            state = CELLS[cell].step(
+                jnp.asarray(from_input), from_hidden, state, lambda g: g, lambda m: m
+            )
             carry, output = module.apply(theirs, carry, x)
             np.testing.assert_allclose(state[0], output, rtol=1e-5, atol=1e-6)
             if cell == "lstm":

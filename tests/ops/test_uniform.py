@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from dropjax.ops.uniform import Uniform, centred
+from dropjax.ops.gaussian import symmetric
+from dropjax.ops.uniform import Uniform
 from tests.ops.reference import words_of
 from tests.statistics import assert_mean
 
@@ -31,7 +32,7 @@ def test_a_number_is_the_midpoint_of_its_word():
 
 def test_the_ends_are_opposite_and_short_of_1():
     low, high, below, above = np.asarray(
-        centred(jnp.asarray([0, 2**32 - 1, 2**31 - 1, 2**31], jnp.uint32))
+        symmetric(jnp.asarray([0, 2**32 - 1, 2**31 - 1, 2**31], jnp.uint32))
     )
     assert -1 < low == -high and 0 < above == -below
 

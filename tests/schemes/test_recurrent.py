@@ -73,7 +73,9 @@ def test_memory_is_never_lost(cell):
     from_input = jnp.repeat(jnp.asarray(open_gates, jnp.float32), 2)
     closed = -from_input  # all would be overwritten, but nothing is written
     for given, kept in [(from_input, old[-1]), (closed, zero)]:
-        new = CELLS[cell].step(given, jnp.zeros(2 * gates), old, lambda update: 0 * update)
+        new = CELLS[cell].step(
+            given, jnp.zeros(2 * gates), old, lambda update: 0 * update, lambda m: m
+        )
         np.testing.assert_allclose(new[-1], kept, atol=1e-6)
 
 
@@ -86,6 +88,7 @@ def test_the_update_is_seen_before_its_gate_multiplies_it():
             jnp.zeros(CELLS[cell].gates),
             state,
             lambda update: seen.append(update.tolist()) or update,
+            lambda memory: memory,
         )
     np.testing.assert_allclose(seen, np.tanh([[0.7], [0.7]]), rtol=1e-6)
 

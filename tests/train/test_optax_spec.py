@@ -145,7 +145,10 @@ def test_a_wrong_learning_rate(learning_rate):
             "liner_schedule",
             "no schedule .liner_schedule.; did you mean linear_schedule[?] There are",
         ),
-        ("adam", "no schedule .adam.[.] There are: cosine_decay_schedule"),
+        (
+            "adam",
+            "no schedule .adam.[.] There are: annealed, cosine_decay_schedule, .*, curriculum",
+        ),
         ("constant", "no schedule .constant."),
         ("linear_schedule(end=1.0)", "no argument 'end'; it takes init_value, end_value, trans"),
         ("linear_schedule", r"strength='linear_schedule' is no number.*missing 3 required"),

@@ -1,0 +1,165 @@
+"""Concrete dropout: each layer learns its own dropout rate.
+
+Source: Gal, Hron, Kendall 2017, "Concrete Dropout" (arXiv 1705.07832), sections 3 and 4: masks are
+relaxed, so that the rate has a gradient; the penalty is the divergence from a prior on the weights.
+
+Differs: nothing in training. As the authors' code has it, masks are relaxed in Monte-Carlo
+evaluation too, and deterministic evaluation takes x for its mean under the noise; that mean is not
+exactly x, for a relaxed mask keeps a little more or less than 1 - rate (0.2 % less at rate 0.1 and
+temperature 0.1).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from dropjax.core.keys import Keys
+from dropjax.core.scheme import Learned, Number, dense, scheme
+from dropjax.core.site import Kind, Site
+from dropjax.ops.bernoulli import wide_dtype
+from dropjax.ops.checks import (
+    check_between,
+    check_floating,
+    check_rate_value,
+    fitted,
+    normalize_axes,
+)
+from dropjax.ops.keys import check_key
+from dropjax.ops.logistic import Logistic, relaxed_drop
+
+Array = jax.Array
+_INFINITY = float("inf")
+
+
+def concrete_dropout(
+    key: Array,
+    x: ArrayLike,
+    rate: ArrayLike,
+    *,
+    temperature: ArrayLike = 0.1,
+    shared_axes: int | Sequence[int] = (),
+) -> Array:
+    """Dropout with a relaxed mask, through which the rate can be trained.
+
+    Args:
+      key: PRNG key, typed or raw.
+      x: floats of any shape.
+      rate: probability of dropping, in [0, 1]; may be traced, or an array that broadcasts to the
+        mask. Unlike elsewhere it has a gradient, along the given noise; 0 at rates 0 and 1. To
+        train it, train its logit: `rate=jax.nn.sigmoid(logit)`.
+      temperature: above 0; the nearer to 0, the nearer the mask is to zeros and ones and the more
+        the gradient varies. The authors use 0.1, and 2/3 for whole feature maps.
+      shared_axes: axes along which one decision is shared: height and width for feature maps.
+
+    Returns:
+      x times (1 - z) / (1 - rate), where z = sigmoid((logit(rate) + logit(u)) / temperature) for
+      uniform u; an array of the shape and dtype of x. Rate 0 gives x, rate 1 zeros.
+
+    Raises:
+      TypeError: x holds no floats, or key is no PRNG key.
+      ValueError: rate outside [0, 1] or of a shape that does not fit; temperature not above 0; a
+        wrong axis.
+
+    Cost: six exponentials and logarithms an element, forward and again backward; 8 bytes a key are
+      kept for the backward pass.
+
+    Source: Gal, Hron, Kendall 2017, section 3.1. `dropjax.schemes` has "concrete", with the
+      penalty without which rates go to 0.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, dropjax
+      >>> def total(rate):
+      ...     return dropjax.concrete_dropout(jax.random.key(0), jnp.ones(4), rate).sum()
+      >>> jax.grad(total)(0.5).shape
+      ()
+    """
+    key, x = check_key(key), check_floating(x)
+    check_rate_value(rate)
+    check_between(temperature, "temperature", 0, _INFINITY)
+    shared = normalize_axes(shared_axes, x.ndim, "shared_axes")
+    shape = [1 if axis in shared else size for axis, size in enumerate(x.shape)]
+    wide = jnp.finfo(wide_dtype(x.dtype)).dtype
+    rate = fitted(rate, shape, "rate", wide)
+    inside = (rate > 0) & (rate < 1)
+    safe = jnp.where(inside, rate, 0.5)
+    logit = jnp.log(safe) - jnp.log1p(-safe)
+    relaxed = relaxed_drop(Logistic.of(key, shape), x, logit, jnp.asarray(temperature, wide))
+    return jnp.where(inside, relaxed, jnp.where(rate > 0, jnp.zeros((), x.dtype), x))
+
+
+@scheme
+class Concrete(Learned):
+    """Dropout on the inputs of dense layers, at a rate that each layer learns.
+
+    On feature maps, by name, with one decision a channel. The penalty, in nats for the whole
+    training set, is length_scale**2 / 2 |w|**2 / (1 - rate), for dense layers alone, less the
+    entropy of the masks of all inputs (all channels). The authors' code multiplies the two terms by
+    constants of its own; these are theirs, for a loss that is `c` times the negative log-likelihood
+    (2 for the squared error and its like) averaged over N examples:
+    weight_regularizer = c length_scale**2 / (2 N), dropout_regularizer = c / N. There multiply the
+    penalty by c: `--penalty`, or `Problem(penalty=...)`.
+
+    Args:
+      initial: rate from which each site starts.
+      temperature: of the masks of dense layers.
+      spatial_temperature: of the masks of feature maps.
+      length_scale: of the prior on weights, whose standard deviation is its inverse.
+    """
+
+    initial: Number = 0.1
+    temperature: Number = 0.1
+    spatial_temperature: Number = 2 / 3
+    length_scale: Number = 1e-4
+    learned: dict[str, Any] | None = dataclasses.field(default=None, repr=False)
+
+    acts_on: ClassVar = frozenset({Kind.LINEAR})
+    can_act_on: ClassVar = frozenset({Kind.FEATURE_MAP})
+    expected_is_mean: ClassVar = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_between(self.initial, "initial", 0, 1)
+        for name in ("temperature", "spatial_temperature", "length_scale"):
+            check_between(getattr(self, name), name, 0, _INFINITY)
+
+    def init(
+        self, key: Array, site: Site, shape: tuple[int, ...], w: Array | None
+    ) -> dict[str, Array]:
+        initial = jnp.asarray(self.initial, jnp.float32)
+        return {"logit": jnp.log(initial) - jnp.log1p(-initial)}
+
+    def rates_at(self, site: Site) -> dict[str, Any]:
+        return {"initial": self.initial}
+
+    def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Logistic:
+        if site.kind is Kind.LINEAR:  # an input is a row of the weights
+            return Logistic.of(keys.example, (shape[0], 1))
+        axes = zip(site.axes, shape, strict=True)
+        return Logistic.of(keys.example, [size if axis == "feature" else 1 for axis, size in axes])
+
+    def apply(self, noise: Logistic, x: Array, site: Site, fallback: Array | None) -> Array:
+        linear = site.kind is Kind.LINEAR
+        temperature = self.temperature if linear else self.spatial_temperature
+        logit = self.at_site(site)["logit"]
+        return relaxed_drop(noise, x, logit, jnp.asarray(temperature, logit.dtype))
+
+    def linear(self, keys: Keys, x: Array, w: Array, b: Array | None, site: Site) -> Array:
+        return dense(self.apply(Logistic.of(keys.example, x.shape), x, site, None), w, b)
+
+    def penalty_at(self, site: Site, shape: tuple[int, ...], w: Array | None) -> Array:
+        logit = self.at_site(site)["logit"]
+        rate, rest = jax.nn.sigmoid(logit), jax.nn.sigmoid(-logit)
+        entropy = rate * jax.nn.softplus(-logit) + rest * jax.nn.softplus(logit)
+        if site.kind is not Kind.LINEAR:
+            return -shape[site.axes.index("feature")] * entropy
+        assert w is not None
+        squares = jnp.sum(jnp.square(w.astype(logit.dtype)))
+        weight = jnp.square(jnp.asarray(self.length_scale, logit.dtype)) / 2
+        return weight * squares * (1 + jnp.exp(logit)) - shape[0] * entropy
+
+    def report_at(self, site: Site, w: Array | None) -> dict[str, Array]:
+        return {"rate": jax.nn.sigmoid(self.at_site(site)["logit"])}

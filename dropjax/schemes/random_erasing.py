@@ -1,0 +1,202 @@
+"""Random erasing: fills a rectangle of random shape in some training images.
+
+Source: Zhong, Zheng, Kang, Li, Yang 2020, "Random Erasing Data Augmentation" (arXiv 1708.04896),
+section 3.2, algorithm 1: an area and an aspect ratio are drawn, and a place.
+
+Differs: the paper draws all again until the rectangle fits, which prefers small areas. We draw the
+area once, then the aspect ratio among those at which the area fits, on a logarithmic scale, so that
+tall is as likely as wide, and then a place among those where it fits. If no aspect ratio in range
+fits, which takes a long narrow image, the nearest that does is taken.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from dropjax.core.keys import Keys
+from dropjax.core.scheme import Rate, Scheme, scheme
+from dropjax.core.site import Kind, Site
+from dropjax.ops.bernoulli import Mask
+from dropjax.ops.boxes import inside, uniform, uniform_below
+from dropjax.ops.checks import check_floating, normalize_axes
+from dropjax.ops.gaussian import Normal
+from dropjax.ops.keys import check_key, derive
+from dropjax.ops.lazy import fused
+
+Array = jax.Array
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5), inline=True)
+def _outside(
+    whole: Mask, key: Array, area: Any, aspect: Any, shape: tuple[int, ...], axes: tuple[int, int]
+) -> Array:
+    """True outside of the rectangle of each image; images without one are `whole`."""
+    images = whole.shape
+    height, width = (shape[axis] for axis in axes)
+    low, high = (jnp.asarray(limit, jnp.float32) for limit in area)
+    pixels = (low + (high - low) * uniform(derive(key, "area"), images)) * (height * width)
+    # Neither side is longer than the image's at a ratio of pixels / width**2 to height**2 / pixels.
+    narrow, tall = jnp.log(pixels) - 2 * math.log(width), 2 * math.log(height) - jnp.log(pixels)
+    flat, steep = (
+        jnp.clip(jnp.log(jnp.asarray(ratio, jnp.float32)), narrow, tall) for ratio in aspect
+    )
+    stretch = jnp.exp((flat + (steep - flat) * uniform(derive(key, "aspect"), images)) / 2)
+    first, size = {}, {}
+    for axis, side in zip(
+        axes, (jnp.sqrt(pixels) * stretch, jnp.sqrt(pixels) / stretch), strict=True
+    ):
+        size[axis] = jnp.clip(jnp.round(side).astype(jnp.int32), 1, shape[axis])
+        places = shape[axis] - size[axis] + 1
+        first[axis] = uniform_below(derive(key, "place", axis), places, images)
+    return whole.keep() | ~inside(shape, first, size)
+
+
+def _noise(key: Array, shape: Sequence[int]) -> Normal:
+    return Normal.of(derive(key, "fill"), shape)
+
+
+@fused
+def _noisy(outside: Array, noise: Normal, x: Array) -> Array:
+    return jnp.where(outside, x, noise.values().astype(x.dtype))
+
+
+def random_erasing(
+    key: Array,
+    x: ArrayLike,
+    rate: ArrayLike = 0.5,
+    *,
+    area: tuple[float, float] = (0.02, 0.33),
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+    fill: ArrayLike | Literal["noise"] = 0.0,
+    spatial_axes: Sequence[int] = (-3, -2),
+    channel_axis: int | None = -1,
+) -> Array:
+    """Fills a rectangle of random shape in each image with probability `rate`.
+
+    Args:
+      key: PRNG key, typed or raw.
+      x: images, floats, (..., height, width, channels) for the default axes; each image of a
+        batch gets a rectangle of its own.
+      rate: probability that an image gets one, in [0, 1]; may be traced, or an array that
+        broadcasts to x with size 1 along the spatial axes and the channels.
+      area: the least and the largest share of the image that it covers, uniform in between; its
+        sides are rounded to whole pixels, of which there is at least one. Typical: up to 0.33, in
+        the paper 0.4.
+      aspect: the least and the largest ratio of its height to its width, the logarithm uniform in
+        between as far as the rectangle fits.
+      fill: what it is filled with: a number, an array that broadcasts to x, such as a value for
+        each channel, or "noise": a standard normal number for each pixel and channel. The paper
+        found noise best; it suits images of mean 0 and variance 1.
+      spatial_axes: the axes of height and width, in this order.
+      channel_axis: the axis of channels, which share a rectangle; None if there is none.
+
+    Returns:
+      An array of the shape and dtype of x; nothing is rescaled.
+
+    Raises:
+      TypeError: x holds no floats, or key is no PRNG key.
+      ValueError: rate outside [0, 1]; area not in (0, 1] or aspect not positive, or not in order;
+        fill that does not broadcast to x; x has no such axis.
+
+    Cost: about that of reading x and writing the result.
+
+    Source: Zhong et al. 2020, section 3.2. For training only.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, dropjax
+      >>> y = dropjax.random_erasing(jax.random.key(0), jnp.ones((8, 8, 3)), 1.0)
+      >>> y.shape, float(y.min())
+      ((8, 8, 3), 0.0)
+    """
+    key, x = check_key(key), check_floating(x)
+    _check_range(area, "area", 1)
+    _check_range(aspect, "aspect", math.inf)
+    axes = normalize_axes(spatial_axes, x.ndim, "spatial_axes")
+    if len(axes) != 2:
+        raise ValueError(f"spatial_axes must name height and width, got {spatial_axes!r}")
+    channels = () if channel_axis is None else normalize_axes(channel_axis, x.ndim, "channel_axis")
+    if set(axes) & set(channels):
+        raise ValueError(f"channel_axis={channel_axis} is among spatial_axes={spatial_axes}")
+    shape = tuple(1 if axis in channels else length for axis, length in enumerate(x.shape))
+    images = [1 if axis in axes else length for axis, length in enumerate(shape)]
+    whole = Mask.of(derive(key, "image"), rate, images)
+    value = None if isinstance(fill, str) else _value(fill, x)
+    if isinstance(fill, str) and fill != "noise":
+        raise ValueError(f'fill must be a number, an array or "noise"; got {fill!r}')
+    if not x.size:
+        return x
+    height, width = (int(axis) % x.ndim for axis in spatial_axes)
+    outside = _outside(whole, key, area, aspect, shape, (height, width))
+    if value is None:
+        return _noisy(outside, _noise(key, x.shape), x)
+    return jnp.where(outside, x, value)
+
+
+def _value(fill: ArrayLike, x: Array) -> Array:
+    value = jnp.asarray(fill).astype(x.dtype)
+    try:
+        return jnp.broadcast_to(value, x.shape)
+    except ValueError:
+        raise ValueError(
+            f"fill of shape {value.shape} does not broadcast to x, of shape {x.shape}"
+        ) from None
+
+
+def _check_range(limits: tuple[float, float], name: str, most: float) -> None:
+    if not isinstance(limits, (tuple, list)) or len(limits) != 2:
+        raise ValueError(f"{name} must be the least and the largest, got {limits!r}")
+    if any(isinstance(limit, Tracer) for limit in limits):
+        return
+    low, high = (np.asarray(limit, np.float64) for limit in limits)
+    if not (0 < low <= high <= most and high < math.inf):
+        within = f"positive and at most {most}" if most < math.inf else "positive"
+        raise ValueError(f"{name} must be the least and the largest, {within}; got {limits!r}")
+
+
+@scheme
+class RandomErasing(Scheme):
+    """Random erasing on input images, in training only; `rate` of the images get a rectangle."""
+
+    rate: Rate = 0.5
+    area: tuple[float, float] = (0.02, 0.33)
+    aspect: tuple[float, float] = (0.3, 1 / 0.3)
+    fill: Literal["value", "noise"] = "value"
+    value: float = 0.0
+
+    acts_on: ClassVar = frozenset({Kind.INPUT})
+    made_for: ClassVar = "cnn"
+    expected_is_mean: ClassVar = False
+    train_only: ClassVar = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_range(self.area, "area", 1)
+        _check_range(self.aspect, "aspect", math.inf)
+        if self.fill == "noise" and not isinstance(self.value, Tracer) and self.value != 0:
+            raise ValueError(f'value={self.value} does nothing under fill="noise"')
+
+    def refuses(self, sites: Sequence[Site]) -> str | None:
+        if all("height" in site.axes and "width" in site.axes for site in sites):
+            return None
+        return "its input has no height and width"
+
+    def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> tuple[Array | Normal, ...]:
+        key, (height, width) = keys.example, map(site.axes.index, ("height", "width"))
+        shapes = [1 if axis == "feature" else n for axis, n in zip(site.axes, shape, strict=True)]
+        images = [1 if axis in (height, width) else n for axis, n in enumerate(shapes)]
+        whole = Mask.of(derive(key, "image"), self.rate, images)
+        outside = _outside(whole, key, self.area, self.aspect, tuple(shapes), (height, width))
+        return (outside, _noise(key, shape)) if self.fill == "noise" else (outside,)
+
+    def apply(self, noise: tuple[Any, ...], x: Array, site: Site, fallback: Array | None) -> Array:
+        outside, *normal = noise
+        return (
+            _noisy(outside, *normal, x) if normal else jnp.where(outside, x, _value(self.value, x))
+        )

@@ -1,0 +1,132 @@
+"""Standout, or adaptive dropout: the less active a unit is, the more likely it is dropped.
+
+Source: Ba, Frey 2013, "Adaptive dropout for training deep neural networks" (NeurIPS), sections 2
+and 3: a unit is kept with probability sigmoid(slope * a + offset), a its pre-activation, which is
+the paper's approximation of a belief network that shares the weights; at test time the unit is
+multiplied by that probability.
+
+Differs: the probability is computed from what the unit returns. After a ReLU that is the same:
+where the two differ the unit is 0 whether it is kept or not.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from dropjax.core.keys import Keys
+from dropjax.core.scheme import Rate, Scheme, scheme
+from dropjax.core.site import Kind, Site
+from dropjax.ops.bernoulli import Mask, booleans, wide_dtype
+from dropjax.ops.checks import as_rate, check_floating
+from dropjax.ops.keys import check_key
+from dropjax.ops.lazy import fused
+
+Array = jax.Array
+
+
+def standout(
+    key: Array,
+    x: ArrayLike,
+    rate: ArrayLike = 1.0,
+    *,
+    slope: ArrayLike = 1.0,
+    offset: ArrayLike = 0.0,
+) -> Array:
+    """Sets each element to 0 with probability `rate` * (1 - sigmoid(slope * x + offset)).
+
+    Args:
+      key: PRNG key, typed or raw.
+      x: what units after a ReLU return, floats of any shape.
+      rate: multiplies the probability of dropping, in [0, 1]; may be traced, or an array that
+        broadcasts to x. The paper's is 1.
+      slope: how much activity counts; a number, may be traced. At 0 it is dropout at one rate.
+      offset: the larger, the more is kept; a number, may be traced.
+
+    Returns:
+      An array of the shape and dtype of x; nothing is rescaled. Its expectation is
+      `dropjax.expected.standout`. The gradient is that for the mask as it fell.
+
+    Raises:
+      TypeError: x holds no floats, or key is no PRNG key.
+      ValueError: rate outside [0, 1] or of a shape that does not fit.
+
+    Cost: a sigmoid an element besides reading x and writing the result, forward and again
+      backward; for the backward pass x is kept.
+
+    Source: Ba & Frey 2013, sections 2 and 3.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, dropjax
+      >>> dropjax.standout(jax.random.key(0), jnp.asarray([1.0, 9.0, 9.0, 1.0]))
+      Array([0., 9., 9., 0.], dtype=float32)
+    """
+    key, x = check_key(key), check_floating(x)
+    as_rate(rate, x.shape)
+    return _dropped(Mask.of(key, 0.0, x.shape), x, rate, slope, offset)
+
+
+def expected(
+    x: ArrayLike, rate: ArrayLike = 1.0, *, slope: ArrayLike = 1.0, offset: ArrayLike = 0.0
+) -> Array:
+    """The exact expectation of `standout`: x times the probability that it is kept.
+
+    Args:
+      x: what units after a ReLU return, floats of any shape.
+      rate: multiplies the probability of dropping, in [0, 1].
+      slope: how much activity counts.
+      offset: the larger, the more is kept.
+
+    Returns:
+      An array of the shape and dtype of x.
+
+    Raises:
+      TypeError: x holds no floats.
+      ValueError: rate outside [0, 1].
+    """
+    x = check_floating(x)
+    keep = 1 - _rate_of(x, rate, slope, offset)
+    wide = wide_dtype(x.dtype)
+    return (x.astype(wide) * keep.astype(wide)).astype(x.dtype)
+
+
+def _rate_of(x: Array, rate: ArrayLike, slope: ArrayLike, offset: ArrayLike) -> Array:
+    """Each element's probability of being dropped, float32; the mask is a function of it."""
+    slope, offset = (jnp.asarray(v).astype(jnp.float32) for v in (slope, offset))
+    inactive = jax.nn.sigmoid(-(slope * x.astype(jnp.float32) + offset))
+    return as_rate(rate, x.shape) * inactive
+
+
+def _dropped(keep: Mask, x: Array, rate: ArrayLike, slope: ArrayLike, offset: ArrayLike) -> Array:
+    return _where_kept(keep, x, *map(jnp.asarray, (rate, slope, offset)))
+
+
+@fused
+def _where_kept(keep: Mask, x: Array, rate: Array, slope: Array, offset: Array) -> Array:
+    each = jax.lax.stop_gradient(_rate_of(x, rate, slope, offset))
+    keep = dataclasses.replace(keep, rate=each)
+    return jnp.where(booleans(keep, x), x, jnp.zeros((), x.dtype))
+
+
+@scheme
+class Standout(Scheme):
+    """Hidden units after a ReLU, kept the more likely the more active they are."""
+
+    rate: Rate = 1.0
+    slope: float = 1.0
+    offset: float = 0.0
+
+    acts_on: ClassVar = frozenset({Kind.HIDDEN, Kind.FEATURE_MAP})
+    linear_in_x: ClassVar = False
+
+    def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Mask:
+        return Mask.of(keys.example, 0.0, shape)
+
+    def apply(self, noise: Mask, x: Array, site: Site, fallback: Array | None) -> Array:
+        return _dropped(noise, x, self.rate, self.slope, self.offset)
+
+    def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
+        return expected(x, self.rate, slope=self.slope, offset=self.offset)

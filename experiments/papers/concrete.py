@@ -1,0 +1,148 @@
+"""Concrete dropout on a line with noise: the fewer the examples, the higher the learned rates.
+
+  python -m experiments.papers.concrete
+
+Source: Gal, Hron, Kendall 2017 (arXiv 1705.07832), section 4.1, as in the authors' notebooks:
+y = 2 x + 8 + e with x and e from N(0, 1); three hidden layers of 1024 ReLU units, and a head each
+for the mean and the logarithm of the variance of y; concrete dropout before all five dense layers,
+from rate 0.1; length scale 1e-4; Adam at 1e-3, batches of 20; 2000, 1000, 500, 200, 20 and 2
+epochs for 10, 25, 50, 100, 1000 and 10000 examples.
+
+The targets are the rates of the layers of 1024 inputs in the authors' Keras notebook; the one in
+PyTorch agrees to 0.001 up to 100 examples. They are so sharp because they have not converged:
+the entropy of 1024 masks pulls so hard that Adam moves each rate's logit by almost the learning
+rate in every step, so the rates count the updates. `--times=20` trains 20 times as long and has no
+targets.
+"""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+
+from dropjax.core.draw import Draw, sampled
+from dropjax.evaluate.predict import monte_carlo
+from dropjax.ops.keys import derive
+from dropjax.schemes import Scheme, parse
+from dropjax.train import Problem, fit
+from experiments.papers import common
+from experiments.papers.common import Target
+
+Array = jax.Array
+
+EXAMPLES = flags.DEFINE_list("examples", ["10", "50", "100"], "Sizes of the training set.")
+TIMES = flags.DEFINE_float("times", 1.0, "Times as many epochs.", lower_bound=0.0)
+WIDTH = flags.DEFINE_integer("width", 1024, "Units of the hidden layers.", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "Of the data, weights, data order and noise.")
+
+EPOCHS = {10: 2000, 25: 1000, 50: 500, 100: 200, 1000: 20, 10000: 2}
+KERAS = {
+    10: (0.4038, 0.4036, 0.4035, 0.4039),
+    25: (0.4036, 0.4034, 0.4031, 0.4039),
+    50: (0.3256, 0.3255, 0.3253, 0.3259),
+    100: (0.2360, 0.2359, 0.2358, 0.2363),
+    1000: (0.2306, 0.2249, 0.2243, 0.2334),
+    10000: (0.137, 0.127, 0.112, 0.169),
+}
+TOLERANCES = {1000: 0.02, 10000: 0.03}
+TOLERANCE = 0.003  # where there are fewer examples
+HEADS = ("mean", "log_variance")
+SITES = [*map(common.layer_name, range(3)), *(f"{head}/linear" for head in HEADS)]
+
+
+def apply(params: dict[str, common.Params], x: Array, draw: Draw) -> Array:
+    """(mean, logarithm of the variance) of y at x (1,)."""
+    for i, layer in enumerate(params["hidden"]):
+        x = jax.nn.relu(common.layer(layer, x, draw, common.layer_name(i)))
+    heads = [
+        common.layer(layer, x, draw, f"{head}/linear")
+        for head, layer in zip(HEADS, params["heads"], strict=True)
+    ]
+    return jnp.concatenate(heads)
+
+
+def loss(outputs: Array, y: Array) -> dict[str, Array]:
+    """Twice the negative log-likelihood, less a constant: so the penalty counts twice too."""
+    mean, log_variance = outputs
+    return {"loss": jnp.exp(-log_variance) * jnp.square(y - mean) + log_variance}
+
+
+def noisy(both: tuple[dict[str, common.Params], Scheme], x: Array, key: Array) -> Array:
+    params, scheme = both
+    return apply(params, x, sampled(scheme, key))
+
+
+def line(rng: np.random.Generator, examples: int) -> tuple[np.ndarray, np.ndarray]:
+    x = rng.normal(size=(examples, 1)).astype(np.float32)
+    noise = rng.normal(size=examples).astype(np.float32)
+    return x, 2 * x[:, 0] + 8 + noise
+
+
+def train(examples: int, *, width: int, epochs: int, seed: int) -> dict[str, float]:
+    """The learned rates by site, and standard deviations of the noise and of the draws' means."""
+    rng = np.random.default_rng([seed, examples])
+    x, y = line(rng, examples)
+    key = derive(jax.random.key(seed), examples)
+    weights = derive(key, "weights")
+    params = {
+        "hidden": common.dense_params(derive(weights, "hidden"), [1, width, width, width]),
+        "heads": [common.dense_params(derive(weights, head), [width, 1])[0] for head in HEADS],
+    }
+    scheme = parse("concrete(initial=0.1,temperature=0.1,length_scale=0.0001)")
+    problem = Problem(apply, loss, scheme, optax.adam(1e-3), penalty=2.0)
+    fitted = fit(problem, params, x, y, key=derive(key, "run"), epochs=epochs, batch_size=20)
+    rates = {site: float(jax.nn.sigmoid(of["logit"])) for site, of in fitted.learned.items()}
+    tests, _ = line(rng, 1000)
+    both = (fitted.params, scheme.bind(fitted.learned))
+    mean, spread = monte_carlo(noisy, both, tests, derive(key, "test"), samples=20)
+    return rates | {
+        "aleatoric": float(jnp.sqrt(jnp.mean(jnp.exp(mean[:, 1])))),
+        "epistemic": float(jnp.sqrt(jnp.mean(jnp.square(spread[:, 0])))),
+    }
+
+
+def targets() -> list[Target]:
+    """Runs the experiment of the flags."""
+    sizes = sorted(int(size) for size in EXAMPLES.value)
+    unknown = [size for size in sizes if size not in EPOCHS]
+    if unknown:
+        raise ValueError(f"--examples must be of {', '.join(map(str, EPOCHS))}; got {unknown}")
+    found = {}
+    for size in sizes:
+        epochs = max(1, round(EPOCHS[size] * TIMES.value))
+        found[size] = train(size, width=WIDTH.value, epochs=epochs, seed=SEED.value)
+        numbers = ", ".join(f"{name} {value:.4f}" for name, value in found[size].items())
+        print(f"{size} examples, {epochs} epochs: {numbers}", flush=True)
+    return [
+        *(_rates(found) if TIMES.value == 1 else []),
+        *(
+            Target(f"{n} examples, noise's std", "1", 0.9, 1.4, of["aleatoric"])
+            for n, of in found.items()
+        ),
+    ]
+
+
+def _rates(found: dict[int, dict[str, float]]) -> list[Target]:
+    made = [
+        common.near(
+            f"{size} examples, rate of {site}",
+            published,
+            TOLERANCES.get(size, TOLERANCE),
+            rates[site],
+        )
+        for size, rates in found.items()
+        for site, published in zip(SITES[1:], KERAS[size], strict=True)
+    ]
+    means = [math.fsum(rates[site] for site in SITES[1:]) for rates in found.values()]
+    if len(means) > 1:
+        falls = all(a > b for a, b in itertools.pairwise(means))
+        made.append(common.holds("rates fall with the examples", "they do", falls))
+    return made
+
+
+if __name__ == "__main__":
+    common.main(targets)

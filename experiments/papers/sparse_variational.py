@@ -1,0 +1,134 @@
+"""Sparse variational dropout on MNIST: nearly all weights of a network vanish.
+
+  python -m experiments.papers.sparse_variational --data_dir=DIR
+
+Source: Molchanov, Ashukha, Vetrov 2017 (arXiv 1701.05369), section 5.1, table 1, LeNet-300-100:
+1.92 % error with 68 times fewer weights (1.64 % dense); 98.9, 97.2 and 62.0 % of the layers'
+weights are 0. Protocol of the authors' code: Adam, batches of 100, 200 epochs, learning rate 1e-3
+for half of them, then linearly to 0; weights from N(0, 0.01**2), log sigma**2 from -10; the
+penalty's weight 0 for 5 epochs, then linearly to 1 at epoch 20; all 60,000 training images. With
+fewer --epochs that warm-up is shortened in proportion.
+
+A control without the penalty, for --control_epochs, must leave most weights in place.
+"""
+
+import itertools
+import math
+
+import jax
+import numpy as np
+import optax
+from absl import flags
+
+from dropjax.core.draw import deterministic
+from dropjax.evaluate.predict import map_examples
+from dropjax.ops.keys import derive
+from dropjax.schemes import Learned, parse
+from dropjax.train import Examples, Problem, Program, State, chunks
+from dropjax.train.objectives import classification
+from experiments.papers import common
+from experiments.papers.common import Target
+
+Array = jax.Array
+
+DATA_DIR = flags.DEFINE_string("data_dir", None, "The folder of MNIST's files; else downloaded.")
+EPOCHS = flags.DEFINE_integer("epochs", 200, "Passes over the data.", lower_bound=1)
+CONTROL_EPOCHS = flags.DEFINE_integer(
+    "control_epochs", 20, "Passes without the penalty.", lower_bound=1
+)
+SEED = flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
+EXAMPLES = flags.DEFINE_integer("examples", None, "Train on the first examples only.")
+WIDTHS = flags.DEFINE_list("widths", ["300", "100"], "Units of the hidden layers.")
+
+BATCH = 100
+
+
+def train(
+    train_data: tuple[np.ndarray, np.ndarray],
+    test_data: tuple[np.ndarray, np.ndarray],
+    *,
+    widths: list[int],
+    epochs: int,
+    penalty: bool,
+    seed: int,
+) -> dict[str, float]:
+    """Trains, and returns the test error in %, the sparsity of each layer and the compression."""
+    x, y = train_data
+    key = jax.random.key(seed)
+    scheme = parse("sparse_variational")
+    assert isinstance(scheme, Learned)
+    sizes = [int(np.prod(x.shape[1:])), *widths, 10]
+    init = jax.nn.initializers.normal(0.01)
+    params = common.dense_params(derive(key, "weights"), sizes, init)
+    steps = epochs * -(-len(x) // BATCH)
+    warm, full = round(steps * 5 / 200), round(steps * 20 / 200)
+    ramp = optax.join_schedules(
+        [optax.constant_schedule(0.0), optax.linear_schedule(0.0, 1.0, full - warm)], [warm]
+    )
+    rate = optax.join_schedules(
+        [optax.constant_schedule(1e-3), optax.linear_schedule(1e-3, 0.0, steps - steps // 2)],
+        [steps // 2],
+    )
+    problem = Problem(
+        common.network, classification, scheme, optax.adam(rate), penalty=ramp if penalty else 0.0
+    )
+    program = Program(problem, Examples(x, y), key=derive(key, "run"), batch_size=BATCH)
+    state = program.init(params)
+    for chunk in chunks(program, state, epochs=epochs):
+        state = chunk.state
+        done = chunk.epoch + 1
+        if chunk.ends_epoch and (done % 10 == 0 or done == epochs):
+            _say(done, epochs, program, state)
+    trained, learned = state.params["params"], state.params["learned"]
+    bound = scheme.bind(learned)
+    logits = map_examples(
+        lambda both, x: common.network(both[0], x, deterministic(both[1])),
+        (trained, bound),
+        test_data[0],
+    )
+    wrong = np.argmax(np.asarray(logits), axis=1) != test_data[1]
+    report = program.report(state)
+    sparsity = [report[common.layer_name(i)]["sparsity"] for i in range(len(trained))]
+    weights = [layer["w"].size for layer in trained]
+    left = sum(n * (1 - s) for n, s in zip(weights, sparsity, strict=True))
+    return {
+        "error": 100 * float(wrong.mean()),
+        "compression": sum(weights) / max(left, 1.0),
+        "sparsity": 100 * (1 - left / sum(weights)),
+        **{f"layer {i}": 100 * s for i, s in enumerate(sparsity)},
+    }
+
+
+def _say(epoch: int, epochs: int, program: Program, state: State) -> None:
+    means = state.means()
+    sparse = ", ".join(f"{100 * n['sparsity']:.1f}" for n in program.report(state).values())
+    print(
+        f"epoch {epoch}/{epochs}: loss {means['loss']:.4f}, accuracy {means['accuracy']:.4f}, "
+        f"sparsity {sparse} %",
+        flush=True,
+    )
+
+
+def targets() -> list[Target]:
+    """Runs the experiment of the flags."""
+    training, testing = common.mnist(DATA_DIR.value, scale=256.0)
+    training = common.shorten(training, EXAMPLES.value)
+    widths = [int(width) for width in WIDTHS.value]
+    seed = SEED.value
+    control = train(
+        training, testing, widths=widths, epochs=CONTROL_EPOCHS.value, penalty=False, seed=seed
+    )
+    found = train(training, testing, widths=widths, epochs=EPOCHS.value, penalty=True, seed=seed)
+    print({name: round(value, 2) for name, value in found.items()})
+    layers = [found[f"layer {i}"] for i in range(len(widths) + 1)]
+    falls = all(a > b for a, b in itertools.pairwise(layers))
+    return [
+        Target("test error, %", "1.92", -math.inf, 2.1, found["error"]),
+        Target("compression", "68", 50, math.inf, found["compression"]),
+        common.holds("sparsity falls from layer to layer", "98.9, 97.2, 62.0 %", falls),
+        Target("without the penalty, % of weights 0", "few", -math.inf, 20, control["sparsity"]),
+    ]
+
+
+if __name__ == "__main__":
+    common.main(targets)

@@ -1,0 +1,73 @@
+"""Attention dropout, against NumPy; the row-normalised form of Lin et al. 2019."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropjax
+from dropjax.core.draw import sampled
+from dropjax.core.keys import Keys
+from dropjax.core.site import Kind, Site
+from dropjax.schemes import parse
+
+KEY = jax.random.key(5)
+SITE = Site("weights", Kind.ATTENTION, ("head", "query", "key"))
+X = jax.nn.softmax(jax.random.normal(jax.random.key(1), (4, 6, 8)))
+
+
+def mask(shape, rate=0.4):
+    return np.asarray(dropjax.keep_mask(KEY, rate, shape))
+
+
+def test_weights_are_dropped_each_for_itself_and_scaled():
+    y = dropjax.attention_dropout(KEY, X, 0.4)
+    np.testing.assert_allclose(y, np.where(mask(X.shape), X / 0.6, 0), rtol=1e-6)
+
+
+def test_neither_heads_nor_examples_share_a_mask_unless_told():
+    """Flax's `broadcast_dropout` does by default."""
+    ones = jnp.ones((3, 2, 8, 8))
+    dropped = np.asarray(dropjax.attention_dropout(KEY, ones, 0.5)) == 0
+    masks = dropped.reshape(6, 64)
+    assert len({m.tobytes() for m in masks}) == 6
+    shared = np.asarray(dropjax.attention_dropout(KEY, ones, 0.5, shared_axes=(0, 1))) == 0
+    assert len({m.tobytes() for m in shared.reshape(6, 64)}) == 1
+
+
+def test_rows_sum_to_what_they_did():
+    y = np.asarray(dropjax.attention_dropout(KEY, X, 0.4, scaling="row"))
+    keep = mask(X.shape)
+    kept = np.where(keep, X, 0)
+    assert keep.any(-1).all()
+    np.testing.assert_allclose(y, kept / kept.sum(-1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(y.sum(-1), 1, rtol=1e-5)
+
+
+def test_a_row_of_which_nothing_is_kept_is_0_with_finite_gradients():
+    def f(x, rate):
+        return dropjax.attention_dropout(KEY, x, rate, scaling="row")
+
+    for rate in (1.0, 0.95):
+        y, pullback = jax.vjp(f, X, rate)
+        assert np.isfinite(y).all() and np.isfinite(pullback(y)[0]).all()
+    assert (f(X, 1.0) == 0).all()
+
+
+@pytest.mark.parametrize(
+    "shared, shape", [("none", (4, 6, 8)), ("head", (1, 6, 8)), ("query", (4, 1, 8))]
+)
+def test_what_a_scheme_shares(shared, shape):
+    scheme = parse(f'attention(rate=0.4,shared="{shared}")')
+    noise = scheme.sample(Keys.of(KEY), SITE, X.shape)
+    assert noise.shape == shape
+    one = sampled(scheme, Keys.of(KEY, 0))(X, SITE)
+    other = sampled(scheme, Keys.of(KEY, 1))(X, SITE)
+    assert (one != other).any()  # another example, another mask
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="scaling must be one of train, row"):
+        dropjax.attention_dropout(KEY, X, 0.1, scaling="test")  # type: ignore[arg-type]
+    site = Site("w", Kind.ATTENTION, ("key", "query"))
+    assert "queries and, last, keys" in (parse("attention").refuses([site]) or "")

@@ -1,0 +1,410 @@
+"""Facts of Ghiasi, Lin & Le 2018: whole blocks are dropped, at the rate that was asked for."""
+
+import itertools
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import dropjax
+from dropjax.core.draw import deterministic, sampled
+from dropjax.core.keys import Keys
+from dropjax.core.plan import check, record, rows
+from dropjax.core.site import Kind, Site
+from dropjax.models.cnn import CNN
+from dropjax.schemes import dropblock, parse
+from tests.ops.reference import words_of
+from tests.ops.test_mask import bytes_kept
+from tests.statistics import assert_mean
+
+KEY = jax.random.key(21)
+MAP = Site("map", Kind.FEATURE_MAP, ("height", "width", "feature"))
+
+# Size of a square map and of a block, rate; then gamma of the paper, what it drops, exact gamma.
+TABLE = [
+    (14, 7, 0.10, 0.00625, 0.0929, 0.00676),
+    (14, 7, 0.25, 0.01562, 0.2095, 0.01940),
+    (14, 7, 0.50, 0.03125, 0.3582, 0.05264),
+    (28, 7, 0.10, 0.00331, 0.0939, 0.00353),
+    (7, 5, 0.10, 0.02178, 0.0947, 0.02308),
+    (7, 7, 0.10, 0.10000, 0.1000, 0.10000),
+    (32, 3, 0.10, 0.01264, 0.0954, 0.01328),
+]
+
+
+def dropped(x, *args, **options):
+    """`dropblock` of one key, compiled, and where it is 0."""
+    x = np.asarray(x, np.float32)
+    return np.asarray(jax.jit(lambda x: dropjax.dropblock(KEY, x, *args, **options))(x)) == 0
+
+
+def starts(sizes, blocks):
+    """The first positions of all blocks that fit."""
+    return itertools.product(*(range(n - b + 1) for n, b in zip(sizes, blocks, strict=True)))
+
+
+def union(chosen, sizes, blocks):
+    """The positions that lie in one of these blocks, each given by its first position."""
+    inside = np.zeros(sizes, bool)
+    for start in chosen:
+        inside[tuple(slice(s, s + b) for s, b in zip(start, blocks, strict=True))] = True
+    return inside
+
+
+def blocks_over(sizes, blocks):
+    """How many blocks lie over each position, counted one by one."""
+    return sum(union([start], sizes, blocks).astype(int) for start in starts(sizes, blocks))
+
+
+def realised(gamma, sizes, blocks):
+    return 1 - np.mean((1 - np.float64(gamma)) ** blocks_over(sizes, blocks))
+
+
+def solved(rate, spans, gamma="exact"):
+    return np.asarray(dropblock._gamma(jnp.float32(rate), spans, gamma))
+
+
+# The rate.
+
+
+@pytest.mark.parametrize("size, block, rate, first_order, less, exact", TABLE)
+def test_seeds_are_as_many_as_the_rate_needs(size, block, rate, first_order, less, exact):
+    """And the paper's formula drops less: both against counting the blocks over each position."""
+    spans, of = ((size, block),) * 2, ((size, size), (block, block))
+    ours, theirs = solved(rate, spans), solved(rate, spans, "paper")
+    np.testing.assert_allclose([ours, theirs], [exact, first_order], atol=6e-6)
+    assert abs(realised(ours, *of) - rate) < 1e-6
+    assert abs(realised(theirs, *of) - less) < 6e-5
+
+
+@pytest.mark.parametrize("size, block, rate, less", [TABLE[2][:3] + TABLE[2][4:5], (7, 5, 0.1, 0)])
+def test_what_is_dropped_is_what_was_asked_for(size, block, rate, less):
+    """Far less than with blocks that stick out, of which there would be more near the border."""
+    shares = dropped(np.ones((250, size, size, 16)), rate, block).mean((1, 2)).ravel()
+    assert_mean(shares, rate)
+    if less:
+        shares = dropped(np.ones((250, size, size, 16)), rate, block, gamma="paper").mean((1, 2))
+        assert_mean(shares.ravel(), less)
+
+
+@pytest.mark.parametrize("spans", [((14, 7), (10, 4)), ((9, 4), (20, 20), (6, 1)), ((5000, 1000),)])
+def test_gamma_is_exact_at_any_rate(spans):
+    sizes, blocks = zip(*spans, strict=True)
+    over = np.asarray(1)
+    for size, block in spans:  # by addition of blocks, one axis after another
+        over = np.multiply.outer(over, blocks_over((size,), (block,)))
+    rates = np.array([0, 1e-6, 0.01, 0.5, 0.9, 0.99, 0.9999, 1 - 2**-23, 1], np.float32)
+    gammas = solved(rates, spans).astype(np.float64)
+    assert gammas[0] == 0 and gammas[-1] == 1
+    with np.errstate(divide="ignore"):
+        kept = np.array([np.mean(np.exp(over * np.log1p(-gamma))) for gamma in gammas])
+        lost = np.array([-np.mean(np.expm1(over * np.log1p(-gamma))) for gamma in gammas])
+    # Relative to the rate and to what is kept. Near 1 a gamma of 24 bits can do no better.
+    np.testing.assert_allclose(lost, rates, rtol=3e-6, atol=0)
+    coarse = np.divide(2**-24, 1 - gammas, where=gammas < 1, out=np.zeros(len(gammas)))
+    allowed = (1e-4 + 2 * coarse) * (1 - np.float64(rates))
+    assert (np.abs(kept - (1 - np.float64(rates))) <= allowed).all()
+    assert len(sizes) == len(blocks)
+
+
+def test_a_traced_rate_and_rates_by_example_and_channel():
+    x = np.ones((3000, 6, 5, 3), np.float32)
+    rate = np.array([0.0, 0.4, 1.0], np.float32).reshape(1, 1, 3)
+    y = np.asarray(jax.jit(lambda x, rate: dropjax.dropblock(KEY, x, rate, 3))(x, rate))
+    assert (y[..., 0] == 1).all() and (y[..., 2] == 0).all()
+    assert_mean((y[..., 1] == 0).mean((1, 2)), 0.4)
+    alone = np.asarray(jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.4, 3))(x))
+    np.testing.assert_array_equal(y[..., 1], alone[..., 1])
+
+
+# The blocks.
+
+CASES = {
+    # shape, spatial axes, block, its sizes along the axes
+    "1-D": ((2, 11, 2), -2, 4, (4,)),
+    "2-D, odd": ((2, 7, 9, 2), (-3, -2), 3, (3, 3)),
+    "2-D, even": ((1, 8, 6, 2), (1, 2), 4, (4, 4)),
+    "2-D, channels first": ((1, 2, 5, 6), (-2, -1), 2, (2, 2)),
+    "larger than the map": ((6, 3, 5, 2), (1, 2), 7, (3, 5)),
+    "larger than one side": ((3, 3, 9, 2), (1, 2), 4, (3, 4)),
+    "sizes by axis": ((2, 7, 9, 2), (1, 2), (2, 5), (2, 5)),
+    "sizes by axis, the other order": ((2, 7, 9, 2), (2, 1), (5, 2), (2, 5)),
+    "3-D": ((1, 4, 5, 6, 2), (1, 2, 3), (2, 3, 1), (2, 3, 1)),
+}
+
+
+def by_hand(shape, axes, blocks, gamma, normalize, keep):
+    """The factor by loops over masks, seeds and positions, from the words of the key."""
+    seeds = [n - dict(zip(axes, blocks, strict=True)).get(a, 1) + 1 for a, n in enumerate(shape)]
+    drawn = words_of(KEY, tuple(seeds)) / 2.0**32 < np.float32(gamma)
+    drawn = np.moveaxis(drawn, axes, range(-len(axes), 0))
+    factor = np.moveaxis(np.zeros(shape), axes, range(-len(axes), 0))
+    sizes = factor.shape[-len(axes) :]
+    for mask in np.ndindex(factor.shape[: -len(axes)]):
+        inside = union(np.argwhere(drawn[mask]), sizes, blocks)
+        scale = {"example": inside.size / max((~inside).sum(), 1), "none": 1, "expected": 1 / keep}
+        factor[mask] = np.where(inside, 0, scale[normalize])
+    return np.moveaxis(factor, range(-len(axes), 0), axes)
+
+
+@pytest.mark.parametrize(
+    "name, normalize",
+    [*((name, "example") for name in CASES), ("sizes by axis", "expected"), ("3-D", "none")],
+)
+def test_it_is_the_paper_s_algorithm(name, normalize):
+    shape, spatial, block, blocks = CASES[name]
+    axes = sorted(a % len(shape) for a in np.atleast_1d(spatial))
+    sizes = tuple(shape[axis] for axis in axes)
+    gamma = solved(0.4, tuple(zip(sizes, blocks, strict=True)))
+    wanted = by_hand(shape, axes, blocks, gamma, normalize, 1 - realised(gamma, sizes, blocks))
+    assert 0 < (wanted == 0).mean() < 1
+    x = np.random.default_rng(0).uniform(1, 2, shape).astype(np.float32)
+
+    @jax.jit
+    def dropped(x):
+        options = {"spatial_axes": spatial, "normalize": normalize}
+        return dropjax.dropblock(KEY, x, 0.4, block, **options)
+
+    y, pullback = jax.vjp(dropped, x)
+    np.testing.assert_allclose(y, x * wanted, rtol=2e-6)
+    np.testing.assert_allclose(pullback(np.ones_like(x))[0], wanted, rtol=2e-6)
+
+
+@pytest.mark.parametrize("block", [3, 4])
+def test_blocks_are_whole(block):
+    """What is dropped is a union of whole blocks, on even sizes too; none is cut by the border."""
+    images = dropped(np.ones((40, 9, 11, 1)), 0.3, block)[..., 0]
+    one_block = {inside.sum() for inside in images}
+    assert block * block in one_block
+    for inside in images:
+        corners = [
+            (i, j)
+            for i, j in starts((9, 11), (block, block))
+            if inside[i : i + block, j : j + block].all()
+        ]
+        np.testing.assert_array_equal(union(corners, (9, 11), (block, block)), inside)
+
+
+def test_a_block_of_one_position_is_dropout_and_one_of_the_map_is_spatial_dropout():
+    x = np.random.default_rng(1).uniform(1, 2, (3, 4, 5, 2)).astype(np.float32)
+    y = jax.jit(partial(dropjax.dropblock, block_size=1, normalize="expected"))(KEY, x, 0.3)
+    np.testing.assert_allclose(y, dropjax.dropout(KEY, x, 0.3), rtol=1e-5)
+    whole = jax.jit(partial(dropjax.dropblock, block_size=9, normalize="expected"))(KEY, x, 0.3)
+    np.testing.assert_allclose(whole, dropjax.spatial_dropout(KEY, x, 0.3), rtol=1e-5)
+
+
+def test_examples_and_channels_have_masks_of_their_own_unless_shared():
+    y = dropped(np.ones((4, 8, 8, 3)), 0.4, 3)
+    maps = np.moveaxis(y, -1, 1).reshape(12, -1)
+    assert len(np.unique(maps, axis=0)) > 9
+    y = dropped(np.ones((4, 8, 8, 3)), 0.4, 3, shared_axes=-1)
+    assert (y == y[..., :1]).all()
+    assert len(np.unique(y[..., 0].reshape(4, -1), axis=0)) == 4
+    y = dropped(np.ones((4, 8, 8, 3)), 0.4, 3, shared_axes=0)
+    assert (y == y[:1]).all() and not (y == y[..., :1]).all()
+
+
+def test_the_same_mask_under_any_layout():
+    """Rows of a scan over time come from the same mask: `tests/test_contract.py` has the rest."""
+    site = Site("sequence", Kind.EMBED, ("time", "feature"))
+    draw, x = sampled(parse('dropblock(rate=0.4,block_size=3,at="seq")'), KEY), jnp.ones((12, 4))
+    noise = draw.noise(site, x.shape)
+    row = jax.jit(lambda t: draw.apply(draw.at(noise, t), x[0], site))
+    np.testing.assert_array_equal([row(t) for t in range(12)], draw(x, site))
+
+
+# The mean.
+
+
+def test_what_is_kept_is_scaled_example_by_example():
+    """Not over the batch: then an example would depend on which others it is drawn with."""
+    x = np.random.default_rng(2).uniform(1, 2, (6, 8, 8, 2)).astype(np.float32)
+    f = jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.4, 3))
+    np.testing.assert_array_equal(f(x)[:2], f(x[:2]))
+    means = np.asarray(f(np.ones_like(x))).mean((1, 2))
+    np.testing.assert_allclose(means, 1, rtol=1e-6)
+    batch = np.asarray(f(np.ones_like(x)))
+    assert len(np.unique(batch[batch > 0])) > 6
+
+
+def test_the_mean_is_larger_near_the_border():
+    """Figures of a 14 x 14 map, blocks of 7, half of it dropped; found by simulation elsewhere."""
+    y = jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.5, 7))(np.ones((400, 14, 14, 100)))
+    y = np.moveaxis(np.asarray(y), -1, 1).reshape(-1, 14, 14)
+    for corner in (y[:, 0, 0], y[:, -1, 0], y[:, 0, -1], y[:, -1, -1]):
+        assert abs(corner.mean() - 2.13) < 0.05
+    assert abs(y[:, 6:8, 6:8].mean() - 0.0885) < 0.01
+    all_dropped = (y == 0).all((1, 2))  # a mean over the map of 1, but for maps of zeros
+    assert abs(y.mean() - (1 - all_dropped.mean())) < 1e-5
+
+
+def all_factors(sizes, blocks, gamma, scale):
+    """The mean factor by enumeration of all seeds."""
+    places, mean = list(starts(sizes, blocks)), np.zeros(sizes)
+    for bits in itertools.product([False, True], repeat=len(places)):
+        inside = union(itertools.compress(places, bits), sizes, blocks)
+        chance = math.prod(gamma if bit else 1 - gamma for bit in bits)
+        mean += chance * np.where(inside, 0, scale(inside))
+    return mean
+
+
+@pytest.mark.parametrize("gamma", ["exact", "paper"])
+def test_the_mean_at_each_position_is_that_over_all_seeds(gamma):
+    sizes, blocks, rate = (4, 5), (3, 2), 0.4
+    seed = float(solved(rate, tuple(zip(sizes, blocks, strict=True)), gamma))
+    x = np.random.default_rng(3).uniform(1, 2, (2, *sizes, 3)).astype(np.float32)
+    options = {"block_size": blocks, "gamma": gamma}
+    unscaled = all_factors(sizes, blocks, seed, lambda _: 1.0)
+    ours = dropjax.expected.dropblock(x, rate, **options, normalize="none")
+    np.testing.assert_allclose(ours, x * unscaled[..., None], rtol=1e-5)
+    ours = dropjax.expected.dropblock(x, rate, **options, normalize="expected")
+    np.testing.assert_allclose(ours, x * (unscaled / unscaled.mean())[..., None], rtol=1e-5)
+    if gamma == "exact":
+        assert abs(unscaled.mean() - (1 - rate)) < 1e-6
+    scaled = all_factors(sizes, blocks, seed, lambda m: m.size / max((~m).sum(), 1))
+    draws = jax.jit(lambda x: dropjax.dropblock(KEY, x, rate, **options))(
+        np.ones((20_000, *sizes, 1), np.float32)
+    )
+    assert_mean(draws[..., 0], scaled)
+    assert scaled.max() > 1.1 and scaled.min() < 0.9
+
+
+def test_the_mean_of_what_is_scaled_by_its_own_number_is_refused():
+    with pytest.raises(ValueError, match="has no closed form"):
+        dropjax.expected.dropblock(jnp.ones((4, 4, 1)), 0.1)
+
+
+def test_the_scheme_evaluates_with_x_as_the_paper_does_or_with_the_mean():
+    x = jnp.asarray(np.random.default_rng(4).uniform(1, 2, (8, 9, 2)).astype(np.float32))
+    for normalize in ("example", "expected"):
+        scheme = parse(f'dropblock(normalize="{normalize}")')
+        assert not scheme.expected_is_mean
+        assert (deterministic(scheme)(x, MAP) == x).all()
+    scheme = parse('dropblock(rate=0.3,block_size=4,normalize="none")')
+    assert scheme.expected_is_mean
+    mean = dropjax.expected.dropblock(x, 0.3, 4, normalize="none")
+    np.testing.assert_array_equal(deterministic(scheme)(x, MAP), mean)
+    draws = jax.jit(jax.vmap(lambda key: sampled(scheme, key)(x, MAP)))
+    assert_mean(draws(jax.random.split(KEY, 4000)), mean)
+
+
+# The ends of the range, and of the dtype.
+
+
+@pytest.mark.parametrize("normalize", ["example", "expected", "none"])
+def test_a_map_of_which_nothing_is_kept_is_zeros_with_zero_gradients(normalize):
+    x = jnp.full((4, 4, 2), 3.0).at[0, 0, 0].set(jnp.inf)
+    f = jax.jit(partial(dropjax.dropblock, block_size=3, normalize=normalize))
+    for rate in (1.0, jnp.float32(1)):
+        y, pullback = jax.vjp(lambda x, rate=rate: f(KEY, x, rate), x)
+        assert (y == 0).all()
+        assert (pullback(jnp.ones_like(x))[0] == 0).all()
+    np.testing.assert_array_equal(f(KEY, x, 0.0), x)
+    if normalize != "example":
+        mean = dropjax.expected.dropblock(jnp.ones((4, 4, 1)), 1.0, 3, normalize=normalize)
+        assert (mean == 0).all()
+    at_most = jax.grad(lambda x: f(KEY, x, 0.9).sum())(jnp.ones((4, 4, 2)))
+    assert jnp.isfinite(at_most).all()
+
+
+def test_an_empty_batch():
+    assert dropjax.dropblock(KEY, jnp.ones((0, 4, 4, 1)), 0.5, 2).shape == (0, 4, 4, 1)
+    assert dropjax.dropblock(KEY, jnp.ones((2, 0, 4, 1)), 0.5, 2).shape == (2, 0, 4, 1)
+
+
+def test_no_gradient_goes_to_the_rate_and_nothing_is_kept_for_each_element():
+    x = jnp.ones((9, 9, 8))
+    assert jax.grad(lambda rate: dropjax.dropblock(KEY, x, rate, 3).sum())(0.3) == 0
+    for normalize in ("example", "expected"):
+        f = jax.jit(partial(dropjax.dropblock, block_size=3, normalize=normalize))
+        assert bytes_kept(lambda x, f=f: f(KEY, x, 0.3), x) <= 64
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_rounds_the_product_not_the_scale(dtype):
+    x = jnp.asarray(np.random.default_rng(5).uniform(1, 2, (9, 9, 20)), dtype)
+    f = jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.3, 3))
+    assert f(x).dtype == x.dtype
+    np.testing.assert_array_equal(f(x), f(x.astype(jnp.float32)).astype(dtype))
+
+
+def test_a_mesh_with_explicit_axes():
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
+    x = jnp.ones((2, 6, 6, 2))
+    with jax.set_mesh(mesh):
+        for spec in (PartitionSpec("data"), PartitionSpec(None, "data")):
+            placed = jax.device_put(x, NamedSharding(mesh, spec))
+            y = jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.3, 3))(placed)
+            np.testing.assert_array_equal(y, dropjax.dropblock(KEY, x, 0.3, 3))
+
+
+# The scheme.
+
+
+def test_the_scheme_is_the_function():
+    x = jnp.asarray(np.random.default_rng(6).uniform(1, 2, (8, 9, 3)).astype(np.float32))
+    key = Keys.of(KEY).within("map").example
+    options = {"normalize": "expected", "gamma": "paper"}
+    text = 'dropblock(rate=0.3,block_size=(3,4),normalize="expected",gamma="paper"{})'
+    for more, shared in (("", ()), (",per_channel=False", -1)):
+        y = sampled(parse(text.format(more)), KEY)(x, MAP)
+        wanted = dropjax.dropblock(key, x, 0.3, (3, 4), shared_axes=shared, **options)
+        np.testing.assert_array_equal(y, wanted)
+
+
+def test_where_it_acts():
+    x = jnp.ones((8, 8, 2))
+    sites = record(lambda draw: CNN(2, (3,), dense=(4,)).init(KEY, x, draw))
+    check(parse("dropblock"), sites)
+    noise = {row["site"]: row["noise"] for row in rows(parse("dropblock"), sites)}
+    assert noise.pop("stage_0/map") == "(4, 4, 3)" and set(noise.values()) == {"-"}
+    (shared,) = rows(parse("dropblock(per_channel=False)"), {"map": (MAP, (4, 5, 3))})
+    assert shared["noise"] == "(4, 5, 1)"
+    check(parse('dropblock(at="input")'), sites)
+    for text, reason in [
+        ('dropblock(at="hidden")', "a site it acts on has no spatial axis"),
+        ("dropblock(block_size=(3,3,3))", "has 3 sizes, but the sites it acts on have 2"),
+    ]:
+        with pytest.raises(ValueError, match=reason):
+            check(parse(text), sites)
+
+
+X = jnp.ones((4, 4, 3))
+
+
+@pytest.mark.parametrize(
+    "arguments, options, error, match",
+    [
+        ((KEY, X.astype(jnp.int32), 0.5), {}, TypeError, "^x must be an array of floats"),
+        ((0, X, 0.5), {}, TypeError, "^key must be a PRNG key"),
+        ((KEY, X, 1.5), {}, ValueError, "^rate is the probability"),
+        ((KEY, X, jnp.full((4, 1, 1), 0.5)), {}, ValueError, "does not broadcast"),
+        ((KEY, X, 0.5, 0), {}, ValueError, "^block_size must be a whole number.*got 0"),
+        ((KEY, X, 0.5, 2.5), {}, ValueError, "^block_size must be a whole number"),
+        ((KEY, X, 0.5, True), {}, ValueError, "^block_size must be a whole number"),
+        ((KEY, X, 0.5, (2, 2, 2)), {}, ValueError, "of which there are 2; got \\(2, 2, 2\\)"),
+        ((KEY, X, 0.5), {"spatial_axes": (0, 3)}, ValueError, "spatial_axes names axis 3"),
+        ((KEY, X, 0.5), {"spatial_axes": ()}, ValueError, "one, two or three axes"),
+        ((KEY, X, 0.5), {"shared_axes": 3}, ValueError, "shared_axes names axis 3"),
+        ((KEY, X, 0.5), {"shared_axes": 1}, ValueError, "shared_axes=1 and spatial_axes="),
+        ((KEY, X, 0.5), {"gamma": "first"}, ValueError, "^gamma must be one of exact, paper"),
+        ((KEY, X, 0.5), {"normalize": "batch"}, ValueError, "^normalize must be one of example"),
+    ],
+)
+def test_errors(arguments, options, error, match):
+    with pytest.raises(error, match=match):
+        dropjax.dropblock(*arguments, **options)
+    if error is ValueError and "shared_axes" not in options:
+        with pytest.raises(error, match=match):
+            dropjax.expected.dropblock(*arguments[1:], **{"normalize": "none"} | options)
+
+
+def test_a_scheme_checks_its_block_size():
+    with pytest.raises(ValueError, match=r"^block_size must be a whole number"):
+        parse("dropblock(block_size=0)")
+    with pytest.raises(ValueError, match=r"^block_size must be a whole number"):
+        parse("dropblock(block_size=())")

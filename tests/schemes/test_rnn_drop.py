@@ -1,0 +1,68 @@
+"""Facts of Moon et al. 2015: c_t = m (f c_tm1 + i g_t), one mask a sequence."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropjax
+from dropjax.core.draw import sampled
+from dropjax.core.plan import check, record
+from dropjax.core.site import Kind, Site
+from dropjax.linen import Recurrent
+from dropjax.models.rnn import RNN
+from dropjax.nn.recurrent import CELLS
+from dropjax.schemes import parse
+from tests.nn.test_recurrent import WIDTH, random_params
+
+KEY = jax.random.key(11)
+STEPS, RATE = 6, 0.4
+X = np.random.default_rng(4).normal(size=(STEPS, 3)).astype(np.float32)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def moon(keep):
+    """The paper's LSTM: the mask on the memory itself, in every step; its outputs scaled."""
+    p, h, c, outputs = random_params("lstm", 3, WIDTH), np.zeros(WIDTH), np.zeros(WIDTH), []
+    for t in range(STEPS):
+        i, f, g, o = np.split(X[t] @ p["kernel"] + p["bias"] + h @ p["recurrent_kernel"], 4)
+        c = keep * (sigmoid(f) * c + sigmoid(i) * np.tanh(g))
+        h = sigmoid(o) * np.tanh(c) / (1 - RATE)
+        outputs.append(h)
+    return np.stack(outputs)
+
+
+def test_a_layer_is_the_papers_with_the_mask_on_the_memory_and_the_outputs_scaled():
+    draw = sampled(parse(f"rnn_drop(rate={RATE})"), KEY)
+    (noise,) = draw.noise(Site("readout", Kind.READOUT, ("time", "feature")), (STEPS, WIDTH))
+    assert noise.shape == (1, WIDTH)
+    keep = np.asarray(noise.keep())[0]
+    assert 0 < keep.mean() < 1
+    layer = Recurrent(CELLS["lstm"], WIDTH)
+    params = {"params": random_params("lstm", 3, WIDTH)}
+    outputs = jax.jit(lambda draw: layer.apply(params, X, draw))(draw)
+    np.testing.assert_allclose(outputs, moon(keep), rtol=1e-5, atol=1e-6)
+    assert (np.asarray(outputs)[:, ~keep] == 0).all()
+
+
+def test_the_function_shares_its_mask_along_time():
+    y = dropjax.rnn_drop(KEY, jnp.ones((3, STEPS, 8)), RATE)
+    assert (y == y[:, :1]).all() and len({tuple(row) for row in np.asarray(y[:, 0])}) == 3
+    np.testing.assert_array_equal(y, dropjax.variational_dropout(KEY, jnp.ones_like(y), RATE))
+
+
+@pytest.mark.parametrize("cell", ["gru", "elman"])
+def test_cells_without_a_memory_of_their_own_are_refused(cell):
+    model = RNN(2, cell=cell, width=WIDTH)
+    sites = record(lambda draw: model.init(KEY, X, draw))
+    with pytest.raises(ValueError, match=r"rnn_drop.* acts on READOUT sites"):
+        check(parse("rnn_drop"), sites)
+
+
+def test_a_readout_without_time_is_refused():
+    sites = {"r": (Site("r", Kind.READOUT, ("feature",)), (4,))}
+    with pytest.raises(ValueError, match="no time axis"):
+        check(parse("rnn_drop"), sites)

@@ -1,0 +1,68 @@
+"""Facts of Gomez et al. 2019: only the smallest weights of each column, or units, are dropped."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropjax
+from dropjax.schemes import parse
+from tests.statistics import assert_mean
+
+KEY = jax.random.key(2)
+W = jax.random.normal(jax.random.key(9), (10, 6))
+
+
+def targets(w, fraction, unit):
+    """By hand: booleans, the smallest of each column, or the columns of smallest norm."""
+    w, found = np.asarray(w), np.zeros(w.shape, bool)
+    if unit:
+        count = round(fraction * w.shape[1])
+        smallest = sorted(range(w.shape[1]), key=lambda j: np.linalg.norm(w[:, j]))
+        found[:, smallest[:count]] = True
+        return found
+    count = round(fraction * w.shape[0])
+    for j in range(w.shape[1]):
+        found[sorted(range(w.shape[0]), key=lambda i: abs(w[i, j]))[:count], j] = True
+    return found
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 0.75, 1.0])
+@pytest.mark.parametrize("target", ["weight", "unit"])
+def test_at_rate_1_all_targets_and_nothing_else_are_pruned(target, fraction):
+    options = {"fraction": fraction, "target": target}
+    wanted = np.where(targets(W, fraction, target == "unit"), 0, W)
+    np.testing.assert_array_equal(dropjax.targeted_dropout(KEY, W, 1.0, **options), wanted)
+    np.testing.assert_array_equal(dropjax.expected.targeted_dropout(W, 1.0, **options), wanted)
+
+
+@pytest.mark.parametrize("target", ["weight", "unit"])
+def test_targets_are_dropped_at_the_rate_and_nothing_is_rescaled(target):
+    keys = jax.vmap(jax.random.key)(jnp.arange(2000))
+    drop = jax.vmap(lambda k: dropjax.targeted_dropout(k, W, 0.4, fraction=0.5, target=target))
+    y, at = np.asarray(drop(keys)), targets(W, 0.5, target == "unit")
+    assert_mean(y == 0, np.where(at, 0.4, 0))
+    kept = y != 0
+    np.testing.assert_array_equal(y[kept], np.broadcast_to(W, y.shape)[kept])
+    whole = (y == 0).all(1) | (y != 0).all(1)
+    assert whole.all() == (target == "unit")
+    assert_mean(y, dropjax.expected.targeted_dropout(W, 0.4, fraction=0.5, target=target))
+
+
+def test_the_gradient_is_the_mask():
+    y, pullback = jax.vjp(lambda w: dropjax.targeted_dropout(KEY, w, 0.5), W)
+    np.testing.assert_array_equal(pullback(jnp.ones_like(W))[0], y != 0)
+
+
+def test_fraction_may_be_traced():
+    many = jax.jit(lambda f: dropjax.targeted_dropout(KEY, W, 1.0, fraction=f))
+    assert [(np.asarray(many(f)) == 0).sum() for f in (0.1, 0.5)] == [6, 30]
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="fraction"):
+        parse("targeted(fraction=1.5)")
+    with pytest.raises(ValueError, match="inputs and outputs"):
+        dropjax.targeted_dropout(KEY, W[0], 0.5)
+    with pytest.raises(ValueError, match="target must be one of weight, unit"):
+        dropjax.targeted_dropout(KEY, W, 0.5, target="row")  # type: ignore[arg-type]
