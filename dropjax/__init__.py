@@ -24,6 +24,7 @@ from dropjax.schemes.alpha import alpha_dropout
 from dropjax.schemes.attention import attention_dropout
 from dropjax.schemes.bernoulli import dropout
 from dropjax.schemes.concrete import concrete_dropout
+from dropjax.schemes.controlled_dropout import controlled_dropout
 from dropjax.schemes.cutout import cutout
 from dropjax.schemes.dropblock import dropblock
 from dropjax.schemes.dropconnect import (
@@ -40,6 +41,7 @@ from dropjax.schemes.head_drop import head_drop
 from dropjax.schemes.information import information_dropout
 from dropjax.schemes.layer_drop import layer_drop
 from dropjax.schemes.masksembles import masksembles_masks
+from dropjax.schemes.max_dropout import max_dropout
 from dropjax.schemes.mixout import mixout
 from dropjax.schemes.patch import patch_dropout
 from dropjax.schemes.random_erasing import random_erasing
@@ -51,6 +53,7 @@ from dropjax.schemes.spatial import spatial_dropout
 from dropjax.schemes.standout import standout
 from dropjax.schemes.stochastic_depth import drop_path
 from dropjax.schemes.targeted import targeted_dropout
+from dropjax.schemes.uout import uout
 from dropjax.schemes.variational import variational_dropout
 from dropjax.schemes.variational_gaussian import variational_gaussian_linear
 from dropjax.schemes.weight_drop import weight_drop
@@ -79,6 +82,7 @@ __all__ = [
     "attention_dropout",
     "blocks",
     "concrete_dropout",
+    "controlled_dropout",
     "cutout",
     "derive",
     "deterministic",
@@ -99,6 +103,7 @@ __all__ = [
     "keep_mask",
     "layer_drop",
     "masksembles_masks",
+    "max_dropout",
     "mixout",
     "patch_dropout",
     "random_erasing",
@@ -111,6 +116,7 @@ __all__ = [
     "spatial_dropout",
     "standout",
     "targeted_dropout",
+    "uout",
     "variational_dropout",
     "variational_gaussian_linear",
     "weight_drop",

@@ -11,12 +11,14 @@ import pytest
 import dropjax
 from tests.conftest import ROOT
 
+# Those that make no noise on an array.
 NOT_OPS = {
     "derive",
-    "dropconnect_moments",
     "deterministic",
+    "dropconnect_moments",
     "keep_mask",
     "masksembles_masks",
+    "max_dropout",
     "sampled",
 }
 OPS = {
@@ -40,12 +42,12 @@ def test_there_are_ops():
 
 
 @over_ops
-def test_key_then_array_then_rate_or_std_then_options_by_keyword(name):
+def test_key_then_array_then_rate_or_what_is_for_it_then_options_by_keyword(name):
     first, second, third, *options = parameters(OPS[name])
     assert first.name == "key"
     assert second.name in ("x", "w")
     learned = third.name == "w"  # a layer: its weights, and the logarithm of what is learned
-    assert third.name in ("rate", "std", "alpha") or (
+    assert third.name in ("rate", "std", "alpha", "width") or (
         learned and options.pop(0).name.startswith("log_")
     )
     by_position = [option.name for option in options if option.kind is not option.KEYWORD_ONLY]

@@ -139,7 +139,7 @@ def scale_by(noise: Normal, x: Array, spread: Array) -> Array:
 
 @fused
 def around(noise: Normal, mean: Array, variance: Array) -> Array:
-    """`mean` plus the root of `variance` times `noise`, of one shape; the result is like `mean`."""
+    """`mean` plus the root of `variance` times `noise`: of one shape, in the dtype of `mean`."""
     some = variance > 0  # the slope of a square root is infinite at 0
     std = jnp.where(some, jnp.sqrt(jnp.where(some, variance, 1)), 0)
     wide = wide_dtype(mean.dtype)

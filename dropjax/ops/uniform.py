@@ -1,13 +1,19 @@
-"""Uniform numbers, drawn at once: for the few that decide for a whole example."""
+"""Uniform numbers: drawn at once where a few decide for a whole example, or lazily."""
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from dropjax.ops.bits import seed_of, words
+from dropjax.ops.checks import check_shape
+from dropjax.ops.gaussian import symmetric
 from dropjax.ops.keys import check_key
+from dropjax.ops.lazy import Lazy
 
 Array = jax.Array
 
@@ -21,3 +27,18 @@ def uniform(key: Array, shape: Sequence[int]) -> Array:
 def below(key: Array, shape: Sequence[int], bound: int) -> Array:
     """Independent integers in [0, bound), int32; uniform to within bound * 2**-24."""
     return jnp.minimum((uniform(key, shape) * bound).astype(jnp.int32), bound - 1)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Uniform(Lazy):
+    """Independent numbers, uniform in (-1, 1), that are not drawn yet; see `symmetric`."""
+
+    @classmethod
+    def of(cls, key: Array, shape: Sequence[int]) -> Self:
+        """The numbers of a key, typed or raw."""
+        return cls(seed_of(check_key(key)), (), check_shape(shape))
+
+    def values(self, sharding: NamedSharding | None = None) -> Array:
+        """The numbers as an array, float32; for `sharding` see `ops.bits.words`."""
+        return symmetric(words(self.seed, self.whole, self.index, sharding=sharding))

@@ -38,7 +38,8 @@ def dropout(
 
     Args:
       key: PRNG key, typed or raw. Under `jax.vmap` with one key for all, every example gets the
-        same mask: map over keys too.
+        same mask: map over keys too. A key that is stored makes its mask again: "consistent
+        dropout" (Hausknecht, Wagener 2022, arXiv 2202.11818) needs no more.
       x: floats of any shape.
       rate: probability of dropping, in [0, 1]: a number, or an array that broadcasts to the mask.
         May be traced, and is then not range-checked; has no gradient. Typical: 0.5 for hidden

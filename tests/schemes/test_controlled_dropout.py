@@ -1,0 +1,104 @@
+"""Facts of Ko et al. 2017: the same columns for all examples, and as many each time."""
+
+import collections
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropjax
+from tests.statistics import assert_mean
+
+KEY = jax.random.key(18)
+X = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+W = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "rate, kept", [(0.0, 5), (0.09, 5), (0.1, 4), (0.2, 4), (0.5, 2), (0.8, 1), (1.0, 0)]
+)
+def test_a_rounded_number_of_columns_is_kept_in_order_and_scaled(rate, kept):
+    y, index = jax.jit(lambda key: dropjax.controlled_dropout(key, X, rate))(KEY)
+    assert y.shape == (4, kept) and index.dtype == jnp.int32
+    assert sorted(set(index.tolist())) == index.tolist()
+    np.testing.assert_allclose(y, X[:, np.asarray(index)] * (5 / max(kept, 1)), rtol=1e-6)
+    plain, same = dropjax.controlled_dropout(KEY, X, rate, scaling="test")
+    np.testing.assert_array_equal(same, index)
+    np.testing.assert_array_equal(plain, X[:, np.asarray(index)])
+
+
+def drawn(rate, keys=20_000):
+    one = jax.vmap(lambda key: dropjax.controlled_dropout(key, X, rate)[1])
+    return np.asarray(jax.jit(one)(jax.random.split(KEY, keys)))
+
+
+def test_each_set_of_columns_is_as_likely_as_any_other():
+    index = drawn(0.4)
+    counts = collections.Counter(map(tuple, index.tolist()))
+    sets = list(itertools.combinations(range(5), 3))
+    assert set(counts) == set(sets)
+    for columns in sets:
+        assert_mean((index == columns).all(1), 1 / len(sets))
+
+
+@pytest.mark.parametrize("scaling, factor", [("train", 1.0), ("test", 0.6)])
+def test_the_smaller_product_has_the_mean_of_the_whole_one(scaling, factor):
+    """Over all 10 sets of 3 columns out of 5, exactly; and for dropout's own array."""
+
+    @jax.jit
+    @jax.vmap
+    def products(key):
+        y, index = dropjax.controlled_dropout(key, X, 0.4, scaling=scaling)
+        whole = jnp.zeros_like(X).at[:, index].set(y)
+        return index, y @ jnp.asarray(W)[index], whole @ W
+
+    index, small, whole = (np.asarray(part) for part in products(jax.random.split(KEY, 120)))
+    np.testing.assert_allclose(small, whole, rtol=1e-4, atol=1e-5)
+    found = dict(zip(map(tuple, index.tolist()), small.astype(np.float64), strict=True))
+    assert len(found) == 10
+    np.testing.assert_allclose(np.mean(list(found.values()), 0), factor * (X @ W), atol=1e-5)
+
+
+def test_the_gradient_is_the_scale_at_kept_columns_and_0_elsewhere():
+    y, pullback, index = jax.vjp(
+        lambda x: dropjax.controlled_dropout(KEY, x, 0.4), jnp.asarray(X), has_aux=True
+    )
+    (slope,) = pullback(jnp.ones_like(y))
+    expected = np.zeros_like(X)
+    expected[:, np.asarray(index)] = 5 / 3
+    np.testing.assert_allclose(slope, expected, rtol=1e-6)
+    _, pullback, _ = jax.vjp(
+        lambda x: dropjax.controlled_dropout(KEY, x, 1.0), jnp.asarray(X), has_aux=True
+    )
+    assert (pullback(jnp.ones((4, 0)))[0] == 0).all()
+
+
+def test_any_axis_may_hold_the_columns_and_half_precision_is_scaled_in_float32():
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(3, 9, 2)), jnp.bfloat16)
+    y, index = dropjax.controlled_dropout(KEY, x, 0.2, axis=1)
+    assert y.shape == (3, 7, 2) and y.dtype == x.dtype
+    wide = x.astype(jnp.float32)[:, np.asarray(index)] * (9 / 7)
+    np.testing.assert_array_equal(y, wide.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize(
+    "arguments, named, error, match",
+    [
+        ((KEY, X.astype(int), 0.5), {}, TypeError, "^x must be an array of floats"),
+        ((0, X, 0.5), {}, TypeError, "^key must be a PRNG key"),
+        ((KEY, X, 1.5), {}, ValueError, "^rate is the probability"),
+        ((KEY, X, np.full(5, 0.5)), {}, ValueError, "^rate must be one number"),
+        ((KEY, X, 0.5), {"axis": 2}, ValueError, "^axis names axis 2"),
+        ((KEY, X, 0.5), {"scaling": "none"}, ValueError, "^scaling must be one of"),
+    ],
+)
+def test_errors(arguments, named, error, match):
+    with pytest.raises(error, match=match):
+        dropjax.controlled_dropout(*arguments, **named)
+
+
+def test_a_traced_rate_is_refused():
+    with pytest.raises(TypeError, match="must not be traced"):
+        jax.jit(lambda rate: dropjax.controlled_dropout(KEY, X, rate))(0.5)
