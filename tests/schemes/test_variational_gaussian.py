@@ -87,7 +87,7 @@ def test_the_penalty_is_summed_over_weights_or_over_inputs():
 
 
 def test_alpha_stays_at_most_1_and_can_come_back():
-    """The cubic explodes beyond 1. At the bound the penalty pulls no further; the loss still can."""
+    """The cubic explodes beyond 1. There the penalty stops pulling, but the loss does not."""
     scheme = parse("variational_gaussian")
 
     def bound(log_alpha):
