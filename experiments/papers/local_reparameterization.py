@@ -28,7 +28,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import flags
 
 from dropjax.core.draw import CLEAN, sampled
 from dropjax.core.keys import Keys
@@ -46,17 +45,6 @@ from experiments.papers.common import Target
 
 Array = jax.Array
 Data = tuple[np.ndarray, np.ndarray]
-
-DATA_DIR = flags.DEFINE_string("data_dir", None, "The folder of MNIST's files; else downloaded.")
-VARIANCES = flags.DEFINE_bool("variances", True, "Measure the variances of table 1.")
-ERRORS = flags.DEFINE_bool("errors", False, "Measure the errors of figure 1.")
-WIDTH = flags.DEFINE_integer("width", 500, "Hidden units for table 1.", lower_bound=1)
-EPOCHS = flags.DEFINE_integer("epochs", 10, "Passes before variances are measured.", lower_bound=1)
-DRAWS = flags.DEFINE_integer("draws", 200, "Gradients that a variance is taken of.", lower_bound=2)
-SMALL_WIDTH = flags.DEFINE_integer("small_width", 100, "Hidden units for figure 1.", lower_bound=1)
-SMALL_EPOCHS = flags.DEFINE_integer("small_epochs", 100, "Passes for figure 1.", lower_bound=1)
-EXAMPLES = flags.DEFINE_integer("examples", None, "Train on the first examples only.")
-SEED = flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
 
 BATCH = 200
 FIRST = common.layer_name(0)
@@ -163,17 +151,15 @@ def gradient_variances(
     return {"bottom": bottom, "top": top}
 
 
-def variances(training: Data) -> list[Target]:
+def measure_variances(
+    training: Data, *, width: int, epochs: int, draws: int, seed: int
+) -> list[Target]:
     """Table 1."""
-    params, learned = train(
-        training, FIXED, width=WIDTH.value, epochs=EPOCHS.value, seed=SEED.value
-    )
+    params, learned = train(training, FIXED, width=width, epochs=epochs, seed=seed)
     found = {}
     for name, noise in SCHEMES.items():
         bound = noise.bind(learned) if noise.learns else noise
-        found[name] = gradient_variances(
-            params, bound, training, draws=DRAWS.value, seed=SEED.value
-        )
+        found[name] = gradient_variances(params, bound, training, draws=draws, seed=seed)
         print(f"{name}: " + ", ".join(f"{k} {v:.3g}" for k, v in found[name].items()), flush=True)
     made = []
     for end, separate, single in (
@@ -192,13 +178,13 @@ def variances(training: Data) -> list[Target]:
     return made
 
 
-def errors(training: Data, testing: Data) -> list[Target]:
+def measure_errors(
+    training: Data, testing: Data, *, width: int, epochs: int, seed: int
+) -> list[Target]:
     """Figure 1 at its smallest width."""
     found = {}
     for name, of in {"none": Chain(), "fixed": FIXED, "variational": LEARNED}.items():
-        params, _ = train(
-            training, of, width=SMALL_WIDTH.value, epochs=SMALL_EPOCHS.value, seed=SEED.value
-        )
+        params, _ = train(training, of, width=width, epochs=epochs, seed=seed)
         # Deterministic, and so the plain network under each of them.
         logits = map_examples(
             lambda params, x: common.network(params, x, CLEAN), params, testing[0]
@@ -223,14 +209,43 @@ def errors(training: Data, testing: Data) -> list[Target]:
     ]
 
 
-def targets() -> list[Target]:
-    """Runs the experiments of the flags."""
-    training, testing = common.mnist(DATA_DIR.value)
-    training = common.shorten(training, EXAMPLES.value)
-    return [
-        *(variances(training) if VARIANCES.value else []),
-        *(errors(training, testing) if ERRORS.value else []),
-    ]
+def targets(
+    *,
+    data_dir: str | None = None,
+    variances: bool = True,
+    width: int = 500,
+    epochs: int = 10,
+    draws: int = 200,
+    errors: bool = False,
+    small_width: int = 100,
+    small_epochs: int = 100,
+    examples: int | None = None,
+    seed: int = 0,
+) -> list[Target]:
+    """Measures variances, errors or both.
+
+    Args:
+      data_dir: the folder of MNIST's files; they are downloaded without it.
+      variances: measure the variances of table 1.
+      width: hidden units for table 1.
+      epochs: passes over the data before variances are measured.
+      draws: gradients that a variance is taken of.
+      errors: measure the errors of figure 1.
+      small_width: hidden units for figure 1.
+      small_epochs: passes over the data for figure 1.
+      examples: train on the first so many only.
+      seed: of weights, data order and noise.
+    """
+    training, testing = common.mnist(data_dir)
+    training = common.shorten(training, examples)
+    found = []
+    if variances:
+        found += measure_variances(training, width=width, epochs=epochs, draws=draws, seed=seed)
+    if errors:
+        found += measure_errors(
+            training, testing, width=small_width, epochs=small_epochs, seed=seed
+        )
+    return found
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from dropjax.core.draw import Draw, sampled
 from dropjax.core.keys import Keys
@@ -23,12 +22,6 @@ from experiments.papers import common
 from experiments.papers.common import Target
 
 Array = jax.Array
-
-DEPTH = flags.DEFINE_integer("depth", 32, "Layers.", lower_bound=1)
-WIDTH = flags.DEFINE_integer("width", 784, "Units of each.", lower_bound=1)
-EXAMPLES = flags.DEFINE_integer("examples", 500, "Inputs, at random.", lower_bound=1)
-RATE = flags.DEFINE_float("rate", 0.1, "Of both schemes.", lower_bound=0.0, upper_bound=1.0)
-SEED = flags.DEFINE_integer("seed", 0, "Of inputs, weights and noise.")
 
 
 def apply(params: common.Params, x: Array, draw: Draw) -> Array:
@@ -59,17 +52,22 @@ def moments(
     return float(found.mean()), float(found.var())
 
 
-def targets() -> list[Target]:
-    """Runs the experiment of the flags."""
+def targets(
+    *, depth: int = 32, width: int = 784, examples: int = 500, rate: float = 0.1, seed: int = 0
+) -> list[Target]:
+    """Compares alpha dropout with plain dropout.
+
+    Args:
+      depth: layers.
+      width: units of each.
+      examples: inputs, at random.
+      rate: of both schemes.
+      seed: of inputs, weights and noise.
+    """
     found = {}
     for name in ("alpha", "bernoulli"):
-        found[name] = moments(
-            parse(f"{name}(rate={RATE.value})"),
-            depth=DEPTH.value,
-            width=WIDTH.value,
-            examples=EXAMPLES.value,
-            seed=SEED.value,
-        )
+        scheme = parse(f"{name}(rate={rate})")
+        found[name] = moments(scheme, depth=depth, width=width, examples=examples, seed=seed)
         print(f"{name}: mean {found[name][0]:.3f}, variance {found[name][1]:.3f}", flush=True)
     (mean, variance), (plain_mean, plain_variance) = found.values()
     drifts = plain_variance > 1.3 or abs(plain_mean) > 0.1
