@@ -46,6 +46,16 @@ class LearnedRate(Learned):
 
 
 @scheme
+class KeptRate(LearnedRate):
+    """As `LearnedRate`, but what it has learned is only kept, never trained."""
+
+    learned: dict[str, Any] | None = None
+
+    def trained(self, updates: Any) -> Any:
+        return jax.tree.map(jnp.zeros_like, updates)
+
+
+@scheme
 class WrongShape(Scheme):
     """A mistake: its mask does not fit the value."""
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from dropjax.ops.bernoulli import wide_dtype
+
 Array = jax.Array
 
 _LIMIT = (np.euler_gamma + math.log(2)) / 2
@@ -56,7 +58,7 @@ def kl_kingma(log_alpha: ArrayLike) -> Array:
     Returns:
       An array like it.
 
-    Source: Kingma, Salimans, Welling 2015, section 3.3: within 0.04 up to alpha 1.
+    Source: Kingma, Salimans, Welling 2015, section 3.3: within 0.05 up to alpha 1.
     """
     log_alpha = _floats(log_alpha)
     alpha = jnp.exp(log_alpha)
@@ -65,7 +67,7 @@ def kl_kingma(log_alpha: ArrayLike) -> Array:
 
 
 def kl_molchanov(log_alpha: ArrayLike) -> Array:
-    """An approximation for every alpha, within 0.007.
+    """An approximation for every alpha, within 0.01.
 
     Args:
       log_alpha: floats of any shape, any value.
@@ -82,7 +84,8 @@ def kl_molchanov(log_alpha: ArrayLike) -> Array:
 
 def _floats(value: ArrayLike) -> Array:
     value = jnp.asarray(value)
-    return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    floating = jnp.issubdtype(value.dtype, jnp.floating)
+    return value.astype(wide_dtype(value.dtype) if floating else jnp.float32)
 
 
 def _row(x: Array) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ from dropjax.ops.checks import (
     normalize_axes,
 )
 from dropjax.ops.keys import check_key
+from dropjax.ops.lazy import fused
 from dropjax.ops.logistic import Logistic, relaxed_drop
 
 Array = jax.Array
@@ -88,7 +89,12 @@ def concrete_dropout(
     safe = jnp.where(inside, rate, 0.5)
     logit = jnp.log(safe) - jnp.log1p(-safe)
     relaxed = relaxed_drop(Logistic.of(key, shape), x, logit, jnp.asarray(temperature, wide))
-    return jnp.where(inside, relaxed, jnp.where(rate > 0, jnp.zeros((), x.dtype), x))
+    return _at_the_ends(x, relaxed, rate)
+
+
+@fused
+def _at_the_ends(x: Array, relaxed: Array, rate: Array) -> Array:
+    return jnp.where(rate <= 0, x, jnp.where(rate < 1, relaxed, jnp.zeros((), x.dtype)))
 
 
 @scheme

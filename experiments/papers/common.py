@@ -1,16 +1,20 @@
 """What the papers' modules share: targets, a plain network, and the command line."""
 
 import dataclasses
+import inspect
 import itertools
 import math
+import re
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, logging
+from absl import app, flags, logging
 
 from dropjax import data
 from dropjax.core.draw import Draw
@@ -65,21 +69,49 @@ def holds(name: str, published: str, found: bool) -> Target:
     return Target(name, published, 1, math.inf, float(found))
 
 
-def main(module: Callable[[], Sequence[Target]]) -> None:
-    """Runs a paper's targets, prints them and exits: 0 if all passed, 1 if not."""
+_DEFINE: dict[Any, Callable[..., Any]] = {
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    bool: flags.DEFINE_bool,
+    str: flags.DEFINE_string,
+    tuple[int, ...]: flags.DEFINE_list,
+}
+
+
+def main(targets: Callable[..., Sequence[Target]]) -> None:
+    """Runs a paper's targets, prints them and exits: 0 if all passed, 1 if not, 2 if it cannot run.
+
+    Each keyword argument of `targets` is a flag, which its docstring explains.
+    """
+    made = {}
+    hints = typing.get_type_hints(targets)
+    for name, parameter in inspect.signature(targets).parameters.items():
+        of = [kind for kind in typing.get_args(hints[name]) if kind in _DEFINE]
+        kind = hints[name] if hints[name] in _DEFINE else of[0]
+        text = re.search(rf"^ +{name}: (.*)", inspect.getdoc(targets) or "", re.M)
+        default = parameter.default
+        if kind == tuple[int, ...]:
+            default = list(map(str, default))
+        # As flags of the program, or --help would not list them.
+        flag = _DEFINE[kind](name, default, text[1] if text else "", module_name=sys.argv[0])
+        made[name] = kind, flag
 
     def start(argv: list[str]) -> int:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
         logging.set_verbosity(logging.WARNING)
         try:
-            targets = module()
-        except (data.DataError, ValueError) as error:
+            given = {
+                name: tuple(map(int, flag.value)) if kind == tuple[int, ...] else flag.value
+                for name, (kind, flag) in made.items()
+            }
+            found = targets(**given)
+        except (data.DataError, ValueError, FloatingPointError) as error:
             print(error, file=sys.stderr)
             return 2
-        for target in targets:
+        for target in found:
             print(target)
-        return 0 if all(target.passed for target in targets) else 1
+        return 0 if all(target.passed for target in found) else 1
 
     app.run(start)
 

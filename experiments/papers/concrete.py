@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import flags
 
 from dropjax.core.draw import Draw, sampled
 from dropjax.evaluate.predict import monte_carlo
@@ -33,11 +32,6 @@ from experiments.papers import common
 from experiments.papers.common import Target
 
 Array = jax.Array
-
-EXAMPLES = flags.DEFINE_list("examples", ["10", "50", "100"], "Sizes of the training set.")
-TIMES = flags.DEFINE_float("times", 1.0, "Times as many epochs.", lower_bound=0.0)
-WIDTH = flags.DEFINE_integer("width", 1024, "Units of the hidden layers.", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "Of the data, weights, data order and noise.")
 
 EPOCHS = {10: 2000, 25: 1000, 50: 500, 100: 200, 1000: 20, 10000: 2}
 KERAS = {
@@ -105,20 +99,32 @@ def train(examples: int, *, width: int, epochs: int, seed: int) -> dict[str, flo
     }
 
 
-def targets() -> list[Target]:
-    """Runs the experiment of the flags."""
-    sizes = sorted(int(size) for size in EXAMPLES.value)
-    unknown = [size for size in sizes if size not in EPOCHS]
+def targets(
+    *,
+    examples: tuple[int, ...] = (10, 50, 100),
+    times: float = 1.0,
+    width: int = 1024,
+    seed: int = 0,
+) -> list[Target]:
+    """Trains once for each size of the training set.
+
+    Args:
+      examples: sizes of the training set.
+      times: times as many epochs as the authors have; other than 1, rates have no targets.
+      width: units of the hidden layers.
+      seed: of the data, weights, data order and noise.
+    """
+    unknown = [size for size in examples if size not in EPOCHS]
     if unknown:
-        raise ValueError(f"--examples must be of {', '.join(map(str, EPOCHS))}; got {unknown}")
+        raise ValueError(f"examples must be of {', '.join(map(str, EPOCHS))}; got {unknown}")
     found = {}
-    for size in sizes:
-        epochs = max(1, round(EPOCHS[size] * TIMES.value))
-        found[size] = train(size, width=WIDTH.value, epochs=epochs, seed=SEED.value)
+    for size in sorted(examples):
+        epochs = max(1, round(EPOCHS[size] * times))
+        found[size] = train(size, width=width, epochs=epochs, seed=seed)
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in found[size].items())
         print(f"{size} examples, {epochs} epochs: {numbers}", flush=True)
     return [
-        *(_rates(found) if TIMES.value == 1 else []),
+        *(_rates(found) if times == 1 else []),
         *(
             Target(f"{n} examples, noise's std", "1", 0.9, 1.4, of["aleatoric"])
             for n, of in found.items()

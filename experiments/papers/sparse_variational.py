@@ -18,7 +18,6 @@ import math
 import jax
 import numpy as np
 import optax
-from absl import flags
 
 from dropjax.core.draw import deterministic
 from dropjax.evaluate.predict import map_examples
@@ -31,15 +30,6 @@ from experiments.papers.common import Target
 
 Array = jax.Array
 
-DATA_DIR = flags.DEFINE_string("data_dir", None, "The folder of MNIST's files; else downloaded.")
-EPOCHS = flags.DEFINE_integer("epochs", 200, "Passes over the data.", lower_bound=1)
-CONTROL_EPOCHS = flags.DEFINE_integer(
-    "control_epochs", 20, "Passes without the penalty.", lower_bound=1
-)
-SEED = flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
-EXAMPLES = flags.DEFINE_integer("examples", None, "Train on the first examples only.")
-WIDTHS = flags.DEFINE_list("widths", ["300", "100"], "Units of the hidden layers.")
-
 BATCH = 100
 
 
@@ -47,7 +37,7 @@ def train(
     train_data: tuple[np.ndarray, np.ndarray],
     test_data: tuple[np.ndarray, np.ndarray],
     *,
-    widths: list[int],
+    widths: tuple[int, ...],
     epochs: int,
     penalty: bool,
     seed: int,
@@ -109,16 +99,30 @@ def _say(epoch: int, epochs: int, program: Program, state: State) -> None:
     )
 
 
-def targets() -> list[Target]:
-    """Runs the experiment of the flags."""
-    training, testing = common.mnist(DATA_DIR.value, scale=256.0)
-    training = common.shorten(training, EXAMPLES.value)
-    widths = [int(width) for width in WIDTHS.value]
-    seed = SEED.value
-    control = train(
-        training, testing, widths=widths, epochs=CONTROL_EPOCHS.value, penalty=False, seed=seed
-    )
-    found = train(training, testing, widths=widths, epochs=EPOCHS.value, penalty=True, seed=seed)
+def targets(
+    *,
+    data_dir: str | None = None,
+    epochs: int = 200,
+    control_epochs: int = 20,
+    examples: int | None = None,
+    widths: tuple[int, ...] = (300, 100),
+    seed: int = 0,
+) -> list[Target]:
+    """Trains with the penalty, and without it as a control.
+
+    Args:
+      data_dir: the folder of MNIST's files; they are downloaded without it.
+      epochs: passes over the data.
+      control_epochs: passes without the penalty.
+      examples: train on the first so many only.
+      widths: units of the hidden layers.
+      seed: of weights, data order and noise.
+    """
+    training, testing = common.mnist(data_dir, scale=256.0)
+    training = common.shorten(training, examples)
+    of = {"widths": widths, "seed": seed}
+    control = train(training, testing, epochs=control_epochs, penalty=False, **of)
+    found = train(training, testing, epochs=epochs, penalty=True, **of)
     print({name: round(value, 2) for name, value in found.items()})
     layers = [found[f"layer {i}"] for i in range(len(widths) + 1)]
     falls = all(a > b for a, b in itertools.pairwise(layers))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dropjax import data
+from dropjax.core.strength import strength_at
 from dropjax.train.devices import check_batch_size
 from experiments import flags
 from experiments.setup import Flags, LaunchError, set_up
@@ -100,6 +101,23 @@ def test_a_rate_that_would_set_nothing_is_refused(text):
 def test_a_strength_without_dropout_is_refused(strength):
     message = refusal(dropout="none", strength=strength)
     assert f"strength={strength} would do nothing" in message and "none" in message
+
+
+@pytest.mark.parametrize("penalty", ["0.5", "0", "10", RAMP.format(0.0, 1.0)])
+@pytest.mark.parametrize("dropout", ["none", "bernoulli"])
+def test_a_penalty_without_one_is_refused(dropout, penalty):
+    message = refusal(dropout=dropout, penalty=penalty)
+    assert f"penalty={penalty} would do nothing" in message and dropout in message
+
+
+def test_a_penalty_is_a_number_or_a_schedule():
+    given = SMALL | {"dropout": "concrete", "batch_size": 128, "epochs": 1}
+    for text, values in [("10", [10, 10]), (RAMP.format(0.0, 2.0), [0, 0.02])]:
+        penalty = set_up(Flags(**given, penalty=text), silent).program.problem.penalty
+        found = [float(strength_at(penalty, step)) for step in (0, 1)]
+        assert found == pytest.approx(values)
+    assert "penalty must stay in [0, inf)" in refusal(**given, penalty="-1")
+    assert "did you mean linear_schedule" in refusal(**given, penalty="liner_schedule()")
 
 
 def test_draws_without_noise_are_refused():

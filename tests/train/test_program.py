@@ -9,12 +9,12 @@ import pytest
 from dropjax.core import plan
 from dropjax.core.draw import sampled
 from dropjax.core.keys import Keys
-from dropjax.core.scheme import Scheme
+from dropjax.core.scheme import Chain, Scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.keys import derive
 from dropjax.schemes import parse
 from dropjax.train import Examples, Problem, Program, chunks
-from tests.throwaway import LearnedRate, PreActivation, WholeBatch
+from tests.throwaway import KeptRate, LearnedRate, PreActivation, WholeBatch
 
 SITE = Site("hidden", Kind.HIDDEN, ("feature",))
 LINEAR = Site("linear", Kind.LINEAR, ("input", "output"))
@@ -33,9 +33,9 @@ def metrics(outputs, y):
     return {"loss": jnp.sum((outputs - y) ** 2), "first": outputs[0]}
 
 
-def program(scheme, *, examples=N, batch=BATCH, optimizer=None, metrics=metrics, strength=1.0):
+def program(scheme, *, examples=N, batch=BATCH, optimizer=None, metrics=metrics, **options):
     sites = plan.record(lambda draw: apply(PARAMS, X[0], draw))
-    problem = Problem(apply, metrics, scheme, optimizer or optax.sgd(0.01), sites, strength)
+    problem = Problem(apply, metrics, scheme, optimizer or optax.sgd(0.01), sites, **options)
     data = Examples(X[:examples], Y[:examples])
     return Program(problem, data, key=KEY, batch_size=batch, devices=jax.devices()[:1])
 
@@ -147,6 +147,68 @@ def test_learned_values_train_and_their_penalty_is_divided_by_the_examples():
     assert state.params["learned"]["hidden"]["logit"] == pytest.approx(
         before + 0.01 * 7.0 * float(s * (1 - s)) / N, rel=1e-6
     )
+
+
+def logit_after(steps, penalty, examples=N):
+    """Where the penalty alone has moved what was learned: there is no noise."""
+    of = program(LearnedRate(rate=0.0, weight=7.0), examples=examples, penalty=penalty)
+    state = of.init(PARAMS)
+    before = float(state.params["learned"]["hidden"]["logit"])
+    for step in range(steps):
+        state = of.run(state, step, step + 1)
+    return before, float(state.params["learned"]["hidden"]["logit"])
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("examples", [N, N - 5])
+def test_the_penalty_is_multiplied_and_divided_by_the_examples(penalty, examples):
+    before, after = logit_after(1, penalty, examples)
+    s = jax.nn.sigmoid(before)
+    expected = 0.01 * penalty * 7.0 * float(s * (1 - s)) / examples
+    assert after - before == pytest.approx(expected, rel=1e-3, abs=1e-9)
+
+
+def test_a_scheduled_penalty_is_read_at_every_step():
+    start, still = logit_after(2, lambda step: jnp.where(step < 2, 0.0, 3.0))
+    assert still == start
+    _, moved = logit_after(3, lambda step: jnp.where(step < 2, 0.0, 3.0))
+    _, once = logit_after(1, 3.0)
+    assert moved - start == pytest.approx(once - start, rel=1e-5)
+
+
+@pytest.mark.parametrize("scheme", [None, parse("none"), parse("bernoulli")], ids=str)
+def test_a_penalty_without_one_is_refused(scheme):
+    with pytest.raises(ValueError, match="penalty would do nothing"):
+        Problem(apply, metrics, scheme, optax.sgd(0.1), penalty=2.0)
+
+
+def test_what_is_kept_and_not_trained_stays_under_any_optimizer():
+    kept = KeptRate(weight=7.0)
+    of = program(Chain((kept, LearnedRate(weight=7.0))), optimizer=optax.adamw(0.1))
+    state = of.init(PARAMS)
+    before = jax.tree.map(float, state.params["learned"])
+    after = jax.tree.map(float, of.run(state, 0, 3).params["learned"])
+    assert after[0] == before[0] and after[1] != before[1]
+
+
+def test_a_program_reports_what_was_learned():
+    state = train(of := program(LearnedRate()))
+    logit = float(state.params["learned"]["hidden"]["logit"])
+    report = of.report(state)
+    assert list(report) == ["hidden"] and isinstance(report["hidden"]["spread"], float)
+    assert report["hidden"]["spread"] == pytest.approx(float(jax.nn.sigmoid(logit)), rel=1e-6)
+    assert program(parse("bernoulli")).report(train(program(parse("bernoulli")))) == {}
+
+
+def test_two_links_report_side_by_side():
+    state = train(of := program(Chain((LearnedRate(), LearnedRate()))))
+    assert list(of.report(state)["hidden"]) == ["spread", "spread (1)"]
+
+
+def test_a_scheme_of_weights_is_penalised_and_reported_by_the_current_weights():
+    of = program(parse("sparse_variational"), optimizer=optax.sgd(0.0))
+    state = of.init(PARAMS | {"w": jnp.full((6, 2), 1e-3).at[0].set(1.0)})
+    assert of.report(state)["linear"]["sparsity"] == pytest.approx(10 / 12)
 
 
 def test_learned_values_of_a_chain():

@@ -1,0 +1,110 @@
+"""The papers' experiments, at sizes that take a second: that they run, and judge rightly."""
+
+import importlib
+import math
+import pkgutil
+
+import numpy as np
+import pytest
+
+from dropjax.data import Dataset
+from experiments import papers
+from experiments.papers import common
+from experiments.papers.common import Target
+from tests.conftest import ROOT
+
+NAMES = [m.name for m in pkgutil.iter_modules(papers.__path__) if m.name != "common"]
+
+
+def run(name, **values) -> dict[str, Target]:
+    module = importlib.import_module(f"experiments.papers.{name}")
+    return {target.name: target for target in module.targets(**values)}
+
+
+@pytest.fixture
+def small_mnist(monkeypatch):
+    """60 images of 4 x 4 pixels, as MNIST."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 10, 60).astype(np.int32)
+    x = rng.integers(0, 255, (60, 4, 4, 1)).astype(np.uint8)
+    small = Dataset("mnist", x, y, x[:20], y[:20], task="classification", outputs=10)
+    monkeypatch.setattr("dropjax.data.load", lambda *_, **__: small)
+
+
+def test_a_target_is_met_within_its_bounds_alone():
+    near = common.near("rate", 0.4, 0.003, 0.403)
+    assert near.passed and str(near) == "PASS  rate: 0.403 (published 0.4; 0.397 to 0.403)"
+    assert not common.near("rate", 0.4, 0.003, 0.404).passed
+    most = Target("error", "1.9", -math.inf, 2.1, 2.2)
+    assert str(most) == "FAIL  error: 2.2 (published 1.9; at most 2.1)"
+    assert not Target("error", "1.9", -math.inf, 2.1, math.nan).passed
+    assert common.holds("it falls", "yes", True).passed
+    assert not common.holds("it falls", "yes", False).passed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_says_what_it_makes_again_and_how(name):
+    module = importlib.import_module(f"experiments.papers.{name}")
+    text = module.__doc__ or ""
+    assert f"python -m experiments.papers.{name}" in text and "\nSource: " in text
+
+
+def test_concrete(monkeypatch):
+    monkeypatch.setattr("experiments.papers.concrete.EPOCHS", {10: 3, 100: 2})
+    found = run("concrete", examples=(100, 10), width=4)
+    assert len(found) == 4 + 4 + 1 + 2
+    rates = [t for name, t in found.items() if "rate of" in name]
+    assert [t.published for t in rates[::4]] == ["0.4038", "0.236"]
+    assert all(0.09 < t.found < 0.11 for t in rates)
+
+
+def test_concrete_for_another_time_has_no_targets_for_rates():
+    assert list(run("concrete", examples=(100,), width=4, times=0.01)) == [
+        "100 examples, noise's std"
+    ]
+    with pytest.raises(ValueError, match="examples must be of 10, 25"):
+        run("concrete", examples=(7,))
+
+
+def test_sparse_variational(small_mnist):
+    found = run("sparse_variational", epochs=2, control_epochs=1, widths=(8,))
+    assert [t.published for t in found.values()] == ["1.92", "68", "98.9, 97.2, 62.0 %", "few"]
+    assert found["compression"].found >= 1
+
+
+def test_local_reparameterization(small_mnist):
+    found = run(
+        "local_reparameterization",
+        width=8,
+        epochs=1,
+        draws=40,
+        errors=True,
+        small_width=6,
+        small_epochs=1,
+    )
+    assert len(found) == 6 + 2
+    assert found["top layer, single / local"].found > 1
+
+
+def test_selu_alpha_at_a_smaller_width():
+    """The moments are those of the paper at any width that is not tiny."""
+    found = run("selu_alpha", width=128, examples=100)
+    assert all(target.passed for target in found.values()), found
+
+
+def test_from_the_command_line(python):
+    done = python("-m", "experiments.papers.selu_alpha", "--width=16", "--depth=2", "--examples=4")
+    assert done.returncode in (0, 1), done.stderr
+    assert done.stdout.count("published") == 3 and "alpha: mean" in done.stdout
+    done = python("-m", "experiments.papers.concrete", "--examples=7")
+    assert done.returncode == 2 and "examples must be of 10, 25" in done.stderr
+    assert "Traceback" not in done.stderr
+    help_text = python("-m", "experiments.papers.sparse_variational", "--helpshort").stdout
+    assert "--epochs: passes over the data" in help_text and "--widths" in help_text
+
+
+def test_every_one_is_a_program():
+    assert len(NAMES) >= 4
+    for name in NAMES:
+        source = (ROOT / "experiments" / "papers" / f"{name}.py").read_text()
+        assert source.endswith('if __name__ == "__main__":\n    common.main(targets)\n')

@@ -1,0 +1,159 @@
+"""Facts of Molchanov, Ashukha, Vetrov 2017 and of the authors' code."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy.special import expit
+
+import dropjax
+from dropjax.core.draw import deterministic, sampled
+from dropjax.core.keys import Keys
+from dropjax.core.site import Kind
+from dropjax.schemes import parse
+from dropjax.schemes.sparse_variational import log_alpha_of, prune
+from dropjax.train import Problem, fit
+from tests.cases import SITES
+from tests.statistics import assert_mean
+
+KEY = jax.random.key(7)
+LINEAR = SITES[Kind.LINEAR]
+W = jax.random.normal(jax.random.key(0), (4, 6))
+X = jax.random.normal(jax.random.key(1), (4,)) + 1
+B = jnp.arange(6.0)
+LOG_ALPHA = np.clip(3 * np.asarray(jax.random.normal(jax.random.key(2), (4, 6))) + 1, -7, 7)
+LOG_SIGMA2 = jnp.asarray(LOG_ALPHA + np.log(np.square(W)))
+PRUNED = np.where(LOG_ALPHA >= 3, 0, W)
+
+
+def bound(log_sigma2=LOG_SIGMA2, text="sparse_variational"):
+    return parse(text).bind({LINEAR.name: {"log_sigma2": log_sigma2}})
+
+
+def test_some_weights_are_pruned_here():
+    assert 0.1 < np.mean(LOG_ALPHA >= 3) < 0.9
+
+
+def test_moments_are_those_of_independent_weights_with_variances_of_their_own():
+    """Additive noise: sigma does not depend on w. Pruned weights have mean 0, and are noise."""
+    keys = jax.vmap(lambda i: Keys.of(jax.random.key(0), i))(jnp.arange(20_000))
+    draws = jax.jit(jax.vmap(lambda k: sampled(bound(), k).linear(X, W, B, LINEAR)))(keys)
+    y, mean = np.asarray(draws, np.float64), np.asarray(X @ PRUNED + B, np.float64)
+    assert_mean(y, mean)
+    assert_mean((y - mean) ** 2, np.square(X) @ np.exp(LOG_SIGMA2))
+    assert_mean((y[:, 0] - mean[0]) * (y[:, 1] - mean[1]), 0.0)
+
+
+def test_evaluation_is_the_mean_and_what_is_noise_is_pruned():
+    """Not weights drawn for each batch, with nothing pruned, as elsewhere."""
+    y = deterministic(bound()).linear(X, W, B, LINEAR)
+    np.testing.assert_allclose(y, X @ PRUNED + B, rtol=1e-5)
+    np.testing.assert_array_equal(prune(W, LOG_SIGMA2), PRUNED)
+    op = dropjax.expected.sparse_variational_linear(X, W, LOG_SIGMA2, b=B)
+    np.testing.assert_array_equal(op, y)
+
+
+def test_the_threshold_is_reached_at_3():
+    w = jnp.ones(3)
+    just = jnp.asarray([3.0, np.nextafter(np.float32(3), np.float32(0)), 2.0])
+    assert prune(w, just).tolist() == [0, 1, 1]
+    assert prune(w, just, threshold=2.0).tolist() == [0, 0, 0]
+    assert prune(w.astype(jnp.bfloat16), just).dtype == jnp.bfloat16
+
+
+def test_log_alpha_is_kept_within_8():
+    w = jnp.asarray([0.0, 1e-30, 1.0, 1.0, 2.0])
+    log_sigma2 = jnp.asarray([-10.0, 0.0, 20.0, -20.0, 1.0])
+    expected = [8, 8, 8, -8, 1 - np.log(4)]
+    np.testing.assert_allclose(log_alpha_of(w, log_sigma2), expected, rtol=1e-6)
+
+
+def test_the_penalty_is_the_paper_s_and_is_summed():
+    log_alpha = LOG_ALPHA.astype(np.float64)
+    negative = 0.63576 * expit(1.8732 + 1.48695 * log_alpha)
+    negative += -0.5 * np.log1p(np.exp(-log_alpha)) - 0.63576
+    assert bound().penalty_at(LINEAR, (4, 6), W) == pytest.approx(-negative.sum(), rel=1e-5)
+
+
+def test_the_report_is_the_share_of_pruned_weights():
+    report = bound().report_at(LINEAR, W)
+    assert report["sparsity"] == pytest.approx(np.mean(LOG_ALPHA >= 3))
+    assert bound(text="sparse_variational(threshold=9.0)").report_at(LINEAR, W)["sparsity"] == 0
+
+
+def test_weights_start_with_little_noise():
+    scheme = parse("sparse_variational")
+    learned = scheme.init_learned(KEY, {LINEAR.name: (LINEAR, (4, 6))}, {LINEAR.name: W})
+    np.testing.assert_array_equal(learned[LINEAR.name]["log_sigma2"], np.full((4, 6), -10))
+
+
+@pytest.mark.parametrize("log_sigma2", [-300.0, -10.0, 30.0])
+def test_gradients_are_finite_where_variances_or_weights_are_0(log_sigma2):
+    def total(x, w, log_sigma2):
+        scheme = bound(log_sigma2)
+        y = sampled(scheme, KEY).linear(x, w, None, LINEAR).sum()
+        return y + scheme.penalty_at(LINEAR, (4, 6), w)
+
+    some = W.at[0].set(0.0).at[1].set(1e-12)
+    for x, w in [(jnp.zeros(4), W), (X, jnp.zeros((4, 6))), (X, some), (1e-25 * X, some)]:
+        arguments = (x, w, jnp.full((4, 6), log_sigma2))
+        gradients = jax.grad(total, argnums=(0, 1, 2))(*arguments)
+        assert all(np.isfinite(g).all() for g in gradients)
+
+
+def test_a_pruned_mean_has_no_gradient_but_its_variance_has():
+    def total(w, log_sigma2):
+        return jnp.square(sampled(bound(log_sigma2), KEY).linear(X, w, None, LINEAR)).sum()
+
+    to_w, to_variance = jax.grad(total, argnums=(0, 1))(W, LOG_SIGMA2)
+    gone = PRUNED == 0
+    np.testing.assert_allclose(to_w[gone], 0, atol=1e-3)
+    assert np.all(np.abs(to_w[~gone]) > 1e-4) and np.all(to_variance != 0)
+
+
+def test_useless_weights_are_pruned_and_useful_ones_kept():
+    x = jax.random.normal(jax.random.key(3), (200, 8))
+    y = 3 * x[:, 0] - 2 * x[:, 1]
+
+    def apply(params, x, draw):
+        return draw.linear(x, params, None, LINEAR)[0]
+
+    def trained(penalty):
+        of = Problem(
+            apply,
+            lambda outputs, y: {"loss": 2 * jnp.square(outputs - y)},
+            parse("sparse_variational"),
+            optax.adam(0.03),
+            penalty=penalty,
+        )
+        w = jax.random.normal(KEY, (8, 1))
+        fitted = fit(of, w, x, y, key=KEY, epochs=200, batch_size=50)
+        return np.asarray(prune(fitted.params, fitted.learned[LINEAR.name]["log_sigma2"]))[:, 0]
+
+    weights = trained(optax.linear_schedule(0.0, 1.0, 200))
+    np.testing.assert_allclose(weights[:2], [3, -2], rtol=0.1)
+    assert np.all(weights[2:] == 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "match"),
+    [
+        ((0, X, W, 0.0), {}, TypeError, "^key must be a PRNG key"),
+        ((KEY, X, W.astype(jnp.int32), 0.0), {}, TypeError, "^w must be an array of floats"),
+        ((KEY, jnp.ones(3), W, 0.0), {}, ValueError, "^x of shape .3,. does not fit w"),
+        ((KEY, X, W, jnp.zeros(3)), {}, ValueError, "^log_sigma2 .*does not broadcast"),
+        ((KEY, X, W, 0.0), {"threshold": jnp.nan}, ValueError, "^threshold must be finite"),
+        ((KEY, X, W, 0.0), {"threshold": "x"}, TypeError, "^threshold must be a number"),
+    ],
+)
+def test_errors(arguments, options, error, match):
+    with pytest.raises(error, match=match):
+        dropjax.sparse_variational_linear(*arguments, **options)
+
+
+@pytest.mark.parametrize("field", ["initial", "threshold"])
+def test_fields_must_be_finite_numbers(field):
+    for value, error in [(float("nan"), ValueError), ("x", TypeError), (True, TypeError)]:
+        with pytest.raises(error, match=field):
+            type(parse("sparse_variational"))(**{field: value})
