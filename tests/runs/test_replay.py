@@ -1,0 +1,91 @@
+"""What a run's folder says of its randomness is what the run used."""
+
+import jax
+import numpy as np
+import pytest
+
+from dropjax import data, runs
+
+RAMP = "linear_schedule(init_value=0.5,end_value=1.0,transition_steps=30)"
+
+
+@pytest.fixture(scope="module")
+def run(small_run) -> runs.Run:
+    return runs.load(small_run(strength=RAMP))
+
+
+@pytest.fixture(scope="module")
+def digits() -> data.Dataset:
+    return data.load("digits", None, say=pytest.fail).with_validation(144)
+
+
+def test_the_run_s_first_loss_is_that_of_its_batches_under_their_draws(small_run, digits):
+    """Without training (a rate of 0) an epoch's loss is the mean over replayed draws."""
+    still = runs.load(small_run(learning_rate=1e-30, strength=RAMP, epochs=1))
+    losses = []
+    for step in range(6):
+        for row in still.batch(step)[::25]:
+            outputs = still.network.outputs(
+                still.params, digits.x_train[row], still.draw(step, row), {}
+            )
+            losses.append(-jax.nn.log_softmax(outputs)[digits.y_train[row]])
+    assert sorted(np.concatenate([still.batch(s) for s in range(6)])) == list(
+        range(len(digits.x_train))
+    )
+    clean = -np.log(still.predict(digits.x_train))[np.arange(len(digits.y_train)), digits.y_train]
+    found, wanted = np.mean(losses), still.history[0]["train_loss"]
+    assert found == pytest.approx(wanted, abs=0.3)
+    assert clean.mean() != pytest.approx(wanted, abs=1e-3)
+
+
+def test_predictions_averaged_over_replayed_draws_are_those_of_the_run(run, digits):
+    """Of classification, whose rows are those of what is predicted."""
+    x = digits.x_test[:4]
+    wanted = run.predict(x, samples=3)
+    found = np.mean(
+        [
+            [
+                jax.nn.softmax(
+                    run.network.outputs(run.params, x[i], run.draw_in_evaluation(s, i), {})
+                )
+                for i in range(4)
+            ]
+            for s in range(3)
+        ],
+        axis=0,
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_noise_in_evaluation_is_that_of_its_draws(run):
+    """At the strength of the last step, and not training's."""
+    site, shape = run.sites["layer_0/hidden"]
+    (keep,) = run.noise_in_evaluation(2, [5, 0])["layer_0/hidden"]
+    assert keep.shape == (2, *shape)
+    for row, mask in zip((5, 0), keep, strict=True):
+        value = run.draw_in_evaluation(2, row)(np.ones(shape, np.float32), site)
+        np.testing.assert_array_equal(np.asarray(value) != 0, mask)
+    (all_of,) = run.noise_in_evaluation(0, np.arange(400))["layer_0/hidden"]
+    rate = 0.5 * (0.5 + 0.5 * 11 / 30)
+    deviation = np.sqrt(rate * (1 - rate) / all_of.size)
+    assert abs(1 - all_of.mean() - rate) < 5 * deviation
+    with pytest.raises(ValueError, match="names no site"):
+        run.noise_in_evaluation(0, 0, at="input")
+
+
+def test_augmentation_has_no_noise_in_evaluation(small_run):
+    text = 'bernoulli(rate=0.3,at="hidden")|cutout(size=2)'
+    flags = {"model": "cnn(channels=(4,),dense=(8,))", "epochs": 1}
+    run = runs.load(small_run(dropout=text, **flags))
+    assert set(run.noise(0, int(run.batch(0)[0]))) == {"input", "dense_0/hidden"}
+    assert set(run.noise_in_evaluation(0, 0)) == {"dense_0/hidden"}
+
+
+def test_strength_is_that_of_the_step(run):
+    for step in (0, 11):
+        rows = run.batch(step)
+        (keep,) = run.noise(step, rows)["layer_0/hidden"]
+        rate = 0.5 * (0.5 + 0.5 * step / 30)
+        deviation = np.sqrt(rate * (1 - rate) / keep.size)
+        assert abs(1 - keep.mean() - rate) < 5 * deviation
+        assert float(run.replay().scheme_at(step).rate) == pytest.approx(rate)
