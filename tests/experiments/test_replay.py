@@ -117,10 +117,8 @@ def test_no_scheme_no_masks(small_run):
 
 
 def test_a_run_of_another_stream_or_an_older_version(run, tmp_path):
-    for change, words in (
-        ({"mask_stream": 1}, "stream 1"),
-        ({"train_examples": None}, "examples="),
-    ):
+    changes = {"stream 1": {"mask_stream": 1}, "examples=": {"train_examples": None}}
+    for words, change in changes.items():
         folder = tmp_path / next(iter(change))
         shutil.copytree(run.folder, folder)
         config = json.loads((folder / "config.json").read_text())

@@ -1,10 +1,13 @@
 """What a run's folder says of its randomness is what the run used."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
-from dropjax import data, runs
+from dropjax import data, runs, sampled
+from dropjax.train import keys_of
 
 RAMP = "linear_schedule(init_value=0.5,end_value=1.0,transition_steps=30)"
 
@@ -19,23 +22,27 @@ def digits() -> data.Dataset:
     return data.load("digits", None, say=pytest.fail).with_validation(144)
 
 
-def test_the_run_s_first_loss_is_that_of_its_batches_under_their_draws(small_run, digits):
-    """Without training (a rate of 0) an epoch's loss is the mean over replayed draws."""
+def test_a_run_s_loss_is_that_of_its_batches_under_their_draws(small_run, digits):
+    """Of an epoch in which nothing is learned, at rates that grow."""
     still = runs.load(small_run(learning_rate=1e-30, strength=RAMP, epochs=1))
-    losses = []
+    x, y, again, losses = digits.x_train, digits.y_train, still.replay(), []
+
+    def loss(scheme, step, row, x, y):
+        draw = sampled(scheme, keys_of(again.key, step, row))
+        return -jax.nn.log_softmax(still.network.outputs(still.params, x, draw, {}))[y]
+
     for step in range(6):
-        for row in still.batch(step)[::25]:
-            outputs = still.network.outputs(
-                still.params, digits.x_train[row], still.draw(step, row), {}
-            )
-            losses.append(-jax.nn.log_softmax(outputs)[digits.y_train[row]])
-    assert sorted(np.concatenate([still.batch(s) for s in range(6)])) == list(
-        range(len(digits.x_train))
-    )
-    clean = -np.log(still.predict(digits.x_train))[np.arange(len(digits.y_train)), digits.y_train]
-    found, wanted = np.mean(losses), still.history[0]["train_loss"]
-    assert found == pytest.approx(wanted, abs=0.3)
-    assert clean.mean() != pytest.approx(wanted, abs=1e-3)
+        rows, scheme = still.batch(step), again.scheme_at(step)
+        of = jax.vmap(functools.partial(loss, scheme, step))
+        losses.append(of(rows, x[rows], y[rows]))
+    assert len(np.concatenate(losses)) == len(x)
+    assert np.concatenate(losses).mean() == pytest.approx(still.history[0]["train_loss"], rel=1e-5)
+    clean = -np.log(still.predict(x))[np.arange(len(y)), y]
+    assert clean.mean() != pytest.approx(still.history[0]["train_loss"], rel=1e-3)
+    row = int(still.batch(3)[1])
+    one = loss(again.scheme_at(3), 3, row, x[row], y[row])
+    outputs = still.network.outputs(still.params, x[row], still.draw(3, row), {})
+    assert -jax.nn.log_softmax(outputs)[y[row]] == pytest.approx(float(one), rel=1e-5)
 
 
 def test_predictions_averaged_over_replayed_draws_are_those_of_the_run(run, digits):
