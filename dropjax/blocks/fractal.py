@@ -66,7 +66,8 @@ def fractal_join(
       ValueError: rate outside [0, 1], of a shape that does not fit, missing or not wanted; a wrong
         axis or mode; fewer columns than xs has.
 
-    Cost: about that of reading xs and writing the result: the columns have been computed.
+    Cost: 32 random bits a column and example; about the time of reading xs and writing the result:
+      the columns have been computed. Which survive is kept for the backward pass.
 
     Source: Larsson et al. 2017, section 3.
 

@@ -34,8 +34,9 @@ def layer_drop(key: Array, f: Callable[[Any], Any], x: Any, rate: ArrayLike) -> 
       TypeError: key is no PRNG key.
       ValueError: rate outside [0, 1] or no scalar; f returns something of another shape or dtype.
 
-    Cost: that of f, or nothing if it is skipped. Under `jax.vmap` over keys there is a decision
-      for each example, and f is computed for all of them.
+    Cost: 32 random bits; that of f, or nothing if it is skipped. For the backward pass the decision
+      is kept, and what f keeps. Under `jax.vmap` over keys there is a decision for each example,
+      and f is computed for all of them.
 
     Source: Fan et al. 2020, section 3.2.
 

@@ -48,7 +48,8 @@ def max_pool_dropout(
       ValueError: rate outside [0, 1] or of a shape that does not fit; size less than 1 or more than
         an axis; x has no such axis.
 
-    Cost: that of dropout and of a maximum over windows.
+    Cost: 32 random bits an element of x; that of dropout and of a maximum over windows. What a
+      maximum over windows keeps is kept for the backward pass.
 
     Source: Wu & Gu 2015, section 3.1.
 

@@ -50,9 +50,10 @@ def stochastic_depth(
       ValueError: rate outside [0, 1] or not one number; a wrong scaling; f returns another shape
         or dtype than it was given.
 
-    Cost: that of f with probability 1 - rate, forward and backward. Not under `jax.vmap` over
-      keys, where examples have decisions of their own: then f is computed for all, and
-      `dropjax.drop_path` does the same for less.
+    Cost: 32 random bits; that of f with probability 1 - rate, forward and backward. For the
+      backward pass the decision is kept, and what f keeps. Not under `jax.vmap` over keys, where
+      examples have decisions of their own: then f is computed for all, and `dropjax.drop_path` does
+      the same for less.
 
     Source: Huang et al. 2016, section 3.
 

@@ -55,8 +55,9 @@ def attention_dropout(
       TypeError: x holds no floats, or key is no PRNG key.
       ValueError: rate outside [0, 1] or of a shape that does not fit; a wrong axis or scaling.
 
-    Cost: about that of reading x and writing the result; 8 bytes a key are kept for the backward
-      pass.
+    Cost: 32 random bits an element of the mask; about the time of reading x and writing the result.
+      8 bytes a key are kept for the backward pass, which draws the mask again; with scaling="row" x
+      is kept too.
 
     Source: Vaswani et al. 2017; for the options Lin et al. 2019, section 3.
 

@@ -57,8 +57,9 @@ def dropout(
       ValueError: rate outside [0, 1] or of a shape that does not fit; a wrong axis, scaling or
         bits.
 
-    Cost: about that of reading x and writing the result. For the backward pass the mask is drawn
-      again: 8 bytes are kept for each key, and nothing for each element.
+    Cost: 32 random bits an element of the mask, made inside the loop that uses them; about the time
+      of reading x and writing the result. For the backward pass the mask is drawn again: 8 bytes
+      are kept for each key, and nothing for each element.
 
     Source: Srivastava et al. 2014, sections 4 and 10.
 

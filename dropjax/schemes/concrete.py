@@ -65,8 +65,9 @@ def concrete_dropout(
       ValueError: rate outside [0, 1] or of a shape that does not fit; temperature not above 0; a
         wrong axis.
 
-    Cost: six exponentials and logarithms an element, forward and again backward; 8 bytes a key are
-      kept for the backward pass.
+    Cost: 32 random bits an element of the mask; six exponentials and logarithms an element, forward
+      and again backward; 8 bytes a key are kept for the backward pass, and x where the rate has a
+      gradient.
 
     Source: Gal, Hron, Kendall 2017, section 3.1. `dropjax.schemes` has "concrete", with the
       penalty without which rates go to 0.

@@ -53,8 +53,9 @@ def controlled_dropout(
       TypeError: x holds no floats, key is no PRNG key, or rate is traced or no number.
       ValueError: rate outside [0, 1] or not one number; a wrong axis or scaling.
 
-    Cost: that of copying what is kept, and of sorting as many numbers as there are columns. Not
-      under `jax.vmap` over keys: then each example gathers weights of its own.
+    Cost: 32 random bits a column; that of copying what is kept, and of sorting as many numbers as
+      there are columns. The index is kept for the backward pass. Not under `jax.vmap` over keys:
+      then each example gathers weights of its own.
 
     Source: Ko et al. 2017.
 

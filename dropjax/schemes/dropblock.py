@@ -238,8 +238,8 @@ def dropblock(
       ValueError: rate outside [0, 1] or of a shape that does not fit; block_size less than 1 or not
         one for each axis; a wrong axis, gamma or normalize.
 
-    Cost: random bits for as many seeds as there are places for a block, and for each spatial axis a
-      pass over the mask. For the backward pass the mask is drawn again: a few bytes are kept.
+    Cost: 32 random bits for each place where a block fits, and for each spatial axis a pass over
+      the mask. For the backward pass the mask is drawn again: a few bytes are kept.
 
     Source: Ghiasi et al. 2018, section 3.
 

@@ -53,8 +53,8 @@ def feature_alpha_dropout(
       ValueError: rate outside [0, 1] or of a shape that does not fit; x has no such axis; a mean
         or variance that is not finite, or a variance that is not above 0.
 
-    Cost: about that of reading x and writing the result; 8 bytes a key are kept for the backward
-      pass.
+    Cost: 32 random bits a feature map; about the time of reading x and writing the result. 8 bytes
+      a key are kept for the backward pass, which draws the mask again.
 
     Source: Klambauer et al. 2017, "New Dropout Technique"; Tompson et al. 2015, section 3.2.
 

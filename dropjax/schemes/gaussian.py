@@ -49,8 +49,8 @@ def gaussian_dropout(
       ValueError: rate outside [0, 1], alpha below 0 or not finite, or of a shape that does not
         fit; a wrong axis.
 
-    Cost: a logarithm and a polynomial an element, forward and again backward; 8 bytes a key are
-      kept for the backward pass.
+    Cost: 32 random bits, a logarithm and a polynomial an element of the noise, forward and again
+      backward; 8 bytes a key are kept for the backward pass.
 
     Source: Srivastava et al. 2014, section 10; alpha: Kingma, Salimans, Welling 2015 (arXiv
       1506.02557), section 3.

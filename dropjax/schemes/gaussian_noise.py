@@ -41,8 +41,8 @@ def gaussian_noise(
       TypeError: x holds no floats, or key is no PRNG key, or std no number.
       ValueError: std below 0, not finite, or of a shape that does not fit; a wrong axis.
 
-    Cost: a logarithm and a polynomial an element; nothing is kept for the backward pass, where
-      the gradient is 1.
+    Cost: 32 random bits, a logarithm and a polynomial an element of the noise; nothing is kept for
+      the backward pass, where the gradient is 1.
 
     Source: Sietsma & Dow 1991. At test time x is used as it is.
 

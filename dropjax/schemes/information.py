@@ -46,8 +46,8 @@ def information_dropout(key: Array, x: ArrayLike, alpha: ArrayLike) -> Array:
       TypeError: x or alpha holds no floats, or key is no PRNG key.
       ValueError: alpha does not broadcast to x.
 
-    Cost: about that of reading x and alpha and writing the result; both and 8 bytes a key are kept
-      for the backward pass.
+    Cost: 32 random bits, a logarithm and a polynomial an element; 8 bytes a key are kept for the
+      backward pass, and x and alpha where alpha has a gradient.
 
     Source: Achille & Soatto 2018, section 5. What it costs in the loss: `log_uniform_kl` and
       `log_normal_kl` of `dropjax.schemes.information`.

@@ -48,8 +48,8 @@ def layer_drop(
       TypeError: x or previous holds no floats, or key is no PRNG key.
       ValueError: rate outside [0, 1]; previous is not like x; x has no such axis.
 
-    Cost: about that of reading both and writing the result; 8 bytes a key are kept for the
-      backward pass.
+    Cost: 32 random bits a decision; about the time of reading both and writing the result. 8 bytes
+      a key are kept for the backward pass, which draws the mask again.
 
     Source: Fan et al. 2020, section 3. At test time x is used as it is, though it is not the mean.
 

@@ -22,7 +22,7 @@ from jax.core import Tracer
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Fixed, Scheme, scheme
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import wide_dtype
+from dropjax.ops.bernoulli import drop, wide_dtype
 from dropjax.ops.bits import seed_of, words
 from dropjax.ops.keys import check_key
 
@@ -148,7 +148,7 @@ class Masksembles(Scheme):
         return masks[jnp.where(sample > 0, (sample - 1) % self.n, drawn)]
 
     def apply(self, noise: Array, x: Array, site: Site, fallback: Array | None) -> Array:
-        return jnp.where(noise, x, jnp.zeros((), x.dtype))
+        return drop(noise, x, 0.0, "test")
 
     def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
         wide = wide_dtype(x.dtype)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dropjax.ops.bernoulli import wide_dtype
+from dropjax.ops.bernoulli import drop, wide_dtype
 from dropjax.ops.checks import as_rate, check_floating, normalize_axes
 
 Array = jax.Array
@@ -41,7 +41,7 @@ def max_dropout(x: ArrayLike, rate: ArrayLike, *, batch_axes: int | Sequence[int
       TypeError: x holds no floats.
       ValueError: rate outside [0, 1] or not one number; a wrong axis.
 
-    Cost: x is read twice.
+    Cost: no random bits; x is read twice. A boolean an element is kept for the backward pass.
 
     Source: Santos et al. 2020. At test time x is used as it is.
 
@@ -62,4 +62,4 @@ def max_dropout(x: ArrayLike, rate: ArrayLike, *, batch_axes: int | Sequence[int
     least = wide.min(axes, keepdims=True)
     # Compared without dividing by the range, which may be 0.
     large = wide - least > (1 - rate) * (wide.max(axes, keepdims=True) - least)
-    return jnp.where(large, jnp.zeros((), x.dtype), x)
+    return drop(~large, x, 0.0, "test")

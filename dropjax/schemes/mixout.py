@@ -45,8 +45,8 @@ def mixout(key: Array, w: ArrayLike, rate: ArrayLike, *, previous: ArrayLike) ->
       TypeError: w or previous holds no floats, or key is no PRNG key.
       ValueError: rate outside [0, 1] or of a shape that does not fit; previous is not like w.
 
-    Cost: about that of reading both and writing the result; 8 bytes a key are kept for the
-      backward pass.
+    Cost: 32 random bits a weight; about the time of reading both and writing the result. 8 bytes a
+      key are kept for the backward pass, which draws the mask again.
 
     Source: Lee et al. 2020, section 3.
 

@@ -55,7 +55,8 @@ def patch_dropout(
       ValueError: rate outside [0, 1] or not one number; x has no axis of tokens, or prefix is
         negative or more than there are.
 
-    Cost: a sort of random bits, 32 for each token, and a gather; what follows has fewer tokens.
+    Cost: 32 random bits a token, a sort of them, and a gather; what follows has fewer tokens. The
+      index is kept for the backward pass.
 
     Source: Liu et al. 2022, section 3.
 

@@ -121,7 +121,8 @@ def shake_drop(
       ValueError: rate outside [0, 1] or of a shape that does not fit; a wrong axis; alpha or beta
         is no range.
 
-    Cost: about that of reading x and writing the result: the branch has been computed.
+    Cost: 96 random bits an example; about the time of reading x and writing the result: the branch
+      has been computed. A few bytes an example are kept for the backward pass.
 
     Source: Yamada et al. 2019, section 3.3.
 

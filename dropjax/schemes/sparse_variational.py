@@ -88,7 +88,8 @@ def sparse_variational_linear(
       TypeError: x, w or b holds no floats, or key is no PRNG key.
       ValueError: shapes do not fit.
 
-    Cost: two products, as the outputs are drawn, not the weights.
+    Cost: 32 random bits an output; two products of matrices, as the outputs are drawn, not the
+      weights. x, w and the outputs' variances are kept for the backward pass.
 
     Source: Molchanov, Ashukha, Vetrov 2017, section 4.1. `dropjax.schemes` has
       "sparse_variational", with the penalty; `dropjax.expected` the layer for evaluation.

@@ -53,8 +53,8 @@ def standout(
       TypeError: x holds no floats, or key is no PRNG key.
       ValueError: rate outside [0, 1] or of a shape that does not fit.
 
-    Cost: a sigmoid an element besides reading x and writing the result, forward and again
-      backward; for the backward pass x is kept.
+    Cost: 32 random bits and a sigmoid an element, forward and again backward; for the backward pass
+      x is kept.
 
     Source: Ba & Frey 2013, sections 2 and 3.
 

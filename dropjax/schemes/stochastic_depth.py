@@ -58,7 +58,8 @@ def drop_path(
       TypeError: x holds no floats, or key is no PRNG key.
       ValueError: rate outside [0, 1] or of a shape that does not fit; a wrong axis or scaling.
 
-    Cost: about that of reading x and writing the result: the branch has been computed.
+    Cost: 32 random bits an example; about the time of reading x and writing the result: the branch
+      has been computed. 8 bytes a key are kept for the backward pass, which draws the mask again.
 
     Source: Huang et al. 2016, section 3; one decision an example: Larsson et al. 2017 (arXiv
       1605.07648).

@@ -54,7 +54,8 @@ def targeted_dropout(
       TypeError: w holds no floats, or key is no PRNG key.
       ValueError: rate or fraction outside [0, 1]; w has fewer than two axes; a wrong target.
 
-    Cost: sorts the weights of each column; a boolean a weight is kept for the backward pass.
+    Cost: 32 random bits a weight, or a unit; sorts the weights of each column. A boolean a weight
+      is kept for the backward pass.
 
     Source: Gomez et al. 2019, section 3.
 

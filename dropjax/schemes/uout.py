@@ -45,8 +45,8 @@ def uout(
       TypeError: x holds no floats, or key is no PRNG key, or width no number.
       ValueError: width outside [0, 1] or of a shape that does not fit; a wrong axis.
 
-    Cost: about that of reading x and writing the result; 8 bytes a key are kept for the backward
-      pass.
+    Cost: 32 random bits an element of the noise; about the time of reading x and writing the
+      result. 8 bytes a key are kept for the backward pass, which draws the noise again.
 
     Source: Li et al. 2019. At test time x is used as it is.
 

@@ -56,7 +56,9 @@ def variational_gaussian_linear(
       TypeError: x, w or b holds no floats, or key is no PRNG key.
       ValueError: shapes do not fit; noise is neither.
 
-    Cost: two products for noise on weights, one for noise on inputs.
+    Cost: 32 random bits an output and two products for noise on weights; 32 an input and one
+      product for noise on inputs. x, w and, for noise on weights, the outputs' variances are kept
+      for the backward pass.
 
     Source: Kingma, Salimans, Welling 2015, section 3.2 (weights) and 3.1 (inputs).
       `dropjax.schemes` has "variational_gaussian", with the penalty.

@@ -40,8 +40,8 @@ def zoneout(key: Array, x: ArrayLike, rate: ArrayLike, *, previous: ArrayLike) -
       TypeError: x or previous holds no floats, or key is no PRNG key.
       ValueError: rate outside [0, 1] or of a shape that does not fit; previous is not like x.
 
-    Cost: about that of reading both and writing the result; 8 bytes a key are kept for the
-      backward pass.
+    Cost: 32 random bits an element; about the time of reading both and writing the result. 8 bytes
+      a key are kept for the backward pass, which draws the mask again.
 
     Source: Krueger et al. 2017, section 3.2.
 
