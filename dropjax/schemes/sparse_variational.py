@@ -155,7 +155,7 @@ class SparseVariational(Learned):
     Args:
       initial: logarithm of the variance that each weight starts with.
       threshold: of log alpha, at which a weight is pruned: in evaluation it is 0, in training its
-        mean is.
+        mean is, which then has no gradient. Above 8 none ever is, and `prune` can do it afterwards.
     """
 
     initial: Number = -10.0
