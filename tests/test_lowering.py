@@ -41,6 +41,20 @@ OPS = {
     "max_dropout": lambda key, x: dropjax.max_dropout(x, 0.5, batch_axes=0),
     "uout": lambda key, x: dropjax.uout(key, x, 0.5),
     "controlled_dropout": lambda key, x: dropjax.controlled_dropout(key, x, 0.5),
+    "attention": lambda key, x: dropjax.attention_dropout(key, x, 0.5, scaling="row"),
+    "head_drop": lambda key, x: dropjax.head_drop(key, x, 0.5, batch_axes=0),
+    "layer_drop": lambda key, x: dropjax.layer_drop(key, x, 0.5, previous=-x),
+    "mixout": lambda key, x: dropjax.mixout(key, x, 0.5, previous=-x),
+    "rnn_drop": lambda key, x: dropjax.rnn_drop(key, x, 0.5),
+    "standout": lambda key, x: dropjax.standout(key, x),
+    "targeted": lambda key, x: dropjax.targeted_dropout(key, x, 0.5),
+    "concrete": lambda key, x: dropjax.concrete_dropout(key, x, 0.5),
+    "variational_gaussian": lambda key, x: dropjax.variational_gaussian_linear(
+        key, x, jnp.zeros(()), w=x[0, 0, :3]
+    ),
+    "sparse_variational": lambda key, x: dropjax.sparse_variational_linear(
+        key, x, jnp.full_like(x[0, 0, :3], -9), w=x[0, 0, :3]
+    ),
     "cutout": lambda key, x: dropjax.cutout(key, x, size=4),
     "patch_dropout": lambda key, x: dropjax.patch_dropout(key, x, 0.5),
     "random_erasing": lambda key, x: dropjax.random_erasing(key, x, fill="noise"),
@@ -49,6 +63,8 @@ NETWORKS = [
     ("cnn(channels=(4,8),dense=(8,))", "spatial|bernoulli|cutout(size=3)"),
     ('cnn(channels=(4,8),residual=True,norm="batch")', "stochastic_depth|gaussian"),
     ("mlp(widths=(8,))", "dropconnect|alpha"),
+    ("mlp(widths=(8,))", "sparse_variational"),
+    ("transformer(width=8,heads=2,hidden=8)", "attention|patch|layer_drop|concrete"),
     ('rnn(width=8,gates="untied")', "variational|zoneout|recurrent|weight_drop"),
 ]
 

@@ -46,10 +46,8 @@ def test_key_then_array_then_rate_or_what_is_for_it_then_options_by_keyword(name
     first, second, third, *options = parameters(OPS[name])
     assert first.name == "key"
     assert second.name in ("x", "w")
-    learned = third.name == "w"  # a layer: its weights, and the logarithm of what is learned
-    assert third.name in ("rate", "std", "alpha", "width") or (
-        learned and options.pop(0).name.startswith("log_")
-    )
+    # A probability, a size, or the logarithm of what is learned.
+    assert third.name in ("rate", "std", "alpha", "width") or third.name.startswith("log_")
     by_position = [option.name for option in options if option.kind is not option.KEYWORD_ONLY]
     assert by_position == ALSO_BY_POSITION.get(name, [])
     assert not {"rng", "rngs", "p", "prob", "keep_prob", "deterministic", "train"} & {

@@ -64,9 +64,9 @@ def _pruned(w: Array, log_sigma2: Array, threshold: ArrayLike) -> Array:
 def sparse_variational_linear(
     key: Array,
     x: ArrayLike,
-    w: ArrayLike,
     log_sigma2: ArrayLike,
     *,
+    w: ArrayLike,
     b: ArrayLike | None = None,
     threshold: ArrayLike = 3.0,
 ) -> Array:
@@ -75,9 +75,9 @@ def sparse_variational_linear(
     Args:
       key: PRNG key, typed or raw.
       x: inputs, floats (..., inputs).
+      log_sigma2: the logarithm of the weights' variances, with its gradient; broadcasts to w.
+        Start from -10.
       w: the weights' means, floats (inputs, outputs).
-      log_sigma2: the logarithm of their variances, with its gradient; broadcasts to w. Start from
-        -10.
       b: bias (outputs,), without noise.
       threshold: weights whose log alpha = log_sigma2 - log w**2 reaches it have mean 0.
 
@@ -97,7 +97,7 @@ def sparse_variational_linear(
     Example:
       >>> import jax, jax.numpy as jnp, dropjax
       >>> x, w = jnp.ones((5, 3)), jnp.ones((3, 2))
-      >>> dropjax.sparse_variational_linear(jax.random.key(0), x, w, -10.0).shape
+      >>> dropjax.sparse_variational_linear(jax.random.key(0), x, -10.0, w=w).shape
       (5, 2)
     """
     key = check_key(key)
@@ -118,9 +118,9 @@ def _linear(
 
 def expected(
     x: ArrayLike,
-    w: ArrayLike,
     log_sigma2: ArrayLike,
     *,
+    w: ArrayLike,
     b: ArrayLike | None = None,
     threshold: ArrayLike = 3.0,
 ) -> Array:
@@ -128,8 +128,8 @@ def expected(
 
     Args:
       x: inputs, floats (..., inputs).
+      log_sigma2: the logarithm of the weights' variances; broadcasts to w.
       w: the weights' means, floats (inputs, outputs).
-      log_sigma2: the logarithm of their variances; broadcasts to w.
       b: bias (outputs,).
       threshold: of pruning.
 

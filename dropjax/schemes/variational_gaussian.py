@@ -30,9 +30,9 @@ NOISES = ("weights", "inputs")
 def variational_gaussian_linear(
     key: Array,
     x: ArrayLike,
-    w: ArrayLike,
     log_alpha: ArrayLike,
     *,
+    w: ArrayLike,
     b: ArrayLike | None = None,
     noise: Literal["weights", "inputs"] = "weights",
 ) -> Array:
@@ -41,10 +41,10 @@ def variational_gaussian_linear(
     Args:
       key: PRNG key, typed or raw.
       x: inputs, floats (..., inputs).
-      w: weights, floats (inputs, outputs).
       log_alpha: logarithm of the variance, with its gradient: a number, or an array that broadcasts
         to w, or to (inputs, 1) for noise on inputs. For that of a drop rate:
         log(rate / (1 - rate)).
+      w: weights, floats (inputs, outputs).
       b: bias (outputs,), without noise.
       noise: "weights", each of them independently, for each row of x: then the outputs are normal
         and are drawn themselves. "inputs": each of them, which is Gaussian dropout.
@@ -66,7 +66,7 @@ def variational_gaussian_linear(
     Example:
       >>> import jax, jax.numpy as jnp, dropjax
       >>> x, w = jnp.ones((5, 3)), jnp.ones((3, 2))
-      >>> dropjax.variational_gaussian_linear(jax.random.key(0), x, w, -1.0).shape
+      >>> dropjax.variational_gaussian_linear(jax.random.key(0), x, -1.0, w=w).shape
       (5, 2)
     """
     key = check_key(key)
@@ -87,7 +87,7 @@ def _linear(key: Array, x: Array, w: Array, b: Array | None, log_alpha: Array, n
     return dense(scale_by(Normal.of(key, x.shape), x, spread), w, b)
 
 
-def expected(x: ArrayLike, w: ArrayLike, *, b: ArrayLike | None = None) -> Array:
+def expected(x: ArrayLike, *, w: ArrayLike, b: ArrayLike | None = None) -> Array:
     """The exact expectation of `variational_gaussian_linear`: x @ w + b.
 
     Args:

@@ -50,7 +50,7 @@ def test_evaluation_is_the_mean_and_what_is_noise_is_pruned():
     y = deterministic(bound()).linear(X, W, B, LINEAR)
     np.testing.assert_allclose(y, X @ PRUNED + B, rtol=1e-5)
     np.testing.assert_array_equal(prune(W, LOG_SIGMA2), PRUNED)
-    op = dropjax.expected.sparse_variational_linear(X, W, LOG_SIGMA2, b=B)
+    op = dropjax.expected.sparse_variational_linear(X, LOG_SIGMA2, w=W, b=B)
     np.testing.assert_array_equal(op, y)
 
 
@@ -149,7 +149,8 @@ def test_useless_weights_are_pruned_and_useful_ones_kept():
 )
 def test_errors(arguments, options, error, match):
     with pytest.raises(error, match=match):
-        dropjax.sparse_variational_linear(*arguments, **options)
+        key, x, w, learned = arguments
+        dropjax.sparse_variational_linear(key, x, learned, w=w, **options)
 
 
 @pytest.mark.parametrize("field", ["initial", "threshold"])

@@ -155,8 +155,8 @@ def test_gradients_are_finite_where_the_variance_is_0():
 
 def test_alpha_0_is_no_noise():
     for noise in ("weights", "inputs"):
-        y = dropjax.variational_gaussian_linear(KEY, X, W, -jnp.inf, b=B, noise=noise)
-        np.testing.assert_array_equal(y, dropjax.expected.variational_gaussian_linear(X, W, b=B))
+        y = dropjax.variational_gaussian_linear(KEY, X, -jnp.inf, w=W, b=B, noise=noise)
+        np.testing.assert_array_equal(y, dropjax.expected.variational_gaussian_linear(X, w=W, b=B))
 
 
 def test_noise_is_drawn_for_each_row():
@@ -185,7 +185,8 @@ def test_evaluation_is_the_plain_layer():
 )
 def test_errors(arguments, options, error, match):
     with pytest.raises(error, match=match):
-        dropjax.variational_gaussian_linear(*arguments, **options)
+        key, x, w, learned = arguments
+        dropjax.variational_gaussian_linear(key, x, learned, w=w, **options)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.6, 1.0])
