@@ -26,12 +26,6 @@ from dropjax.core.draw import acting
 from dropjax.core.noise import select
 from dropjax.core.site import Site
 
-RUN = flags.DEFINE_string("run", None, "The run's folder.")
-STEP = flags.DEFINE_integer("step", None, "The step, from 0.")
-ROW = flags.DEFINE_integer("row", None, "A row of the training data, one of the batch.")
-SITE = flags.DEFINE_string("site", "", "A regular expression: the sites that are shown.")
-PNG = flags.DEFINE_string("png", None, "A file for the masks as a picture.")
-
 _WIDTH, _HEIGHT = 64, 32  # of pictures, in characters
 
 
@@ -225,12 +219,12 @@ def main(argv: list[str]) -> int:
     if argv[1:]:
         raise app.UsageError(f"what is {argv[1]!r}?")
     logging.set_verbosity(logging.WARNING)
-    assert RUN.value is not None and STEP.value is not None
+    given = flags.FLAGS
     try:
-        run = runs.load(RUN.value)
-        printed, seen = lines(run, STEP.value, ROW.value, SITE.value)
-        if PNG.value is not None:
-            draw_picture(seen, run.batch(STEP.value), ROW.value, Path(PNG.value))
+        run = runs.load(given.run)
+        printed, seen = lines(run, given.step, given.row, given.site)
+        if given.png is not None:
+            draw_picture(seen, run.batch(given.step), given.row, Path(given.png))
     except (runs.RunError, ValueError, OSError) as error:
         print(f"replay: {error}", file=sys.stderr)
         return 2
@@ -238,7 +232,15 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _define_flags() -> None:
+    """Not where this is imported: another module has a flag of the same name."""
+    flags.DEFINE_string("run", None, "The run's folder.", required=True)
+    flags.DEFINE_integer("step", None, "The step, from 0.", required=True)
+    flags.DEFINE_integer("row", None, "A row of the training data, one of the batch.")
+    flags.DEFINE_string("site", "", "A regular expression: the sites that are shown.")
+    flags.DEFINE_string("png", None, "A file for the masks as a picture.")
+
+
 if __name__ == "__main__":
-    # Here: as flags' own property it would bind every program that imports this module.
-    flags.mark_flags_as_required(["run", "step"])
+    _define_flags()
     app.run(main)

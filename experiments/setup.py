@@ -250,7 +250,9 @@ def jax_setting(name: str) -> Any:
 def _strength(text: str, scheme: Scheme) -> Strength:
     strength = parse_strength(text)
     if strength != 1.0 and not any(rate_fields(type(link)) for link in scheme.links):
-        raise ValueError(f"strength={text} would do nothing: {scheme} has no rate")
+        raise ValueError(
+            f"strength={text} would do nothing: {scheme} has no rate for it to multiply"
+        )
     return strength
 
 
