@@ -77,6 +77,7 @@ def test_local_reparameterization(small_mnist):
         "local_reparameterization",
         width=8,
         epochs=1,
+        batch=200,
         draws=40,
         errors=True,
         small_width=6,
