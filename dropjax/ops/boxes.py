@@ -4,24 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from dropjax.ops.bits import seed_of, words
-
 Array = jax.Array
-
-
-def uniform(key: Array, shape: Sequence[int]) -> Array:
-    """Uniform multiples of 2**-24 in [0, 1), float32."""
-    word = words(seed_of(key), shape)
-    return (word >> np.uint32(8)).astype(jnp.float32) * np.float32(2**-24)
-
-
-def uniform_below(key: Array, bound: ArrayLike, shape: Sequence[int]) -> Array:
-    """Uniform integers in [0, bound), int32; the bound, up to 2**24, is a number or of `shape`."""
-    # (1 - 2**-24) bound is never rounded up to the bound.
-    return (uniform(key, shape) * jnp.asarray(bound, jnp.float32)).astype(jnp.int32)
 
 
 def inside(

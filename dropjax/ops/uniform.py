@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
+from jax.typing import ArrayLike
 
 from dropjax.ops.bits import seed_of, words
 from dropjax.ops.checks import check_shape
@@ -24,9 +25,10 @@ def uniform(key: Array, shape: Sequence[int]) -> Array:
     return (word >> np.uint32(8)).astype(jnp.float32) * np.float32(2**-24)
 
 
-def below(key: Array, shape: Sequence[int], bound: int) -> Array:
-    """Independent integers in [0, bound), int32; uniform to within bound * 2**-24."""
-    return jnp.minimum((uniform(key, shape) * bound).astype(jnp.int32), bound - 1)
+def below(key: Array, shape: Sequence[int], bound: ArrayLike) -> Array:
+    """Independent integers in [0, bound), int32; the bound, up to 2**24, is one or of `shape`."""
+    # (1 - 2**-24) bound is never rounded up to the bound.
+    return (uniform(key, shape) * jnp.asarray(bound, jnp.float32)).astype(jnp.int32)
 
 
 @jax.tree_util.register_dataclass

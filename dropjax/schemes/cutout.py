@@ -18,9 +18,10 @@ from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask, drop
-from dropjax.ops.boxes import inside, uniform_below
+from dropjax.ops.boxes import inside
 from dropjax.ops.checks import check_floating, normalize_axes
 from dropjax.ops.keys import check_key, derive
+from dropjax.ops.uniform import below
 
 Array = jax.Array
 
@@ -39,7 +40,7 @@ def _outside_of_holes(
     whole: Mask, key: Array, shape: tuple[int, ...], size: int, axes: tuple[int, ...]
 ) -> Array:
     first = {
-        axis: uniform_below(derive(key, "centre", axis), shape[axis], whole.shape) - size // 2
+        axis: below(derive(key, "centre", axis), whole.shape, shape[axis]) - size // 2
         for axis in axes
     }
     return whole.keep() | ~inside(shape, first, dict.fromkeys(axes, size))

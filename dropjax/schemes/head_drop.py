@@ -12,17 +12,16 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask, wide_dtype
-from dropjax.ops.bits import seed_of, words
 from dropjax.ops.checks import check_floating, normalize_axes
 from dropjax.ops.keys import check_key, derive
 from dropjax.ops.lazy import fused
+from dropjax.ops.uniform import below
 
 Array = jax.Array
 
@@ -75,9 +74,7 @@ def _kept(key: Array, rate: ArrayLike, shape: Sequence[int], axis: int) -> Array
     """Which heads are kept, at least one along `axis`."""
     keep = Mask.of(key, rate, shape).keep()
     one = [1 if i == axis else size for i, size in enumerate(shape)]
-    word = words(seed_of(derive(key, "survivor")), one)
-    unit = (word >> np.uint32(8)).astype(jnp.float32) * np.float32(2**-24)
-    survivor = jnp.minimum((unit * shape[axis]).astype(jnp.int32), shape[axis] - 1)
+    survivor = below(derive(key, "survivor"), one, shape[axis])
     is_survivor = jax.lax.broadcasted_iota(jnp.int32, tuple(shape), axis) == survivor
     return keep | (is_survivor & ~keep.any(axis, keepdims=True))
 

@@ -23,8 +23,8 @@ from dropjax.core.keys import Keys
 from dropjax.core.scheme import Fixed, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import drop, wide_dtype
-from dropjax.ops.bits import seed_of, words
 from dropjax.ops.keys import check_key
+from dropjax.ops.uniform import below
 
 Array = jax.Array
 
@@ -141,9 +141,7 @@ class Masksembles(Scheme):
 
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Array:
         masks = self._masks(site, shape)
-        word = words(seed_of(keys.example), ())
-        drawn = (word >> np.uint32(8)).astype(jnp.float32) * np.float32(2**-24) * self.n
-        drawn = jnp.minimum(drawn.astype(jnp.int32), self.n - 1)
+        drawn = below(keys.example, (), self.n)
         sample = jnp.asarray(keys.sample_id).astype(jnp.int32)
         return masks[jnp.where(sample > 0, (sample - 1) % self.n, drawn)]
 

@@ -24,11 +24,12 @@ from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask
-from dropjax.ops.boxes import inside, uniform, uniform_below
+from dropjax.ops.boxes import inside
 from dropjax.ops.checks import check_floating, normalize_axes
 from dropjax.ops.gaussian import Normal
 from dropjax.ops.keys import check_key, derive
 from dropjax.ops.lazy import fused
+from dropjax.ops.uniform import below, uniform
 
 Array = jax.Array
 
@@ -54,7 +55,7 @@ def _outside(
     ):
         size[axis] = jnp.clip(jnp.round(side).astype(jnp.int32), 1, shape[axis])
         places = shape[axis] - size[axis] + 1
-        first[axis] = uniform_below(derive(key, "place", axis), places, images)
+        first[axis] = below(derive(key, "place", axis), images, places)
     return whole.keep() | ~inside(shape, first, size)
 
 

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropjax.ops.boxes import inside, uniform, uniform_below
+from dropjax.ops.boxes import inside
+from dropjax.ops.uniform import below, uniform
 from tests.ops.reference import words_of
 
 KEY = jax.random.key(51)
@@ -21,8 +22,8 @@ def test_an_integer_is_below_its_bound_whatever_the_word(monkeypatch):
     )
     for word, wanted in ((0, 0 * bounds), (2**32 - 1, bounds - 1)):
         of = jnp.full(bounds.shape, word, jnp.uint32)
-        monkeypatch.setattr("dropjax.ops.boxes.words", lambda seed, shape, of=of: of)
-        found = uniform_below(KEY, jnp.asarray(bounds, jnp.int32), bounds.shape)
+        monkeypatch.setattr("dropjax.ops.uniform.words", lambda seed, shape, of=of: of)
+        found = below(KEY, bounds.shape, jnp.asarray(bounds, jnp.int32))
         assert found.dtype == jnp.int32
         np.testing.assert_array_equal(found, wanted)
 
