@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dropjax.core.keys import Keys
-from dropjax.core.scheme import Rate, Scheme, scheme
+from dropjax.core.scheme import Number, Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask, drop, expected_drop
 from dropjax.ops.checks import as_rate, check_choice, check_floating
@@ -129,7 +129,7 @@ class Targeted(Scheme):
     """The smallest weights, or units, of dense layers and recurrent kernels."""
 
     rate: Rate = 0.5
-    fraction: float = 0.5
+    fraction: Number = 0.5
     target: Literal["weight", "unit"] = "weight"
 
     acts_on: ClassVar = frozenset({Kind.WEIGHT, Kind.LINEAR})
