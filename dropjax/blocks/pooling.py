@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dropjax.ops.bernoulli import Mask, drop, wide_dtype, wide_rate
-from dropjax.ops.checks import check_floating, normalize_axes
+from dropjax.ops.checks import check_real, normalize_axes
 from dropjax.ops.keys import check_key
 
 Array = jax.Array
@@ -44,7 +44,7 @@ def max_pool_dropout(
       Nothing is rescaled. Its expectation is `weighted_max_pool`.
 
     Raises:
-      TypeError: x holds no floats, or key is no PRNG key.
+      TypeError: x holds no real floats, or key is no PRNG key.
       ValueError: rate outside [0, 1] or of a shape that does not fit; size less than 1 or more than
         an axis; x has no such axis.
 
@@ -60,7 +60,7 @@ def max_pool_dropout(
       >>> max_pool_dropout(jax.random.key(0), x, 0.5).reshape(-1)
       Array([5., 7.], dtype=float32)
     """
-    key, x = check_key(key), check_floating(x)
+    key, x = check_key(key), check_real(x)
     axes = _check_windows(x, size, spatial_axes)
     kept = drop(Mask.of(key, rate, x.shape), x, rate, "test")
     return _windows(kept, size, axes).max(axis=-1)
@@ -89,7 +89,7 @@ def weighted_max_pool(
       An array like that of `max_pool_dropout`.
 
     Raises:
-      TypeError: x holds no floats.
+      TypeError: x holds no real floats.
       ValueError: rate outside [0, 1] or of a shape that does not fit; size less than 1 or more than
         an axis; x has no such axis.
 
@@ -103,7 +103,7 @@ def weighted_max_pool(
       >>> weighted_max_pool(jnp.arange(1.0, 5.0).reshape(2, 2, 1), 0.5).reshape(-1)
       Array([3.0625], dtype=float32)
     """
-    x = check_floating(x)
+    x = check_real(x)
     axes = _check_windows(x, size, spatial_axes)
     wide = wide_dtype(x.dtype)
     shape = [1 if axis in axes else length for axis, length in enumerate(x.shape)]

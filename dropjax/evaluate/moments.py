@@ -23,7 +23,7 @@ from jax.scipy.special import ndtr
 from jax.typing import ArrayLike
 
 from dropjax.ops.bernoulli import SCALINGS, wide_dtype, wide_rate
-from dropjax.ops.checks import check_choice, check_floating
+from dropjax.ops.checks import check_choice, check_floating, check_real
 
 Array = jax.Array
 
@@ -43,7 +43,7 @@ def exactly(x: ArrayLike) -> Moments:
     Args:
       x: floats of any shape; halves are widened to float32.
     """
-    x = check_floating(x)
+    x = check_real(x)
     x = x.astype(wide_dtype(x.dtype))
     return Moments(x, jnp.zeros_like(x))
 

@@ -33,6 +33,18 @@ def check_floating(x: ArrayLike, name: str = "x") -> Array:
     return x
 
 
+def check_real(x: ArrayLike, name: str = "x") -> Array:
+    """Returns `x` as `check_floating` does, for what has no meaning for complex numbers.
+
+    Raises:
+      TypeError: `x` is no array, or holds integers, booleans or complex numbers.
+    """
+    x = check_floating(x, name)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(f"{name} must be an array of real floats, got {x.dtype}{list(x.shape)}")
+    return x
+
+
 def check_rate_value(rate: ArrayLike, name: str = "rate") -> None:
     """Refuses a concrete rate that is no number, is NaN, or lies outside [0, 1].
 

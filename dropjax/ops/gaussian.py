@@ -140,7 +140,9 @@ def scale_by(noise: Normal, x: Array, spread: Array) -> Array:
 @fused
 def around(noise: Normal, mean: Array, variance: Array) -> Array:
     """`mean` plus the root of `variance` times `noise`: of one shape, in the dtype of `mean`."""
-    some = variance > 0  # the slope of a square root is infinite at 0
+    # The slope of a square root is infinite at 0. A variance that is NaN stays it: the noise of a
+    # run that has diverged must not vanish.
+    some = variance != 0
     std = jnp.where(some, jnp.sqrt(jnp.where(some, variance, 1)), 0)
     wide = wide_dtype(mean.dtype)
     step = std * noise.values(sharding_like(mean, noise.shape)).astype(std.dtype)

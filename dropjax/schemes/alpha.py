@@ -18,7 +18,7 @@ from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask, booleans, wide_dtype, wide_rate
-from dropjax.ops.checks import check_floating, normalize_axes
+from dropjax.ops.checks import check_real, normalize_axes
 from dropjax.ops.keys import check_key
 from dropjax.ops.lazy import fused
 
@@ -100,7 +100,7 @@ def alpha_dropout(
       An array of the shape and dtype of x. Rate 1 gives `mean`, with zero gradients.
 
     Raises:
-      TypeError: x holds no floats, or key is no PRNG key, or mean or variance no number.
+      TypeError: x holds no real floats, or key is no PRNG key, or mean or variance no number.
       ValueError: rate outside [0, 1] or of a shape that does not fit; a wrong axis; a mean or
         variance that is not finite, or a variance that is not above 0.
 
@@ -114,7 +114,7 @@ def alpha_dropout(
       >>> dropjax.alpha_dropout(jax.random.key(0), jnp.zeros(3), 0.5)
       Array([-0.77919394, -0.77919394,  0.7791939 ], dtype=float32)
     """
-    key, x = check_key(key), check_floating(x)
+    key, x = check_key(key), check_real(x)
     shared = normalize_axes(shared_axes, x.ndim, "shared_axes")
     shape = [1 if axis in shared else size for axis, size in enumerate(x.shape)]
     return saturate(Mask.of(key, rate, shape), x, rate, mean, variance)

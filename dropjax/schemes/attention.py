@@ -83,6 +83,10 @@ def _scaled_by_row(keep: Mask, x: Array) -> Array:
     wide = x.astype(wide_dtype(x.dtype))
     mask = booleans(keep, x)
     kept = jnp.where(mask, wide, jnp.zeros((), wide.dtype))
+    # In units of the largest that is kept: the gradient divides by the square of their sum, which
+    # is 0 in float32 where the softmax was sharp and its peak is dropped.
+    top = jnp.abs(jax.lax.stop_gradient(kept)).max(-1, keepdims=True, initial=0)
+    kept = kept / jnp.where(top >= jnp.finfo(wide.dtype).tiny, top, 1).astype(wide.dtype)
     of_row, of_kept = (v.sum(-1, keepdims=True) for v in (wide, kept))
     some = of_kept != 0
     scale = jnp.where(some, of_row / jnp.where(some, of_kept, jnp.ones_like(of_kept)), 0)

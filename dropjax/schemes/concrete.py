@@ -62,7 +62,7 @@ def concrete_dropout(
 
     Raises:
       TypeError: x holds no floats, or key is no PRNG key.
-      ValueError: rate outside [0, 1] or of a shape that does not fit; temperature not above 0; a
+      ValueError: rate outside [0, 1] or temperature not above 0, or of a shape that does not fit; a
         wrong axis.
 
     Cost: 32 random bits an element of the mask; six exponentials and logarithms an element, forward
@@ -86,10 +86,11 @@ def concrete_dropout(
     shape = [1 if axis in shared else size for axis, size in enumerate(x.shape)]
     wide = jnp.finfo(wide_dtype(x.dtype)).dtype
     rate = fitted(rate, shape, "rate", wide)
+    temperature = fitted(temperature, shape, "temperature", wide)
     inside = (rate > 0) & (rate < 1)
     safe = jnp.where(inside, rate, 0.5)
     logit = jnp.log(safe) - jnp.log1p(-safe)
-    relaxed = relaxed_drop(Logistic.of(key, shape), x, logit, jnp.asarray(temperature, wide))
+    relaxed = relaxed_drop(Logistic.of(key, shape), x, logit, temperature)
     return _at_the_ends(x, relaxed, rate)
 
 

@@ -49,7 +49,7 @@ def feature_alpha_dropout(
       An array of the shape and dtype of x. Rate 1 gives `mean`, with zero gradients.
 
     Raises:
-      TypeError: x holds no floats, or key is no PRNG key, or mean or variance no number.
+      TypeError: x holds no real floats, or key is no PRNG key, or mean or variance no number.
       ValueError: rate outside [0, 1] or of a shape that does not fit; x has no such axis; a mean
         or variance that is not finite, or a variance that is not above 0.
 

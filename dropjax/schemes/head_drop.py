@@ -18,7 +18,7 @@ from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask, wide_dtype
-from dropjax.ops.checks import check_floating, normalize_axes
+from dropjax.ops.checks import as_rate, check_floating, normalize_axes
 from dropjax.ops.keys import check_key, derive
 from dropjax.ops.lazy import fused
 from dropjax.ops.uniform import below
@@ -40,7 +40,8 @@ def head_drop(
       key: PRNG key, typed or raw.
       x: what each head has found, or its attention weights; floats, (..., heads, steps, features)
         for the default `head_axis`.
-      rate: probability of dropping a head, in [0, 1]; may be traced. Typical: 0.1 to 0.2.
+      rate: probability of dropping a head, in [0, 1]; may be traced, or an array that broadcasts
+        to the choices, of size 1 along all but the batch axes. Typical: 0.1 to 0.2.
       head_axis: the axis of heads.
       batch_axes: the axes that hold examples, each with a choice of its own; () for one example.
 
@@ -72,8 +73,9 @@ def head_drop(
 
 def _kept(key: Array, rate: ArrayLike, shape: Sequence[int], axis: int) -> Array:
     """Which heads are kept, at least one along `axis`."""
-    keep = Mask.of(key, rate, shape).keep()
     one = [1 if i == axis else size for i, size in enumerate(shape)]
+    # One rate for all heads of an example: only then is each kept as often as the scale supposes.
+    keep = Mask.of(key, as_rate(rate, one), shape).keep()
     survivor = below(derive(key, "survivor"), one, shape[axis])
     is_survivor = jax.lax.broadcasted_iota(jnp.int32, tuple(shape), axis) == survivor
     return keep | (is_survivor & ~keep.any(axis, keepdims=True))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dropjax.ops.bernoulli import drop, wide_dtype
-from dropjax.ops.checks import as_rate, check_floating, normalize_axes
+from dropjax.ops.checks import as_rate, check_real, normalize_axes
 
 Array = jax.Array
 
@@ -38,7 +38,7 @@ def max_dropout(x: ArrayLike, rate: ArrayLike, *, batch_axes: int | Sequence[int
       the least value of an example. The gradient is 0 where x was dropped and 1 elsewhere.
 
     Raises:
-      TypeError: x holds no floats.
+      TypeError: x holds no real floats.
       ValueError: rate outside [0, 1] or not one number; a wrong axis.
 
     Cost: no random bits; x is read twice. A boolean an element is kept for the backward pass.
@@ -52,7 +52,7 @@ def max_dropout(x: ArrayLike, rate: ArrayLike, *, batch_axes: int | Sequence[int
       Array([[0. , 1. , 2. , 0. ],
              [0. , 0.1, 0. , 0. ]], dtype=float32)
     """
-    x = check_floating(x)
+    x = check_real(x)
     own = normalize_axes(batch_axes, x.ndim, "batch_axes")
     rate = as_rate(rate, (), dtype=jnp.finfo(wide_dtype(x.dtype)).dtype)
     if not x.size:

@@ -21,7 +21,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from dropjax.core.keys import Keys
-from dropjax.core.scheme import Rate, Scheme, scheme
+from dropjax.core.scheme import Number, Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask
 from dropjax.ops.boxes import inside
@@ -102,7 +102,7 @@ def random_erasing(
       An array of the shape and dtype of x; nothing is rescaled.
 
     Raises:
-      TypeError: x holds no floats, or key is no PRNG key.
+      TypeError: x holds no floats, fill is complex but x is not, or key is no PRNG key.
       ValueError: rate outside [0, 1]; area not in (0, 1] or aspect not positive, or not in order;
         fill that does not broadcast to x; x has no such axis.
 
@@ -147,7 +147,10 @@ def _filled(outside: Array, x: Array, value: Array) -> Array:
 
 
 def _value(fill: ArrayLike, x: Array) -> Array:
-    value = jnp.asarray(fill).astype(x.dtype)
+    value = jnp.asarray(fill)
+    if jnp.iscomplexobj(value) and not jnp.iscomplexobj(x):
+        raise TypeError(f"fill must be real, as x is; got {fill!r}")
+    value = value.astype(x.dtype)
     try:
         return jnp.broadcast_to(value, x.shape)
     except ValueError:
@@ -175,7 +178,7 @@ class RandomErasing(Scheme):
     area: tuple[float, float] = (0.02, 0.33)
     aspect: tuple[float, float] = (0.3, 1 / 0.3)
     fill: Literal["value", "noise"] = "value"
-    value: float = 0.0
+    value: Number = 0.0
 
     acts_on: ClassVar = frozenset({Kind.INPUT})
     made_for: ClassVar = "cnn"

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
@@ -78,6 +79,8 @@ def _check_limits(limits: Any, name: str) -> tuple[Any, Any]:
     if not isinstance(limits, (tuple, list)) or len(limits) != 2:
         raise ValueError(f"{name} must be (lowest, highest), got {limits!r}")
     low, high = limits
+    if any(np.ndim(limit) for limit in limits):
+        raise TypeError(f"{name} must be two numbers, got {limits!r}")
     if not any(isinstance(limit, Tracer) for limit in limits):
         try:
             fits = math.isfinite(low) and math.isfinite(high) and low <= high

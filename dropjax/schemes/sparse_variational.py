@@ -76,10 +76,11 @@ def sparse_variational_linear(
       key: PRNG key, typed or raw.
       x: inputs, floats (..., inputs).
       log_sigma2: the logarithm of the weights' variances, with its gradient; broadcasts to w.
-        Start from -10.
+        Start from -10. As in the authors' code log alpha = log_sigma2 - log w**2 is kept within
+        -8 and 8: a weight of 0 has no noise.
       w: the weights' means, floats (inputs, outputs).
       b: bias (outputs,), without noise.
-      threshold: weights whose log alpha = log_sigma2 - log w**2 reaches it have mean 0.
+      threshold: weights whose log alpha reaches it have mean 0.
 
     Returns:
       (..., outputs), of the dtype of x: independent between rows of x.
@@ -134,14 +135,15 @@ def expected(
       threshold: of pruning.
 
     Returns:
-      (..., outputs).
+      (..., outputs), of the dtype of x.
 
     Raises:
       TypeError: x, w or b holds no floats.
       ValueError: shapes do not fit.
     """
     x, w, b = check_layer(x, w, b)
-    return dense(x, prune(w, log_sigma2, threshold=threshold), b)
+    pruned = prune(w, log_sigma2, threshold=threshold).astype(x.dtype)
+    return dense(x, pruned, None if b is None else b.astype(x.dtype))
 
 
 @scheme

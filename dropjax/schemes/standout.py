@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dropjax.core.keys import Keys
-from dropjax.core.scheme import Rate, Scheme, scheme
+from dropjax.core.scheme import Number, Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Undecided, booleans, wide_dtype
-from dropjax.ops.checks import as_rate, check_floating
+from dropjax.ops.checks import as_rate, check_number_value, check_real, fitted
 from dropjax.ops.keys import check_key
 from dropjax.ops.lazy import fused
 
@@ -42,16 +42,17 @@ def standout(
       x: what units after a ReLU return, floats of any shape.
       rate: multiplies the probability of dropping, in [0, 1]; may be traced, or an array that
         broadcasts to x. The paper's is 1.
-      slope: how much activity counts; a number, may be traced. At 0 it is dropout at one rate.
-      offset: the larger, the more is kept; a number, may be traced.
+      slope: how much activity counts; may be traced, or an array that broadcasts to x. At 0 it is
+        dropout at one rate.
+      offset: the larger, the more is kept; may be traced, or an array that broadcasts to x.
 
     Returns:
       An array of the shape and dtype of x; nothing is rescaled. Its expectation is
       `dropjax.expected.standout`. The gradient is that for the mask as it fell.
 
     Raises:
-      TypeError: x holds no floats, or key is no PRNG key.
-      ValueError: rate outside [0, 1] or of a shape that does not fit.
+      TypeError: x holds no real floats, or key is no PRNG key, or slope or offset no number.
+      ValueError: rate outside [0, 1], slope or offset not finite, or of a shape that does not fit.
 
     Cost: 32 random bits and a sigmoid an element, forward and again backward; for the backward pass
       x is kept.
@@ -63,8 +64,7 @@ def standout(
       >>> dropjax.standout(jax.random.key(0), jnp.asarray([1.0, 9.0, 9.0, 1.0]))
       Array([0., 9., 9., 0.], dtype=float32)
     """
-    key, x = check_key(key), check_floating(x)
-    as_rate(rate, x.shape)
+    key, x = check_key(key), check_real(x)
     return _dropped(Undecided.of(key, x.shape), x, rate, slope, offset)
 
 
@@ -83,26 +83,37 @@ def expected(
       An array of the shape and dtype of x.
 
     Raises:
-      TypeError: x holds no floats.
-      ValueError: rate outside [0, 1].
+      TypeError: x holds no real floats, or slope or offset no number.
+      ValueError: rate outside [0, 1], slope or offset not finite, or of a shape that does not fit.
     """
-    x = check_floating(x)
-    keep = 1 - _rate_of(x, rate, slope, offset)
+    x = check_real(x)
+    keep = 1 - _rate_of(x, *_checked(x, rate, slope, offset))
     wide = wide_dtype(x.dtype)
     return (x.astype(wide) * keep.astype(wide)).astype(x.dtype)
 
 
-def _rate_of(x: Array, rate: ArrayLike, slope: ArrayLike, offset: ArrayLike) -> Array:
+def _checked(
+    x: Array, rate: ArrayLike, slope: ArrayLike, offset: ArrayLike
+) -> tuple[Array, Array, Array]:
+    """Float32, each of rank 0 or of x's."""
+    for name, value in (("slope", slope), ("offset", offset)):
+        check_number_value(value, name)
+    return (
+        as_rate(rate, x.shape),
+        fitted(slope, x.shape, "slope", jnp.float32),
+        fitted(offset, x.shape, "offset", jnp.float32),
+    )
+
+
+def _rate_of(x: Array, rate: Array, slope: Array, offset: Array) -> Array:
     """Each element's probability of being dropped, float32; the mask is a function of it."""
-    slope, offset = (jnp.asarray(v).astype(jnp.float32) for v in (slope, offset))
-    inactive = jax.nn.sigmoid(-(slope * x.astype(jnp.float32) + offset))
-    return as_rate(rate, x.shape) * inactive
+    return rate * jax.nn.sigmoid(-(slope * x.astype(jnp.float32) + offset))
 
 
 def _dropped(
     keep: Undecided, x: Array, rate: ArrayLike, slope: ArrayLike, offset: ArrayLike
 ) -> Array:
-    return _where_kept(keep, x, *map(jnp.asarray, (rate, slope, offset)))
+    return _where_kept(keep, x, *_checked(x, rate, slope, offset))
 
 
 @fused
@@ -116,8 +127,8 @@ class Standout(Scheme):
     """Hidden units after a ReLU, kept the more likely the more active they are."""
 
     rate: Rate = 1.0
-    slope: float = 1.0
-    offset: float = 0.0
+    slope: Number = 1.0
+    offset: Number = 0.0
 
     acts_on: ClassVar = frozenset({Kind.HIDDEN, Kind.FEATURE_MAP})
     linear_in_x: ClassVar = False

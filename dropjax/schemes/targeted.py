@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dropjax.core.keys import Keys
-from dropjax.core.scheme import Rate, Scheme, scheme
+from dropjax.core.scheme import Number, Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import Mask, drop, wide_rate
+from dropjax.ops.bernoulli import Mask, drop, expected_drop
 from dropjax.ops.checks import as_rate, check_choice, check_floating
 from dropjax.ops.keys import check_key
 
@@ -93,8 +93,7 @@ def expected(
       ValueError: rate or fraction outside [0, 1]; w has fewer than two axes; a wrong target.
     """
     w = _weights(w)
-    keep = (1 - wide_rate(w, rate)).astype(w.dtype)
-    return jnp.where(_targets(w, fraction, target), w * keep, w)
+    return jnp.where(_targets(w, fraction, target), expected_drop(w, rate, "test"), w)
 
 
 def _weights(w: ArrayLike) -> Array:
@@ -130,7 +129,7 @@ class Targeted(Scheme):
     """The smallest weights, or units, of dense layers and recurrent kernels."""
 
     rate: Rate = 0.5
-    fraction: float = 0.5
+    fraction: Number = 0.5
     target: Literal["weight", "unit"] = "weight"
 
     acts_on: ClassVar = frozenset({Kind.WEIGHT, Kind.LINEAR})

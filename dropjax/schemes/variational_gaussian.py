@@ -84,7 +84,11 @@ def _linear(key: Array, x: Array, w: Array, b: Array | None, log_alpha: Array, n
     if log_alpha.ndim:  # (inputs, 1), of weights
         log_alpha = log_alpha.reshape((1,) * (x.ndim - 1) + (-1,))
     spread = jnp.exp(log_alpha.astype(wide) / 2)
-    return dense(scale_by(Normal.of(key, x.shape), x, spread), w, b)
+    return _plain(scale_by(Normal.of(key, x.shape), x, spread), w, b)
+
+
+def _plain(x: Array, w: Array, b: Array | None) -> Array:
+    return dense(x, w.astype(x.dtype), None if b is None else b.astype(x.dtype))
 
 
 def expected(x: ArrayLike, *, w: ArrayLike, b: ArrayLike | None = None) -> Array:
@@ -96,13 +100,13 @@ def expected(x: ArrayLike, *, w: ArrayLike, b: ArrayLike | None = None) -> Array
       b: bias (outputs,).
 
     Returns:
-      (..., outputs).
+      (..., outputs), of the dtype of x.
 
     Raises:
       TypeError: x, w or b holds no floats.
       ValueError: shapes do not fit.
     """
-    return dense(*check_layer(x, w, b))
+    return _plain(*check_layer(x, w, b))
 
 
 @scheme

@@ -12,7 +12,8 @@ from jax import export
 
 from dropjax import blocks
 
-FUNCTIONS = {name: getattr(blocks, name) for name in blocks.__all__}
+# But for one that only counts.
+FUNCTIONS = {name: getattr(blocks, name) for name in blocks.__all__ if name != "depth_rates"}
 SECTIONS = ("Args:", "Returns:", "Raises:", "Cost:", "Source:", "Example:")
 
 
@@ -37,6 +38,7 @@ CALLS = {
     "layer_drop": lambda key, x: blocks.layer_drop(key, lambda x: 2 * x, x, 0.5),
     "max_pool_dropout": lambda key, x: blocks.max_pool_dropout(key, x, 0.5),
     "shake_shake": lambda key, x: blocks.shake_shake(key, x, 2 * x, batch_axes=0),
+    "stochastic_depth": lambda key, x: blocks.stochastic_depth(key, lambda x: 2 * x, x, 0.5),
     "weighted_max_pool": lambda key, x: blocks.weighted_max_pool(x, 0.5),
 }
 

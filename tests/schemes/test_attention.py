@@ -54,6 +54,28 @@ def test_a_row_of_which_nothing_is_kept_is_0_with_finite_gradients():
     assert (f(X, 1.0) == 0).all()
 
 
+@pytest.mark.parametrize("gap", [5.0, 50.0, 80.0])
+def test_gradients_are_right_where_the_peak_of_a_sharp_row_is_dropped(gap):
+    """Then the weights that are kept sum to 1e-35, and the square of that is 0."""
+    logits = jnp.asarray([[0.0, -gap, -gap - 1, -gap - 2]])
+    key = next(
+        key
+        for key in map(jax.random.key, range(100))
+        if dropjax.keep_mask(key, 0.5, (1, 4)).tolist() == [[False, True, True, False]]
+    )
+    c = jnp.asarray([[4.0, 1.0, 2.0, 3.0]])
+
+    def total(logits):
+        y = dropjax.attention_dropout(key, jax.nn.softmax(logits), 0.5, scaling="row")
+        return jnp.sum(c * y), y
+
+    (_, y), gradient = jax.value_and_grad(total, has_aux=True)(logits)
+    kept = np.exp([0.0, -1.0]) / np.exp([0.0, -1.0]).sum()  # a softmax over these two alone
+    np.testing.assert_allclose(y, [[0, *kept, 0]], rtol=1e-5)
+    slopes = kept * ([1.0, 2.0] - kept @ [1.0, 2.0])
+    np.testing.assert_allclose(gradient, [[0, *slopes, 0]], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "shared, shape", [("none", (4, 6, 8)), ("head", (1, 6, 8)), ("query", (4, 1, 8))]
 )

@@ -147,6 +147,7 @@ def test_shared_axes_share_one_decision():
         ((KEY, jnp.ones(3), jnp.full(2, 0.5)), {}, ValueError, "rate .*does not broadcast"),
         ((KEY, jnp.ones(3), 0.5), {"temperature": 0.0}, ValueError, "^temperature must be in"),
         ((KEY, jnp.ones(3), 0.5), {"temperature": "hot"}, TypeError, "^temperature must be a"),
+        ((KEY, jnp.ones(3), 0.5), {"temperature": jnp.ones((4, 1))}, ValueError, "^temperature of"),
         ((KEY, jnp.ones(3), 0.5), {"shared_axes": 1}, ValueError, "shared_axes names axis 1"),
     ],
 )

@@ -63,6 +63,17 @@ def test_on_attention_weights_too():
     assert noise.shape == (HEADS, 1, 1) and noise.any()
 
 
+def test_examples_may_have_rates_of_their_own_but_heads_may_not():
+    """The scale supposes that all heads are kept equally often."""
+    x = jnp.ones((2, HEADS, 4, 2))
+    rates = jnp.asarray([0.0, 1.0]).reshape(2, 1, 1, 1)
+    kept = np.asarray(dropjax.head_drop(jax.random.key(0), x, rates, batch_axes=0)) != 0
+    assert kept[:, :, 0, 0].sum(1).tolist() == [HEADS, 1]
+    with pytest.raises(ValueError, match="rate of shape"):
+        rates = jnp.asarray([0.9, 0.1, 0.1]).reshape(HEADS, 1, 1)
+        dropjax.head_drop(jax.random.key(0), x, rates, batch_axes=0)
+
+
 def test_bad_input():
     x = jnp.ones((2, HEADS, 4, 2))
     with pytest.raises(ValueError, match="head_axis=1 is among batch_axes"):

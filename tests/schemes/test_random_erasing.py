@@ -212,6 +212,7 @@ X = jnp.ones((4, 4, 3))
         ((KEY, X), {"fill": "pixel"}, ValueError, '^fill must be a number, an array or "noise"'),
         ((KEY, X), {"fill": np.ones(2)}, ValueError, "^fill of shape .2,. does not broadcast"),
         ((KEY, X), {"spatial_axes": (0, 3)}, ValueError, "spatial_axes names axis 3"),
+        ((KEY, X), {"fill": 1j}, TypeError, "fill must be real"),
         ((KEY, X), {"spatial_axes": 0}, ValueError, "must name height and width"),
         ((KEY, X), {"channel_axis": 3}, ValueError, "channel_axis names axis 3"),
         ((KEY, X), {"channel_axis": 1}, ValueError, "channel_axis=1 is among spatial_axes"),
@@ -227,6 +228,7 @@ def test_errors(arguments, options, error, match):
     [
         ("random_erasing(area=(0.5,0.1))", "^area must be"),
         ("random_erasing(aspect=(-1,1))", "^aspect must be"),
+        ("random_erasing(value=1e999)", "^value must be finite"),
         ('random_erasing(fill="noise",value=1.0)', '^value=1.0 does nothing under fill="noise"'),
     ],
 )

@@ -194,6 +194,18 @@ def test_wrong_numbers(limits, error, match):
         ShakeDrop(beta=limits)
 
 
+def test_traced_numbers_must_be_numbers_too():
+    """An array would broadcast, and the result would have another shape than x."""
+
+    @jax.jit
+    def shaken(number):
+        return dropjax.shake_drop(KEY, jnp.ones(3), 0.5, batch_axes=0, alpha=(number, number))
+
+    assert shaken(0.5).shape == (3,)
+    with pytest.raises(TypeError, match=r"^alpha must be two numbers"):
+        shaken(jnp.ones((4, 1)))
+
+
 @pytest.mark.parametrize(
     "key, x, rate, axes, error, match",
     [

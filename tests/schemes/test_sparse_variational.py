@@ -82,6 +82,14 @@ def test_the_report_is_the_share_of_pruned_weights():
     assert bound(text="sparse_variational(threshold=9.0)").report_at(LINEAR, W)["sparsity"] == 0
 
 
+def test_the_result_is_of_the_dtype_of_x_whatever_that_of_the_weights():
+    x = X.astype(jnp.bfloat16)
+    y = dropjax.sparse_variational_linear(KEY, x, -10.0, w=W, b=B)
+    mean = dropjax.expected.sparse_variational_linear(x, -10.0, w=W, b=B)
+    assert y.dtype == mean.dtype == jnp.bfloat16
+    np.testing.assert_allclose(mean.astype(jnp.float32), X @ W + B, rtol=0.05, atol=0.05)
+
+
 def test_weights_start_with_little_noise():
     scheme = parse("sparse_variational")
     learned = scheme.init_learned(KEY, {LINEAR.name: (LINEAR, (4, 6))}, {LINEAR.name: W})

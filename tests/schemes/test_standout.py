@@ -8,6 +8,7 @@ import scipy.special
 
 import dropjax
 from dropjax.schemes import parse
+from dropjax.schemes.standout import Standout
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(5)
@@ -62,6 +63,38 @@ def test_rate_scales_the_probability_of_dropping():
     np.testing.assert_array_equal(many(rate=0.0)[0], X + 1)
     with pytest.raises(ValueError, match="rate"):
         dropjax.standout(KEY, X, 1.5)
+
+
+def test_slope_and_offset_may_differ_by_element():
+    """Broadcast to x, never x to them."""
+    slope, offset = jnp.asarray([50.0, -50.0, 0.0, 0.0]), jnp.asarray([[0.0, 0.0, 50.0, -50.0]])
+    y = dropjax.standout(KEY, jnp.stack([X + 1] * 3), slope=slope, offset=offset)
+    np.testing.assert_array_equal(y != 0, [[True, False, True, False]] * 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"slope": jnp.ones((3, 1))}, ValueError, "^slope of shape .*does not broadcast"),
+        ({"offset": jnp.ones(3)}, ValueError, "^offset of shape .*does not broadcast"),
+        ({"slope": float("nan")}, ValueError, "^slope must be finite"),
+        ({"offset": "high"}, TypeError, "^offset must be a number"),
+    ],
+)
+def test_wrong_numbers(options, error, match):
+    with pytest.raises(error, match=match):
+        dropjax.standout(KEY, X, **options)
+    with pytest.raises(error, match=match):
+        dropjax.expected.standout(X, **options)
+
+
+def test_wrong_fields_and_dtypes():
+    with pytest.raises(ValueError, match=r"^slope must be finite"):
+        Standout(slope=float("nan"))
+    with pytest.raises(TypeError, match=r"^offset must be a number"):
+        Standout(offset="high")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^x must be an array of real floats, got complex64"):
+        dropjax.standout(KEY, X.astype(jnp.complex64))
 
 
 def test_the_scheme_is_the_function():

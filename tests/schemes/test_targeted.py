@@ -59,6 +59,14 @@ def test_fraction_may_be_traced():
     assert [(np.asarray(many(f)) == 0).sum() for f in (0.1, 0.5)] == [6, 30]
 
 
+def test_the_mean_of_half_precision_weights_is_rounded_once():
+    """bfloat16 has no 0.9 but 0.8984, which would be rounded again."""
+    w = W.astype(jnp.bfloat16)
+    mean = dropjax.expected.targeted_dropout(w, 0.1, fraction=1.0)
+    wanted = (np.float32(0.9) * np.asarray(w, np.float32)).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(mean, wanted)
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="fraction"):
         parse("targeted(fraction=1.5)")

@@ -159,6 +159,22 @@ def test_alpha_0_is_no_noise():
         np.testing.assert_array_equal(y, dropjax.expected.variational_gaussian_linear(X, w=W, b=B))
 
 
+@NOISES
+def test_a_variance_that_is_no_number_is_seen(noise):
+    """Rather than taken for none."""
+    y = dropjax.variational_gaussian_linear(KEY, X, jnp.nan, w=W, noise=noise)
+    assert np.isnan(y).all()
+
+
+@NOISES
+def test_the_result_is_of_the_dtype_of_x_whatever_that_of_the_weights(noise):
+    x = X.astype(jnp.bfloat16)
+    y = dropjax.variational_gaussian_linear(KEY, x, -1.0, w=W, b=B, noise=noise)
+    mean = dropjax.expected.variational_gaussian_linear(x, w=W, b=B)
+    assert y.dtype == mean.dtype == jnp.bfloat16
+    np.testing.assert_allclose(mean.astype(jnp.float32), MEAN, rtol=0.05, atol=0.05)
+
+
 def test_noise_is_drawn_for_each_row():
     scheme = initial("variational_gaussian")
     y = sampled(scheme, KEY).linear(jnp.stack([X, X]), W, None, LINEAR)
