@@ -10,6 +10,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from dropjax.ops.bernoulli import Mask, wide_dtype
@@ -62,7 +63,7 @@ def fractal_join(
       join.
 
     Raises:
-      TypeError: xs holds no floats, or key is no PRNG key.
+      TypeError: xs holds no floats, columns is no integer, or key is no PRNG key.
       ValueError: rate outside [0, 1], of a shape that does not fit, missing or not wanted; a wrong
         axis or mode; fewer columns than xs has.
 
@@ -91,6 +92,8 @@ def fractal_join(
         if rate is not None:
             raise ValueError(f'mode="global" keeps one column and has no rate; got rate={rate!r}')
         total = len(xs) if columns is None else columns
+        if not isinstance(total, (int, np.integer)) or isinstance(total, bool):
+            raise TypeError(f"columns must be a number of columns, got {columns!r}")
         if total < len(xs):
             raise ValueError(f"columns={columns}, but xs has {len(xs)}")
         chosen = below(derive(key, "column"), each, total)

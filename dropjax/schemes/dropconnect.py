@@ -11,6 +11,7 @@ inference averages over samples of that Gaussian: `dropconnect_gaussian`, or Mon
 too.
 """
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -142,7 +143,7 @@ def dropconnect_linear(
     if chunk is not None and not (number and chunk >= 1):
         raise ValueError(f"chunk must be a whole number of rows, at least 1; got {chunk!r}")
     rate = as_rate(rate, w.shape)
-    rows = x.reshape(-1, len(w))
+    rows = x.reshape(math.prod(x.shape[:-1]), len(w))
     masks = Mask.of(key, rate[None] if rate.ndim else rate, (len(rows), *w.shape))
     # At rate 1 nothing is kept that could be scaled.
     scale = jnp.where(rate < 1, 1 / jnp.where(rate < 1, 1 - rate, 1), 0)

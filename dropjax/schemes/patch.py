@@ -51,7 +51,7 @@ def patch_dropout(
       int32, of shape (..., tokens kept). At rate 0 that is all of x, in its order.
 
     Raises:
-      TypeError: x holds no floats, key is no PRNG key, or rate is traced.
+      TypeError: x holds no floats, key is no PRNG key, rate is traced, or ordered is no boolean.
       ValueError: rate outside [0, 1] or not one number; x has no axis of tokens, or prefix is
         negative or more than there are.
 
@@ -75,6 +75,8 @@ def patch_dropout(
         raise ValueError(f"prefix must be a whole number of tokens, at least 0; got {prefix!r}")
     if prefix > tokens:
         raise ValueError(f"prefix={prefix} is more than the {tokens} tokens of x")
+    if not isinstance(ordered, (bool, np.bool_)):
+        raise TypeError(f"ordered must be True or False, got {ordered!r}")
     count = _count(rate, tokens - prefix)
     index = _positions(key, (*x.shape[:-2], tokens - prefix), count, bool(ordered))
     first = jnp.broadcast_to(jnp.arange(prefix, dtype=jnp.int32), (*x.shape[:-2], prefix))

@@ -41,7 +41,7 @@ def word_dropout(
       Tokens of the shape and dtype of x.
 
     Raises:
-      TypeError: x holds no integers, or key is no PRNG key.
+      TypeError: x holds no integers, a token is none, or key is no PRNG key.
       ValueError: rate outside [0, 1] or of a shape that does not fit; a token that the dtype of x
         cannot hold.
 
@@ -63,6 +63,8 @@ def word_dropout(
         )
     x, limits = jnp.asarray(x), jnp.iinfo(x.dtype)
     for name, token in [("unknown", unknown), *(("protected", token) for token in protected)]:
+        if isinstance(token, bool) or not hasattr(token, "__index__"):
+            raise TypeError(f"{name} must hold integers, as x does; got {token!r}")
         if not limits.min <= token <= limits.max:
             raise ValueError(f"{name} holds {token}, which is no token of dtype {x.dtype}")
     keep = keep_mask(key, rate, x.shape)

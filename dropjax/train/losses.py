@@ -42,7 +42,7 @@ def multi_sample_loss(logits: ArrayLike, label: ArrayLike) -> Array:
       label: integers in [0, classes), (...): of one example (), or of a batch or a sequence.
 
     Returns:
-      In nats, of the shape of label.
+      In nats, of the shape of label; NaN where a label is out of range.
 
     Raises:
       TypeError: logits holds no floats.
@@ -68,7 +68,8 @@ def r_drop_loss(
       alpha: weight of the divergence, at least 0. Typical: 0.3 to 5.
 
     Returns:
-      In nats, of the shape of label: the divergence is summed over the classes alone.
+      In nats, of the shape of label, NaN where one is out of range: the divergence is summed over
+      the classes alone.
 
     Raises:
       TypeError: logits holds no floats.
@@ -94,7 +95,8 @@ def fraternal_loss(
       kappa: weight of the squared difference, at least 0. Typical: 0.15.
 
     Returns:
-      In nats, of the shape of label: the squares are averaged over the classes.
+      In nats, of the shape of label, NaN where one is out of range: the squares are averaged over
+      the classes.
 
     Raises:
       TypeError: logits holds no floats.
@@ -253,6 +255,9 @@ def _cross_entropy(logits: Array, label: ArrayLike) -> Array:
             f"last axis; got {label.dtype}{list(label.shape)}"
         )
     log_p = jax.nn.log_softmax(logits)
+    # Out of range it gives NaN: a negative index would be a class, counted from the end.
+    label = label.astype(jnp.promote_types(label.dtype, jnp.int32))
+    label = jnp.where(label >= 0, label, logits.shape[-1])
     at = jnp.broadcast_to(label[None, ..., None], (*logits.shape[:-1], 1))
     return -jnp.take_along_axis(log_p, at, axis=-1)[..., 0]
 

@@ -116,6 +116,13 @@ def test_rates_may_differ_by_example():
         (jnp.ones((2, 3)), 0.5, {"mode": "both"}, ValueError, "mode must be one of local, global"),
         (jnp.ones((2, 3)), 0.5, {"columns": 3}, ValueError, "columns=3 is for"),
         (jnp.ones((2, 3)), 0.5, {"batch_axes": 0}, ValueError, "that of the columns"),
+        (
+            jnp.ones((2, 3)),
+            None,
+            {"mode": "global", "columns": 2.5},
+            TypeError,
+            "^columns must be a",
+        ),
         (jnp.ones((2, 3)), None, {"mode": "global", "columns": 1}, ValueError, "but xs has 2"),
     ],
 )

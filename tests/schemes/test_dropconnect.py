@@ -286,6 +286,13 @@ def test_errors(x, rate, named, error, match):
             f(x, rate, **named)
 
 
+@pytest.mark.parametrize("shape", [(0, 4), (2, 0), (0, 0)])
+def test_no_rows_or_no_inputs(shape):
+    for f in (dropjax.dropconnect_linear, dropjax.dropconnect_gaussian):
+        y = f(KEY, jnp.ones(shape), 0.5, w=jnp.ones((shape[1], 3)))
+        assert y.shape == (shape[0], 3) and not y.any()
+
+
 @pytest.mark.parametrize("chunk", [0, 1.5, True])
 def test_a_chunk_is_a_number_of_rows(chunk):
     with pytest.raises(ValueError, match=r"^chunk must be a whole number of rows"):

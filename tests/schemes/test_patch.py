@@ -135,6 +135,7 @@ X = jnp.ones((4, 3))
         ((KEY, X, np.full(4, 0.5)), {}, ValueError, "^rate must be one number"),
         ((KEY, X, 0.5), {"prefix": -1}, ValueError, "^prefix must be .* got -1"),
         ((KEY, X, 0.5), {"prefix": True}, ValueError, "^prefix must be"),
+        ((KEY, X, 0.5), {"ordered": "no"}, TypeError, "^ordered must be True or False, got 'no'"),
         ((KEY, X, 0.5), {"prefix": 5}, ValueError, "^prefix=5 is more than the 4 tokens of x"),
     ],
 )

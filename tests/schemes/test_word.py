@@ -75,6 +75,12 @@ def test_errors(key, rate, error, match):
         dropjax.word_dropout(key, jnp.arange(3), rate, unknown=1)
 
 
+@pytest.mark.parametrize("tokens", [{"unknown": 1.5}, {"unknown": 1, "protected": [2.5]}])
+def test_tokens_that_are_no_integers_are_refused(tokens):
+    with pytest.raises(TypeError, match=r"^(unknown|protected) must hold integers"):
+        dropjax.word_dropout(KEY, jnp.arange(3), 0.5, **tokens)
+
+
 def test_the_scheme_drops_embedded_tokens_with_all_their_features():
     """Two occurrences of one type may fare differently, and so may two sequences."""
     scheme, site, x = parse("word(rate=0.5)"), SITES[Kind.EMBED], jnp.ones((16, 6))

@@ -111,6 +111,18 @@ def test_half_precision_is_widened():
         assert found.dtype == jnp.float32 and found == loss(*wide, LABEL, 0.5)
 
 
+@pytest.mark.parametrize("label", [-1, -100, 100])
+def test_labels_out_of_range_are_seen(label):
+    """-1, which often stands for none, is not the last class."""
+    logits = jnp.asarray([ONE, TWO], jnp.float32)
+    losses = [
+        train.multi_sample_loss(logits, label),
+        train.r_drop_loss(*logits, label, 1.0),
+        train.fraternal_loss(*logits, label, 1.0),
+    ]
+    assert np.isnan(losses).all()
+
+
 @pytest.mark.parametrize(
     "call, match",
     [
