@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from dropjax.core.draw import acting, keys_at
 from dropjax.core.keys import Keys
-from dropjax.core.scheme import Scheme, Sites
+from dropjax.core.scheme import SCHEMES, Scheme, Sites
 from dropjax.core.site import Kind, Site
 from dropjax.ops.lazy import Lazy, is_lazy
 
@@ -116,8 +116,8 @@ def _noise_of(link: Scheme, keys: Keys, site: Site, shape: tuple[int, ...]) -> A
     watched.linear(keys, jnp.zeros(inputs), jnp.zeros(shape), jnp.zeros(outputs), site)
     if len(asked) != 1:
         raise ValueError(
-            f"{link} has no noise of its own at {site.name!r}: there it perturbs what the dense "
-            "layer returns, by noise that depends on the layer's input. Call linear(...) of the "
-            "draw instead"
+            f"{SCHEMES.name_of(type(link))} has no noise of its own at {site.name!r}: there it "
+            "perturbs what the dense layer returns, by noise that depends on the layer's input. "
+            "Call linear(...) of the draw instead"
         )
     return asked[0]

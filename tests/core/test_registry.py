@@ -61,7 +61,7 @@ def registry(monkeypatch):
 def test_every_file_is_a_name():
     assert {"bernoulli", "dropconnect", "none", "variational", "zoneout"} < set(schemes.names())
     assert schemes.names() == sorted(schemes.names())
-    assert MODELS.names() == ["cnn", "mlp", "rnn"]
+    assert MODELS.names() == ["cnn", "mlp", "rnn", "transformer"]
     assert SCHEMES.find("zoneout") is Zoneout
     assert MODELS.find("rnn") is RNN
     for registry in (SCHEMES, MODELS):
@@ -108,13 +108,15 @@ def test_two_classes_in_a_file_are_refused(modules):
     ],
 )
 def test_the_nearest_name_is_offered(name, near):
-    match = f"no scheme '{name}'; did you mean {near}[?] There are: alpha, bernoulli, cutout, "
+    match = f"no scheme '{name}'; did you mean {near}[?] There are: alpha, attention, bernoulli, "
     with pytest.raises(ValueError, match=match):
         SCHEMES.find(name)
 
 
 def test_far_from_every_name_there_is_the_list():
-    with pytest.raises(ValueError, match=r"no model 'xyz'\. There are: cnn, mlp, rnn$"):
+    with pytest.raises(
+        ValueError, match=r"no model 'xyz'\. There are: cnn, mlp, rnn, transformer$"
+    ):
         MODELS.find("xyz")
 
 

@@ -160,6 +160,7 @@ def test_result_json_has_what_was_measured(finished):
     assert set(found) == {
         *("status", "dataset", "model", "dropout", "strength", "seed", "mc_samples", "parameters"),
         *("param_hash", "resumed_from_step", "seconds", "examples_per_second", "task", *MEASURES),
+        *("penalty", "learned"),
     }
     assert (found["status"], found["dataset"], found["seed"]) == ("completed", "digits", 0)
     assert found["model"] == 'rnn(cell="lstm",width=8,layers=1,gates="tied")'
