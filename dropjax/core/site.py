@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+from collections.abc import Sequence
 
 BATCH_AXES = ("batch", "device")
 """The mapped axes of examples in training, inner one first: of `jax.vmap` and of the devices."""
@@ -56,6 +57,15 @@ class Site:
     def within(self, prefix: str) -> "Site":
         """The same site with its name prefixed."""
         return dataclasses.replace(self, name=prefix + self.name) if prefix else self
+
+    def shared(self, shape: Sequence[int], *axes: str) -> tuple[int, ...]:
+        """The shape of noise for a value of `shape` that is shared along the named axes."""
+        named = zip(self.axes, shape, strict=True)
+        return tuple(1 if axis in axes else size for axis, size in named)
+
+    def own(self, shape: Sequence[int], *axes: str) -> tuple[int, ...]:
+        """The shape of noise that is shared along all but the named axes."""
+        return self.shared(shape, *(axis for axis in self.axes if axis not in axes))
 
 
 def input_axes(ndim: int) -> tuple[str, ...]:

@@ -120,10 +120,7 @@ class Attention(Scheme):
         return "a site it acts on has no axes of queries and, last, keys"
 
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Mask:
-        axes = zip(site.axes, shape, strict=True)
-        return Mask.of(
-            keys.example, self.rate, [1 if axis == self.shared else size for axis, size in axes]
-        )
+        return Mask.of(keys.example, self.rate, site.shared(shape, self.shared))
 
     def apply(self, noise: Mask, x: Array, site: Site, fallback: Array | None) -> Array:
         return _dropped(noise, x, self.rate, self.scaling)

@@ -146,8 +146,7 @@ class Concrete(Learned):
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Logistic:
         if site.kind is Kind.LINEAR:  # an input is a row of the weights
             return Logistic.of(keys.example, (shape[0], 1))
-        axes = zip(site.axes, shape, strict=True)
-        return Logistic.of(keys.example, [size if axis == "feature" else 1 for axis, size in axes])
+        return Logistic.of(keys.example, site.own(shape, "feature"))
 
     def apply(self, noise: Logistic, x: Array, site: Site, fallback: Array | None) -> Array:
         linear = site.kind is Kind.LINEAR

@@ -102,6 +102,13 @@ def _check_size(size: int) -> None:
         raise ValueError(f"size must be a whole number of pixels, at least 1; got {size!r}")
 
 
+def no_images(sites: Sequence[Site]) -> str | None:
+    """Why nothing can be cut out at these sites; None if it can."""
+    if all("height" in site.axes and "width" in site.axes for site in sites):
+        return None
+    return "its input has no height and width"
+
+
 @scheme
 class Cutout(Scheme):
     """Cutout on input images, in training only; `rate` of the images get a hole."""
@@ -119,12 +126,10 @@ class Cutout(Scheme):
         _check_size(self.size)
 
     def refuses(self, sites: Sequence[Site]) -> str | None:
-        if all("height" in site.axes and "width" in site.axes for site in sites):
-            return None
-        return "its input has no height and width"
+        return no_images(sites)
 
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Array:
-        images = [1 if axis == "feature" else n for axis, n in zip(site.axes, shape, strict=True)]
+        images = site.shared(shape, "feature")
         axes = [site.axes.index(axis) for axis in ("height", "width")]
         return _outside(keys.example, self.rate, images, self.size, axes)
 

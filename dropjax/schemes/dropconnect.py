@@ -24,7 +24,7 @@ from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, dense, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import SCALINGS, Mask, drop, expected_drop, wide_dtype
-from dropjax.ops.checks import as_rate, check_choice, check_floating
+from dropjax.ops.checks import as_rate, check_choice, check_floating, check_layer
 from dropjax.ops.gaussian import Normal, around, multiply
 from dropjax.ops.keys import check_key
 from dropjax.ops.lazy import fused
@@ -137,7 +137,7 @@ def dropconnect_linear(
       (8, 2)
     """
     key = check_key(key)
-    x, w, b = _check_layer(x, w, b)
+    x, w, b = check_layer(x, w, b)
     check_choice(scaling, SCALINGS, "scaling")
     number = isinstance(chunk, (int, np.integer)) and not isinstance(chunk, bool)
     if chunk is not None and not (number and chunk >= 1):
@@ -174,20 +174,6 @@ def _product(masks: Mask, number: Array, x: Array, w: Array, scale: Array) -> Ar
     return x.astype(wide) @ kept
 
 
-def _check_layer(
-    x: ArrayLike, w: ArrayLike, b: ArrayLike | None
-) -> tuple[Array, Array, Array | None]:
-    x, w = check_floating(x), check_floating(w, "w")
-    b = None if b is None else check_floating(b, "b")
-    if w.ndim != 2:
-        raise ValueError(f"w must have two axes, inputs and outputs, got {w.shape}")
-    if not x.ndim or x.shape[-1] != w.shape[0]:
-        raise ValueError(f"the last axis of x must be the inputs of w, got {x.shape} and {w.shape}")
-    if b is not None and b.shape != w.shape[1:]:
-        raise ValueError(f"b must have the outputs of w, got {b.shape} and {w.shape}")
-    return x, w, b
-
-
 def dropconnect_moments(
     x: ArrayLike,
     rate: ArrayLike,
@@ -222,7 +208,7 @@ def dropconnect_moments(
       >>> dropjax.dropconnect_moments(x, 0.5, w=w, scaling="test")
       (Array([1.5], dtype=float32), Array([1.25], dtype=float32))
     """
-    x, w, b = _check_layer(x, w, b)
+    x, w, b = check_layer(x, w, b)
     check_choice(scaling, SCALINGS, "scaling")
     return _moments(x, as_rate(rate, w.shape), w, b, scaling)
 
@@ -288,7 +274,7 @@ def dropconnect_gaussian(
       (8, 2)
     """
     key = check_key(key)
-    x, w, b = _check_layer(x, w, b)
+    x, w, b = check_layer(x, w, b)
     check_choice(scaling, SCALINGS, "scaling")
     mean, variance = _moments(x, as_rate(rate, w.shape), w, b, scaling)
     return around(Normal.of(key, mean.shape), mean, variance)
@@ -318,7 +304,7 @@ def expected_linear(
       TypeError: x, w or b holds no floats.
       ValueError: rate outside [0, 1]; shapes of x, w and b that do not fit; a wrong scaling.
     """
-    x, w, b = _check_layer(x, w, b)
+    x, w, b = check_layer(x, w, b)
     b = None if b is None else b.astype(x.dtype)
     return dense(x, expected_drop(w, rate, scaling).astype(x.dtype), b)
 

@@ -17,7 +17,7 @@ from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask
 from dropjax.ops.checks import check_floating, normalize_axes
 from dropjax.schemes.alpha import alpha_dropout, saturate
-from dropjax.schemes.spatial import no_maps, shape_of_maps
+from dropjax.schemes.spatial import no_maps
 
 Array = jax.Array
 
@@ -84,7 +84,7 @@ class FeatureAlpha(Scheme):
         return no_maps(sites, "alpha")
 
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Mask:
-        return Mask.of(keys.example, self.rate, shape_of_maps(site, shape))
+        return Mask.of(keys.example, self.rate, site.own(shape, "feature"))
 
     def apply(self, noise: Mask, x: Array, site: Site, fallback: Array | None) -> Array:
         return saturate(noise, x, self.rate)

@@ -109,9 +109,7 @@ class HeadDrop(Scheme):
         return "a site it acts on has no axis of heads"
 
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Array:
-        axis = site.axes.index("head")
-        one = [size if i == axis else 1 for i, size in enumerate(shape)]
-        return _kept(keys.example, self.rate, one, axis)
+        return _kept(keys.example, self.rate, site.own(shape, "head"), site.axes.index("head"))
 
     def apply(self, noise: Array, x: Array, site: Site, fallback: Array | None) -> Array:
         return _scaled(noise, x, site.axes.index("head"))

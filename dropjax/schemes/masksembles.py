@@ -159,5 +159,4 @@ class Masksembles(Scheme):
         with jax.ensure_compile_time_eval():
             key = jnp.asarray([self.masks_seed, zlib.crc32(site.name.encode())], jnp.uint32)
             masks = masksembles_masks(key, shape[axis], self.n, self.scale)
-        one = [size if i == axis else 1 for i, size in enumerate(shape)]
-        return jnp.asarray(masks.reshape(self.n, *one))
+        return jnp.asarray(masks.reshape(self.n, *site.own(shape, "feature")))

@@ -30,6 +30,7 @@ from dropjax.ops.gaussian import Normal
 from dropjax.ops.keys import check_key, derive
 from dropjax.ops.lazy import fused
 from dropjax.ops.uniform import below, uniform
+from dropjax.schemes.cutout import no_images
 
 Array = jax.Array
 
@@ -193,16 +194,14 @@ class RandomErasing(Scheme):
             raise ValueError(f'value={self.value} does nothing under fill="noise"')
 
     def refuses(self, sites: Sequence[Site]) -> str | None:
-        if all("height" in site.axes and "width" in site.axes for site in sites):
-            return None
-        return "its input has no height and width"
+        return no_images(sites)
 
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> tuple[Array | Normal, ...]:
         key, (height, width) = keys.example, map(site.axes.index, ("height", "width"))
-        shapes = [1 if axis == "feature" else n for axis, n in zip(site.axes, shape, strict=True)]
-        images = [1 if axis in (height, width) else n for axis, n in enumerate(shapes)]
+        shapes = site.shared(shape, "feature")
+        images = site.shared(shapes, "height", "width")
         whole = Mask.of(derive(key, "image"), self.rate, images)
-        outside = _outside(whole, key, self.area, self.aspect, tuple(shapes), (height, width))
+        outside = _outside(whole, key, self.area, self.aspect, shapes, (height, width))
         return (outside, _noise(key, shape)) if self.fill == "noise" else (outside,)
 
     def apply(self, noise: tuple[Any, ...], x: Array, site: Site, fallback: Array | None) -> Array:

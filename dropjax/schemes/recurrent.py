@@ -74,13 +74,8 @@ class Recurrent(Scheme):
         return 'mask="sequence" would do nothing: there is no time axis'
 
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Mask:
-        shared = self.mask == "sequence"
-        axes = zip(site.axes, shape, strict=True)
-        return Mask.of(
-            keys.example,
-            self.rate,
-            [1 if shared and axis == "time" else size for axis, size in axes],
-        )
+        shape = site.shared(shape, "time") if self.mask == "sequence" else shape
+        return Mask.of(keys.example, self.rate, shape)
 
     def apply(self, noise: Mask, x: Array, site: Site, fallback: Array | None) -> Array:
         return drop(noise, x, self.rate)

@@ -73,10 +73,7 @@ class RNNDrop(Scheme):
         return "a site it acts on has no time axis, along which to share the mask"
 
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Mask:
-        axes = zip(site.axes, shape, strict=True)
-        return Mask.of(
-            keys.example, self.rate, [1 if axis == "time" else size for axis, size in axes]
-        )
+        return Mask.of(keys.example, self.rate, site.shared(shape, "time"))
 
     def apply(self, noise: Mask, x: Array, site: Site, fallback: Array | None) -> Array:
         return drop(noise, x, self.rate)

@@ -70,12 +70,6 @@ def no_maps(sites: Sequence[Site], otherwise: str) -> str | None:
     return f"no site it acts on has a spatial axis; without one it is {otherwise}, so ask for that"
 
 
-def shape_of_maps(site: Site, shape: Sequence[int]) -> list[int]:
-    """The shape of a mask with one decision a feature."""
-    axes = zip(site.axes, shape, strict=True)
-    return [size if axis == "feature" else 1 for axis, size in axes]
-
-
 @scheme
 class Spatial(Scheme):
     """One decision a feature map: one for each feature, shared along all other axes."""
@@ -90,7 +84,7 @@ class Spatial(Scheme):
         return no_maps(sites, "bernoulli")
 
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Mask:
-        return Mask.of(keys.example, self.rate, shape_of_maps(site, shape))
+        return Mask.of(keys.example, self.rate, site.own(shape, "feature"))
 
     def apply(self, noise: Mask, x: Array, site: Site, fallback: Array | None) -> Array:
         return drop(noise, x, self.rate)
