@@ -1,6 +1,7 @@
 """Facts of Durasov et al. 2021: the algebra of the masks, and the ensemble that they make."""
 
 import itertools
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -120,6 +121,12 @@ def masks_of(scheme, site=SITE):
         return sampled(scheme, Keys.of(KEY, 7, sample))(jnp.ones((1, 12)), site)
 
     return np.asarray(jax.vmap(one)(jnp.arange(1, scheme.n + 1)))[:, 0]
+
+
+def test_the_masks_are_the_function_s_for_the_site_s_name_the_first_first():
+    key = np.asarray([0, zlib.crc32(b"hidden")], np.uint32)
+    wanted = dropjax.masksembles_masks(key, 12, 4, 2.0)
+    np.testing.assert_array_equal(masks_of(parse("masksembles")), wanted)
 
 
 def test_samples_go_through_the_masks_and_all_examples_see_the_same():
