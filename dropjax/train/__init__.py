@@ -1,7 +1,8 @@
 """Training: optax under `jax.pmap` in compiled chunks, with checkpoints that resume exactly."""
 
-from dropjax.train import schedules
+from dropjax.train import lanes, schedules
 from dropjax.train.fit import Fitted, fit
+from dropjax.train.lanes import Lane, Lanes
 from dropjax.train.loop import Chunk, chunks
 from dropjax.train.losses import (
     fraternal,
@@ -12,14 +13,17 @@ from dropjax.train.losses import (
     r_drop_loss,
 )
 from dropjax.train.objectives import OBJECTIVES
-from dropjax.train.program import Examples, Problem, Program, State
+from dropjax.train.program import Program
 from dropjax.train.replay import Replay, keys_of
+from dropjax.train.step import Examples, Problem, State
 
 __all__ = [
     "OBJECTIVES",
     "Chunk",
     "Examples",
     "Fitted",
+    "Lane",
+    "Lanes",
     "Problem",
     "Program",
     "Replay",
@@ -29,6 +33,7 @@ __all__ = [
     "fraternal",
     "fraternal_loss",
     "keys_of",
+    "lanes",
     "multi_sample",
     "multi_sample_loss",
     "r_drop",

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 
 from dropjax.train.loop import chunks
-from dropjax.train.program import Examples, Problem, Program, State
+from dropjax.train.program import Program
+from dropjax.train.step import Examples, Problem, State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,12 +20,15 @@ class Fitted:
       learned: what the scheme has learned; empty for most.
       mutable: the model's mutable variables; {} for most.
       history: the training metrics' means, a dictionary an epoch.
+      diverged_at: the first step whose loss was infinite or NaN, -1 if there was none. `fit` itself
+        raises then; of several runs side by side only that one is lost.
     """
 
     params: Any
     learned: Any
     mutable: Any
     history: list[dict[str, float]]
+    diverged_at: int = -1
 
 
 def fit(

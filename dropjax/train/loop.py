@@ -3,10 +3,11 @@
 import dataclasses
 import time
 from collections.abc import Iterator
+from typing import Protocol
 
 import jax
 
-from dropjax.train.program import Program, State
+from dropjax.train.step import State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,17 @@ class Chunk:
     seconds: float
 
 
-def chunks(program: Program, state: State, *, epochs: int, seconds: float = 1.0) -> Iterator[Chunk]:
+class Runs(Protocol):
+    """What can be trained in chunks: a `Program`, or `Lanes`."""
+
+    steps_per_epoch: int
+
+    def run(self, state: State, start: int, stop: int) -> State:
+        """Trains steps `start` to `stop` - 1, all of one epoch."""
+        ...
+
+
+def chunks(program: Runs, state: State, *, epochs: int, seconds: float = 1.0) -> Iterator[Chunk]:
     """Trains from `state` to the end of the last epoch, yielding after every chunk.
 
     Args:

@@ -1,0 +1,494 @@
+"""Lanes: many runs of one problem, trained side by side in one compiled program.
+
+Runs that differ in numbers alone (seed, rates, learning rate) have one computation, so it is
+compiled once and mapped over them: `jax.vmap` over lanes within `jax.pmap` over devices. A lane's
+weights, batches and masks are those of the same run alone, from the same key; its numbers agree
+with that run's to rounding, as sums are taken in another order.
+
+    problem = Problem(apply, metrics, parse("bernoulli(rate=0.5)"), optax.adam(1e-3))
+    grid = [
+        Lane(jax.random.key(seed), parse(f"bernoulli(rate={rate})"))
+        for rate in (0.1, 0.3, 0.5)
+        for seed in range(10)
+    ]
+    fits = lanes.fit(problem, init, x, y, lanes=grid, epochs=20, batch_size=32)
+"""
+
+import copy
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dropjax.core.plan import no_weights
+from dropjax.core.scheme import Scheme
+from dropjax.core.strength import Strength, strength_at
+from dropjax.ops.keys import derive
+from dropjax.train.devices import parallel, replicate
+from dropjax.train.fit import Fitted
+from dropjax.train.loop import chunks
+from dropjax.train.program import Program
+from dropjax.train.replay import noise_key_of, order_of
+from dropjax.train.step import Examples, Problem, State, Step, on_one_device
+
+Array = jax.Array
+Optimizer = optax.GradientTransformation
+Init = Callable[[Array], Any]
+
+_MOST = 256
+_CACHE = 8 * 2**20
+
+# A lane's arrays have an axis of lanes in front; how many steps were done is the same for all.
+_AXES = State(step=None, params=0, opt_state=0, mutable=0, totals=0, diverged_at=0)  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lane:
+    """One run: what it has for itself.
+
+    Args:
+      key: the run's key, as of `Program` and `fit`.
+      scheme: its scheme, of the problem's structure with numbers of its own; None for the
+        problem's.
+      numbers: what its optimiser is made with, such as {"learning_rate": 1e-3}.
+      strength: multiplies the problem's.
+      penalty: multiplies the problem's.
+      rows: (examples,), the rows of the data that it trains on; None for all. As many for each.
+    """
+
+    key: Array
+    scheme: Scheme | None = None
+    numbers: dict[str, float] = dataclasses.field(default_factory=dict)
+    strength: float = 1.0
+    penalty: float = 1.0
+    rows: np.ndarray | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Stacked:
+    """What lanes have for themselves, as arrays (lanes, ...)."""
+
+    key: Array
+    noise_key: Array
+    scheme: Scheme | None
+    numbers: dict[str, Array]
+    strength: Array
+    penalty: Array
+    rows: Array | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Variables:
+    """A lane's initial parameters and mutable variables, of its key."""
+
+    init: Init
+    stateful: bool
+
+    def __call__(self, key: Array) -> tuple[Any, Any]:
+        made = self.init(derive(key, "init"))
+        return made if self.stateful else (made, {})
+
+
+class Lanes:
+    """A compiled problem of several lanes, to be run as a `Program` is.
+
+    Args:
+      problem: what is trained. Its scheme, if it has one, is that of lanes without their own.
+      init: key -> a lane's initial parameters or, if the problem is stateful, (parameters, mutable
+        variables). It is given `derive(lane.key, "init")`.
+      examples: the data, shared by all lanes.
+      lanes: at least one.
+      batch_size: of a lane's global batch, split over the devices.
+      optimizer: makes a lane's optimiser: `optimizer(**lane.numbers)`; None to take the problem's.
+      devices: where to train; all by default.
+
+    Raises:
+      ValueError: there is no lane; lanes are of different structure, so that they would need
+        different programs; numbers are given and nothing is made of them; the scheme would do
+        nothing.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        init: Init,
+        examples: Examples,
+        lanes: Sequence[Lane],
+        *,
+        batch_size: int,
+        optimizer: Callable[..., Optimizer] | None = None,
+        devices: Sequence[Any] | None = None,
+    ) -> None:
+        self.lanes = _checked(lanes, problem, optimizer)
+        first = self.lanes[0]
+        own = problem.optimizer if optimizer is None else optimizer(**first.numbers)
+        pattern = dataclasses.replace(problem, scheme=first.scheme, optimizer=own)
+        some = examples if first.rows is None else _select(examples, first.rows)
+        # It finds the sites and checks; what is trained is made of its step, in `_step`.
+        self._program = Program(
+            pattern, some, key=first.key, batch_size=batch_size, devices=devices
+        )
+        self.devices = self._program.devices
+        self.steps_per_epoch = self._program.steps_per_epoch
+        self._optimizer, self._variables = optimizer, _Variables(init, problem.stateful)
+        # Only shapes matter for what is checked.
+        shapes = jax.eval_shape(self._variables, first.key)
+        params, mutable = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        self._metrics = self._program.check(params, mutable if problem.stateful else None)
+        data = jax.tree.map(jnp.asarray, (examples.x, examples.y))
+        self._data = replicate(data, self.devices)
+        self._stacked = replicate(_stack(self.lanes), self.devices)
+        self._orders: dict[int, Array] = {}
+        self._start = jax.jit(self._starts)
+        self._chunk = parallel(self._steps, self.devices, donate=(0,))
+        self._report = jax.jit(jax.vmap(self._report_of))
+
+    def with_lanes(self, lanes: Sequence[Lane]) -> "Lanes":
+        """The same program for other lanes; compiled anew only for another number of them.
+
+        Raises:
+          ValueError: they differ in more than numbers, or there is none.
+        """
+        new = copy.copy(self)
+        new.lanes = _checked([self.lanes[0], *lanes], self.problem, self._optimizer)[1:]
+        if not new.lanes:
+            raise ValueError("there is no lane")
+        new._stacked, new._orders = replicate(_stack(new.lanes), self.devices), {}
+        return new
+
+    def at_a_time(self) -> int:
+        """How many lanes to train side by side: those that fast memory holds, from 1 to 256.
+
+        On a CPU that is a cache: there is nothing to gain from lanes that take turns in it, and
+        large models are trained one by one, by one program for all. On an accelerator it is half
+        of its memory. An estimate, from the size of the state, its gradient, and what matrix
+        products and convolutions return for a batch.
+        """
+        state = jax.eval_shape(self._starts, self._stacked)
+        both = _bytes(state.params)
+        # The gradient and the update are as large as the parameters.
+        each = (_bytes(state) + 2 * both) / len(self) + self._bytes_of_outputs()
+        device = self.devices[0]
+        memory = device.memory_stats() if device.platform != "cpu" else None
+        room = memory["bytes_limit"] / 2 if memory else _CACHE
+        return int(min(max(room // each, 1), _MOST))
+
+    def _bytes_of_outputs(self) -> int:
+        step, of = self._program.step, self.problem
+        shapes = jax.eval_shape(self._variables, self.lanes[0].key)
+        params, mutable = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        rows = jnp.zeros(step.batch_size // len(self.devices), jnp.int32)
+        x, y = jax.tree.map(lambda leaf: leaf[rows], self._data)
+        learned = step.learned(self.lanes[0].key, no_weights(of.sites or {}))
+        scheme = of.scheme and of.scheme.bind(learned)
+
+        def measure(params: Any) -> Any:
+            key = self.lanes[0].key
+            return on_one_device(
+                lambda: step.measure(scheme, params, mutable or {}, x, y, rows, key, 0)
+            )
+
+        # Kept for the backward pass, as is what becomes of them; and the gradients of both.
+        return 4 * _bytes_of_products(jax.make_jaxpr(measure)(params).jaxpr)
+
+    def __len__(self) -> int:
+        return len(self.lanes)
+
+    @property
+    def problem(self) -> Problem:
+        """What is trained, with its sites, and the scheme of the first lane it was made for."""
+        return self._program.problem
+
+    def init(self) -> State:
+        """The lanes' states before the first step."""
+        states = self._start(self._stacked)
+        return self.place(dataclasses.replace(states, step=states.step[0]))
+
+    def place(self, state: State) -> State:
+        """The lanes' state with buffers of its own on every device, ready to be donated."""
+        return self._program.place(state)
+
+    def run(self, state: State, start: int, stop: int) -> State:
+        """Trains steps `start` to `stop` - 1 of every lane, all of one epoch. `state` is used up.
+
+        Args:
+          state: of all lanes, after `start` steps.
+          start: its step.
+          stop: at most the end of the epoch.
+        """
+        epoch = start // self.steps_per_epoch
+        first = epoch * self.steps_per_epoch
+        if not start < stop <= first + self.steps_per_epoch:
+            raise ValueError(f"steps {start} to {stop} are not a part of one epoch")
+        window = replicate((jnp.int32(start), jnp.int32(stop), jnp.int32(first)), self.devices)
+        return self._chunk(state, self._stacked, self._data, self._order(epoch), *window)
+
+    def means(self, state: State) -> list[dict[str, float]]:
+        """Each lane's means of the metrics over the epoch so far."""
+        totals = jax.device_get(state.totals)
+        return [
+            dataclasses.replace(state, totals={k: v[i] for k, v in totals.items()}).means()
+            for i in range(len(self))
+        ]
+
+    def alone(self, state: State, lane: int) -> State:
+        """The state of one lane, as of a run by itself."""
+        without = dataclasses.replace(state, step=jnp.zeros(len(self), jnp.int32))
+        return dataclasses.replace(_lane_of(without, lane), step=state.step)
+
+    def report(self, state: State) -> list[dict[str, dict[str, float]]]:
+        """What each lane's scheme has learned, in numbers, by site name; see `Program.report`."""
+        scheme = self.problem.scheme
+        if scheme is None or not scheme.learns:
+            return [{} for _ in self.lanes]
+        found = jax.device_get(self._report(self._stacked, state.params, state.mutable))
+        return [jax.tree.map(float, _lane_of(found, lane)) for lane in range(len(self))]
+
+    def _report_of(self, own: _Stacked, both: dict[str, Any], mutable: Any) -> Any:
+        assert own.scheme is not None
+        found = self._program.step.found_weights(self._example(), both["params"], mutable)
+        return own.scheme.bind(both["learned"]).report(self.problem.sites or {}, found)
+
+    def _example(self) -> Any:
+        return jax.tree.map(lambda leaf: leaf[0], self._data[0])
+
+    def _starts(self, stacked: _Stacked) -> State:
+        def one(own: _Stacked) -> State:
+            params, mutable = self._variables(own.key)
+            step = self._step(own)
+            return step.state(own.key, self._example(), params, mutable, self._metrics)
+
+        # One after another: each as if it were alone.
+        return jax.lax.map(one, stacked)
+
+    def _step(self, own: _Stacked) -> Step:
+        """The step of one lane, inside of a map over lanes."""
+        problem = self.problem
+        changes: dict[str, Any] = {"scheme": own.scheme}
+        if self._optimizer is not None:
+            changes["optimizer"] = self._optimizer(**own.numbers)
+        if own.scheme is not None:
+            changes["strength"] = _times(own.strength, problem.strength)
+            if own.scheme.penalises:
+                changes["penalty"] = _times(own.penalty, problem.penalty)
+        problem = dataclasses.replace(problem, **changes)
+        return dataclasses.replace(self._program.step, problem=problem, rows=own.rows)
+
+    def _steps(
+        self,
+        device: Array,
+        state: State,
+        stacked: _Stacked,
+        data: tuple[Any, Any],
+        orders: Array,
+        start: Array,
+        stop: Array,
+        first: Array,
+    ) -> State:
+        def step(number: Array, state: State) -> State:
+            def one(state: State, own: _Stacked, order: Array) -> State:
+                of = self._step(own)
+                return of(number, state, own.noise_key, data, order, first, device)
+
+            return jax.vmap(one, in_axes=(_AXES, 0, 0), out_axes=_AXES)(state, stacked, orders)
+
+        return jax.lax.fori_loop(start, stop, step, state)
+
+    def _order(self, epoch: int) -> Array:
+        """Each lane's order of its training set in one epoch."""
+        if epoch not in self._orders:
+            keys, examples = self._stacked.key, self._program.examples
+            self._orders = {
+                epoch: replicate(_orders(keys, jnp.int32(epoch), examples), self.devices)
+            }
+        return self._orders[epoch]
+
+
+def fit(
+    problem: Problem,
+    init: Init,
+    x: Any,
+    y: Any,
+    *,
+    lanes: Sequence[Lane],
+    epochs: int,
+    batch_size: int,
+    optimizer: Callable[..., Optimizer] | None = None,
+    at_a_time: int | None = None,
+    devices: Sequence[Any] | None = None,
+    after_epoch: Callable[[Lanes, int, State], None] | None = None,
+) -> list[Fitted]:
+    """Trains a model once for each lane.
+
+    A lane whose loss becomes infinite or NaN says so in `diverged_at` and disturbs no other.
+
+    Args:
+      problem: what is trained; see `Lanes`.
+      init: key -> initial parameters, or (parameters, mutable variables).
+      x: (examples, ...), or a tree of such arrays.
+      y: (examples, ...).
+      lanes: the runs.
+      epochs: passes over the data.
+      batch_size: examples in a step of a lane.
+      optimizer: makes a lane's optimiser of its numbers.
+      at_a_time: how many lanes are trained side by side; `Lanes.at_a_time` by default.
+      devices: where to train; all by default.
+      after_epoch: called with the lanes that are trained, the epoch's number, from 1, and their
+        state, whose arrays are used up afterwards.
+
+    Returns:
+      What each lane has made, in their order.
+
+    Raises:
+      ValueError, TypeError: the problem does not fit the data or the lanes.
+    """
+    program = Lanes(
+        problem,
+        init,
+        Examples(x, y),
+        lanes,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        devices=devices,
+    )
+    at_a_time = program.at_a_time() if at_a_time is None else at_a_time
+    made: list[Fitted] = []
+    for group, wanted in even_groups(lanes, at_a_time):
+        program = program.with_lanes(group)
+        state = program.init()
+        history: list[list[dict[str, float]]] = [[] for _ in group]
+        for chunk in chunks(program, state, epochs=epochs):
+            state = chunk.state
+            if chunk.ends_epoch:
+                for own, means in zip(history, program.means(state), strict=True):
+                    own.append(means)
+                if after_epoch is not None:
+                    after_epoch(program, chunk.epoch + 1, state)
+        for lane in range(wanted):
+            own = program.alone(state, lane)
+            both, at = own.params, int(own.diverged_at)
+            made.append(Fitted(both["params"], both["learned"], own.mutable, history[lane], at))
+    return made
+
+
+def even_groups(lanes: Sequence[Any], at_most: int) -> Iterator[tuple[list[Any], int]]:
+    """Lanes in groups of one size, so that one program serves them all.
+
+    Args:
+      lanes: at least one.
+      at_most: how many in a group.
+
+    Yields:
+      A group, and how many of its members are wanted: the last ones are filled up.
+
+    Raises:
+      ValueError: at_most is less than 1.
+    """
+    if at_most < 1:
+        raise ValueError(f"lanes at a time must be at least 1, got {at_most}")
+    size = math.ceil(len(lanes) / math.ceil(len(lanes) / at_most))
+    for start in range(0, len(lanes), size):
+        group = list(lanes[start : start + size])
+        yield group + group[:1] * (size - len(group)), len(group)
+
+
+def _checked(
+    lanes: Sequence[Lane], problem: Problem, optimizer: Callable[..., Optimizer] | None
+) -> list[Lane]:
+    """The lanes with their schemes, if one program can serve them all."""
+    if not lanes:
+        raise ValueError("there is no lane")
+    made = [
+        lane if lane.scheme is not None else dataclasses.replace(lane, scheme=problem.scheme)
+        for lane in lanes
+    ]
+    first = made[0]
+    for number, lane in enumerate(made):
+        where = f"lane {number} and lane 0"
+        if (lane.scheme is None) != (problem.scheme is None):
+            raise ValueError(f"lane {number} has a scheme, but the problem's model takes a key")
+        if jax.tree.structure(lane.scheme) != jax.tree.structure(first.scheme):
+            raise ValueError(
+                f"{where} differ in more than numbers: {lane.scheme} and {first.scheme}; train "
+                "them apart"
+            )
+        if lane.numbers.keys() != first.numbers.keys():
+            raise ValueError(
+                f"{where} name different numbers: {[*lane.numbers]} and {[*first.numbers]}"
+            )
+        if len(_rows(lane)) != len(_rows(first)):
+            raise ValueError(f"{where} train on different numbers of examples")
+        if lane.strength != 1 and lane.scheme is None:
+            raise ValueError(f"strength={lane.strength} of lane {number} would do nothing")
+        if lane.penalty != 1 and not (lane.scheme is not None and lane.scheme.penalises):
+            raise ValueError(f"penalty={lane.penalty} of lane {number} would do nothing")
+    if optimizer is None and first.numbers:
+        raise ValueError(
+            f"the lanes' numbers {[*first.numbers]} would do nothing: say of which function they "
+            "are the arguments, optimizer=optax.adam for example"
+        )
+    return made
+
+
+def _rows(lane: Lane) -> tuple[int, ...]:
+    return () if lane.rows is None else tuple(np.shape(lane.rows))
+
+
+def _select(examples: Examples, rows: np.ndarray) -> Examples:
+    return Examples(*jax.tree.map(lambda leaf: leaf[rows], (examples.x, examples.y)))
+
+
+def _stack(lanes: Sequence[Lane]) -> _Stacked:
+    def stack(*values: Any) -> Array:
+        return jnp.stack([jnp.asarray(value) for value in values])
+
+    def floats(values: Sequence[Any]) -> Array:
+        return jnp.asarray(np.asarray(values, np.float32))
+
+    first = lanes[0]
+    return _Stacked(
+        key=stack(*(lane.key for lane in lanes)),
+        noise_key=stack(*(noise_key_of(lane.key) for lane in lanes)),
+        scheme=jax.tree.map(stack, *(lane.scheme for lane in lanes)),
+        numbers={name: floats([lane.numbers[name] for lane in lanes]) for name in first.numbers},
+        strength=floats([lane.strength for lane in lanes]),
+        penalty=floats([lane.penalty for lane in lanes]),
+        rows=None if first.rows is None else stack(*(lane.rows for lane in lanes)),
+    )
+
+
+def _lane_of(tree: Any, lane: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[lane], tree)
+
+
+def _times(factor: Array, strength: Strength) -> Strength:
+    return lambda step: factor * strength_at(strength, step)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _orders(keys: Array, epoch: Array, examples: int) -> Array:
+    return jax.vmap(lambda key: order_of(key, epoch, examples))(keys)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _bytes_of_products(jaxpr: Any) -> int:
+    """What matrix products and convolutions return: elementwise work is fused into others'."""
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = [getattr(value, "jaxpr", value) for value in equation.params.values()]
+        inner = [value for value in inner if hasattr(value, "eqns")]
+        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        total += times * sum(map(_bytes_of_products, inner))
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            total += sum(_bytes(variable.aval) for variable in equation.outvars)
+    return total

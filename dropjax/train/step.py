@@ -1,0 +1,337 @@
+"""What is trained, and one step of it as a pure function."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from dropjax.core.draw import Draw, sampled
+from dropjax.core.keys import Keys
+from dropjax.core.plan import check, record, weights
+from dropjax.core.scheme import Scheme, Sites, Weights
+from dropjax.core.site import BATCH_AXES
+from dropjax.core.strength import Strength, strength_at
+from dropjax.ops.keys import derive
+from dropjax.train.devices import mean_over, sum_over
+from dropjax.train.replay import batch_key_of, positions, step_key_of
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is trained: the contract between anyone's model and the loop.
+
+    The model is a function in one of these forms:
+
+      apply(params, x, draw) -> outputs: of one example, with a scheme. All promises hold: noise
+        belongs to an example, whatever the batch size and the number of devices.
+      apply(params, x, key) -> outputs: of one example, without a scheme: the model calls what it
+        likes with the example's key. The same promises.
+      apply(params, xs, key) -> outputs: of a device's part of the batch, with `batched`, one key
+        for all of it: for models that exist already. Noise then depends on the batch size and on
+        the number of devices, and the last, smaller batch is filled up with examples of no weight.
+
+    With `stateful` each of them takes a fourth argument, the model's mutable variables, and returns
+    (outputs, new variables). Those are averages over the batch, such as batch normalisation's: of
+    one example, the function runs under the mapped axes `dropjax.core.site.BATCH_AXES`, and has to
+    average over them by itself (as `flax.linen.BatchNorm(axis_name=...)` does), so that they are
+    the same for all; of a batch, the devices' are averaged here.
+
+    Args:
+      apply: the model.
+      metrics: (outputs, y) -> a dictionary of scalars, of one example always; "loss" is minimised.
+      scheme: the dropout scheme; None for a model that takes a key.
+      optimizer: an optax optimiser; it trains the model's parameters and what the scheme learns.
+      sites: the model's sites, from `core.plan.record`; None to find them when training starts.
+      strength: multiplies every rate; a number, or a function of the step.
+      penalty: multiplies the penalty of a scheme that learns: a number, or a function of the step,
+        to warm it up. The penalty is divided by the number of training examples in any case.
+      batched: whether `apply` takes a batch.
+      stateful: whether it has mutable variables.
+
+    Raises:
+      ValueError: a batched model with a scheme, whose noise is that of one example; or a strength
+        without a scheme.
+      TypeError: the scheme is none.
+    """
+
+    apply: Callable[..., Any]
+    metrics: Callable[[Any, Any], dict[str, Array]]
+    scheme: Scheme | None
+    optimizer: optax.GradientTransformation
+    sites: Sites | None = None
+    strength: Strength = 1.0
+    penalty: Strength = 1.0
+    batched: bool = False
+    stateful: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batched and self.scheme is not None:
+            raise ValueError(
+                "batched=True with a scheme: a draw is for one example. Write the model for one, "
+                "or give it keys instead (scheme=None)"
+            )
+        if self.scheme is not None and not isinstance(self.scheme, Scheme):
+            raise TypeError(
+                "scheme must be a scheme, such as dropjax.schemes.parse('bernoulli(rate=0.5)'), or "
+                f"None; got {self.scheme!r}"
+            )
+        if self.scheme is None and self.strength != 1.0:
+            raise ValueError("strength would do nothing: there is no scheme")
+        if self.penalty != 1.0 and (self.scheme is None or not self.scheme.penalises):
+            raise ValueError("penalty would do nothing: the scheme adds nothing to the loss")
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """A data set held on the devices: x (examples, ...) and y (examples, ...), or trees of such.
+
+    Raises:
+      ValueError: the lengths differ.
+    """
+
+    x: Any
+    y: Any
+
+    def __post_init__(self) -> None:
+        lengths = {len(leaf) for leaf in jax.tree.leaves((self.x, self.y))}
+        if len(lengths) != 1:
+            raise ValueError(f"x and y must have equal lengths, got {sorted(lengths)}")
+
+    def __len__(self) -> int:
+        return len(jax.tree.leaves(self.x)[0])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """All that training changes, and so all that a checkpoint holds: no key is among it.
+
+    Args:
+      step: steps done.
+      params: {"params": the model's, "learned": the scheme's}.
+      opt_state: the optimiser's.
+      mutable: the model's mutable variables; {} for most.
+      totals: sums over the epoch's examples so far of each metric, and of their weight.
+      diverged_at: the first step whose loss was not finite; -1 if there was none.
+    """
+
+    step: Array
+    params: dict[str, Any]
+    opt_state: Any
+    mutable: Any
+    totals: dict[str, Array]
+    diverged_at: Array
+
+    def means(self) -> dict[str, float]:
+        """The epoch's mean of each metric so far."""
+        totals = {name: float(value) for name, value in self.totals.items()}
+        weight = totals.pop("weight")
+        return {name: total / weight for name, total in totals.items()} if weight else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A step of a problem on a data set of one size: pure functions, to be compiled by the caller.
+
+    Args:
+      problem: what is trained.
+      examples: in the training set.
+      batch_size: of the global batch.
+      devices: that share it, under the axis of `train.devices.parallel`.
+      rows: (examples,), which rows of the data make up the training set; None for all.
+    """
+
+    problem: Problem
+    examples: int
+    batch_size: int
+    devices: tuple[Any, ...]
+    rows: Array | None = None
+
+    def with_sites(self, x: Any, params: Any, mutable: Any) -> "Step":
+        """The same with the model's sites, found by tracing it.
+
+        Args:
+          x: an example.
+          params: the model's parameters.
+          mutable: its mutable variables; {} for none.
+
+        Raises:
+          ValueError: the scheme would do nothing there.
+        """
+        problem = self.problem
+        if problem.scheme is None or problem.sites is not None:
+            return self
+        state = (mutable,) if problem.stateful else ()
+
+        def call(draw: Draw) -> Any:
+            def over_one() -> Any:
+                one = jax.vmap(
+                    lambda _: problem.apply(params, x, draw, *state), axis_name=BATCH_AXES[0]
+                )
+                return one(jnp.arange(1))
+
+            return on_one_device(over_one)
+
+        sites = record(call)
+        check(problem.scheme, sites)
+        return dataclasses.replace(self, problem=dataclasses.replace(problem, sites=sites))
+
+    def state(self, key: Array, x: Any, params: Any, mutable: Any, metrics: Sequence[str]) -> State:
+        """The state before the first step.
+
+        Args:
+          key: the run's key.
+          x: an example.
+          params: the model's initial parameters.
+          mutable: its mutable variables; {} for none.
+          metrics: the names of its metrics.
+        """
+        scheme = self.problem.scheme
+        learns = scheme is not None and scheme.learns
+        found = self.found_weights(x, params, mutable) if learns else {}
+        both = {"params": params, "learned": self.learned(key, found)}
+        return State(
+            step=jnp.zeros((), jnp.int32),
+            params=both,
+            opt_state=self.problem.optimizer.init(both),
+            mutable=mutable,
+            totals=dict.fromkeys([*metrics, "weight"], jnp.zeros((), jnp.float32)),
+            diverged_at=jnp.full((), -1, jnp.int32),
+        )
+
+    def learned(self, key: Array, found: Weights) -> Any:
+        """What the scheme learns, initially, of a run's key and the weights at its sites."""
+        scheme = self.problem.scheme
+        if scheme is None:
+            return {}
+        return scheme.init_learned(derive(key, "learned"), self.problem.sites or {}, found)
+
+    def weights(self, x: Any, params: Any, mutable: Any) -> Weights:
+        """The weights at the model's LINEAR, WEIGHT and TABLE sites, by the sites' names."""
+        problem = self.problem
+        # Any values do: what becomes of the example is thrown away.
+        x = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), x)
+        state = (mutable,) if problem.stateful else ()
+
+        def one(_: Array) -> Weights:
+            return weights(lambda draw: problem.apply(params, x, draw, *state))
+
+        return jax.vmap(one, out_axes=None, axis_name=BATCH_AXES[0])(jnp.arange(1))
+
+    def found_weights(self, x: Any, params: Any, mutable: Any) -> Weights:
+        """`weights` outside of a step, where no axis is mapped."""
+        return jax.jit(lambda: on_one_device(lambda: self.weights(x, params, mutable)))()
+
+    def measure(
+        self,
+        scheme: Scheme | None,
+        params: Any,
+        mutable: Any,
+        x: Any,
+        y: Any,
+        rows: Array,
+        step_key: Array,
+        device: ArrayLike,
+    ) -> tuple[dict[str, Array], Any]:
+        """The metrics of each of a device's examples, and the new mutable variables."""
+        problem = self.problem
+
+        def call(x: Any, noise: Any) -> tuple[Any, Any]:
+            if problem.stateful:
+                return problem.apply(params, x, noise, mutable)
+            return problem.apply(params, x, noise), mutable
+
+        if problem.batched:
+            outputs, new = call(x, batch_key_of(step_key, device))
+            return jax.vmap(problem.metrics)(outputs, y), new
+
+        def one(x: Any, y: Any, row: Array) -> tuple[dict[str, Array], Any]:
+            keys = Keys.of(step_key, row)
+            outputs, new = call(x, keys.example if scheme is None else sampled(scheme, keys))
+            return problem.metrics(outputs, y), new
+
+        over_examples = jax.vmap(one, out_axes=(0, None), axis_name=BATCH_AXES[0])
+        return over_examples(x, y, rows)
+
+    def __call__(
+        self,
+        number: Array,
+        state: State,
+        noise_key: Array,
+        data: tuple[Any, Any],
+        order: Array,
+        first: Array,
+        device: Array,
+    ) -> State:
+        """The state after one more step.
+
+        Args:
+          number: of the step.
+          state: before it.
+          noise_key: `noise_key_of` the run's key.
+          data: x and y of all examples.
+          order: the rows of the training set in the epoch's order.
+          first: the number of the epoch's first step.
+          device: which of the devices this is.
+        """
+        problem = self.problem
+        position = positions(number - first, self.batch_size, device, len(self.devices))
+        # The epoch's last batch may be smaller: rows past the end weigh nothing. They are other
+        # examples, not copies of one, for the sake of statistics over the batch.
+        weight = (position < self.examples).astype(jnp.float32)
+        rows = order[position % self.examples]
+        where = rows if self.rows is None else self.rows[rows]
+        x, y = jax.tree.map(lambda leaf: leaf[where], data)
+        batch_weight = sum_over(self.devices, weight.sum())
+        step_key = step_key_of(noise_key, number)
+        scheme = problem.scheme
+        if scheme is not None:
+            scheme = scheme.scaled(strength_at(problem.strength, number))
+
+        def objective(both: dict[str, Any]) -> tuple[Array, Any]:
+            bound, params = scheme and scheme.bind(both["learned"]), both["params"]
+            metrics, new = self.measure(bound, params, state.mutable, x, y, rows, step_key, device)
+            sums = jax.tree.map(lambda values: jnp.sum(weight * values), metrics)
+            loss = sums["loss"] / batch_weight
+            if bound is not None and bound.penalises:
+                found = self.weights(jax.tree.map(lambda leaf: leaf[0], x), params, state.mutable)
+                penalty = bound.penalty(problem.sites or {}, found)
+                penalty = penalty * strength_at(problem.penalty, number) / self.examples
+                loss = loss + penalty / len(self.devices)
+            return loss, (sums, new)
+
+        gradients, (sums, mutable) = jax.grad(objective, has_aux=True)(state.params)
+        gradients, sums = sum_over(self.devices, (gradients, sums))
+        mutable = mean_over(self.devices, mutable)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+            updates, opt_state = problem.optimizer.update(gradients, state.opt_state, state.params)
+        if scheme is not None:
+            updates = updates | {"learned": scheme.trained(updates["learned"])}  # type: ignore[operator]
+        # Of one dtype whatever the metrics are: x64 mode makes these float64.
+        sums = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), sums)
+        sums["weight"] = batch_weight
+        fresh = number == first
+        bad = (state.diverged_at < 0) & ~jnp.isfinite(sums["loss"])
+        return State(
+            step=number + 1,
+            params=optax.apply_updates(state.params, updates),  # type: ignore[arg-type]
+            opt_state=opt_state,
+            mutable=mutable,
+            totals={
+                name: jnp.where(fresh, 0, total) + sums[name]
+                for name, total in state.totals.items()
+            },
+            diverged_at=jnp.where(bad, number, state.diverged_at),
+        )
+
+
+def on_one_device(function: Callable[[], Any]) -> Any:
+    """Calls a function under the axis of the devices, of which there is one, for its shapes."""
+    mapped = jax.vmap(lambda _: function(), axis_name=BATCH_AXES[1])(jnp.arange(1))
+    return jax.tree.map(lambda leaf: leaf[0], mapped)
