@@ -1,10 +1,9 @@
 """One run: trains, evaluates, and leaves a folder from which it can be repeated bit for bit."""
 
 import dataclasses
-import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropjax import evaluate
-from dropjax.data import Dataset
 from dropjax.train import Chunk, State, chunks
 from dropjax.train.checkpoint import restore, save, tree_hash
 from dropjax.train.log import NOTHING, JsonLines
 from experiments import folder, report
 from experiments.console import Console, say
+from experiments.measure import losses, measures
 from experiments.setup import Flags, Setup, set_up
 
 DIVERGED = 3
@@ -159,7 +158,7 @@ class _Run:
         dataset = self.setup.dataset
         if len(dataset.y_validation):
             predictions = self._predictions(state, step, dataset.x_validation)
-            record |= _losses(dataset, predictions)
+            record |= losses(dataset, predictions)
         return record
 
     def _predictions(self, state: State, step: int, x: np.ndarray) -> jax.Array:
@@ -172,7 +171,7 @@ class _Run:
         for part in ("train", "validation", "test"):
             x, y = getattr(dataset, f"x_{part}"), getattr(dataset, f"y_{part}")
             predictions = self._predictions(state, step, x) if len(y) else None
-            result |= _measures(dataset.task, f"{part}_", predictions, y)
+            result |= measures(dataset.task, f"{part}_", predictions, y)
         predictions = None
         if setup.config.mc_samples:
             predictions = setup.network.monte_carlo(
@@ -183,7 +182,7 @@ class _Run:
                 # What fits in training fits here, however large the noise of an example is.
                 batch_size=setup.config.batch_size,
             )
-        result |= _measures(dataset.task, "mc_test_", predictions, dataset.y_test)
+        result |= measures(dataset.task, "mc_test_", predictions, dataset.y_test)
         result |= self._cost()
         report.draw_curves(self.metrics.read(), self._title(), self.path / "curves.png")
         folder.write_json(self.path / "result.json", result)
@@ -196,7 +195,7 @@ class _Run:
         nothing = {
             key: value
             for prefix in ("train_", "validation_", "test_", "mc_test_")
-            for key, value in _measures(self.setup.dataset.task, prefix, None, None).items()
+            for key, value in measures(self.setup.dataset.task, prefix, None, None).items()
         }
         result = {"status": "diverged", "diverged_at": step, **self._common(state), **nothing}
         folder.write_json(self.path / "result.json", result | self._cost())
@@ -232,27 +231,6 @@ def _diverged(state: State) -> bool:
     """Whether a loss was not finite, or the last update left parameters that are not."""
     finite = jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), state.params)
     return int(state.diverged_at) >= 0 or not all(map(bool, jax.tree.leaves(finite)))
-
-
-def _measures(task: str, prefix: str, predictions: Any, y: Any) -> dict[str, float | None]:
-    def value(measure: Callable[..., float]) -> float | None:
-        found = None if predictions is None else measure(predictions, y)
-        # NaN and infinity are no JSON: the R2 of targets that do not vary, say.
-        return found if found is not None and math.isfinite(found) else None
-
-    return {prefix + name: value(measure) for name, measure in evaluate.MEASURES[task].items()}
-
-
-def _losses(dataset: Dataset, predictions: Any) -> dict[str, float]:
-    """The validation loss, in the unit of the training loss, and what is watched beside it."""
-    y = dataset.y_validation
-    if dataset.task != "regression":
-        loss = evaluate.nll(predictions, y)
-        return {"validation_loss": loss, "validation_accuracy": evaluate.accuracy(predictions, y)}
-    scale = np.broadcast_to(dataset.target_scale, np.shape(predictions)[1:])
-    standardised = (np.asarray(predictions, np.float64).reshape(len(y), -1)) / scale
-    loss = evaluate.rmse(standardised, y.reshape(len(y), -1) / scale) ** 2
-    return {"validation_loss": loss, "validation_rmse": evaluate.rmse(predictions, y)}
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ import jax.numpy as jnp
 
 from dropjax import data, models, schemes
 from dropjax.core import plan
-from dropjax.core.scheme import Scheme, rate_fields
+from dropjax.core.scheme import Scheme, Sites, rate_fields
 from dropjax.core.strength import Strength, check_strength, strength_at
 from dropjax.ops.keys import derive
 from dropjax.runs import Network
 from dropjax.train import Examples, Problem, Program, State
+from dropjax.train.devices import check_batch_size
 from dropjax.train.objectives import OBJECTIVES
 from dropjax.train.optax_spec import parse_optimizer, parse_strength
+from dropjax.train.replay import steps_per_epoch
 
 Array = jax.Array
 
@@ -46,6 +49,7 @@ class Flags:
     data_dir: str | None = None
     task: str = "auto"
     validation: int | None = None
+    train_examples: int | None = None
     seed: int = 0
     epochs: int | None = None
     batch_size: int | None = None
@@ -70,6 +74,7 @@ class Config:
     data_dir: str | None
     task: str
     validation: int
+    train_examples: int | None
     seed: int
     epochs: int
     batch_size: int
@@ -102,8 +107,56 @@ def _defaults(dataset: data.Dataset) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Resolved:
+    """Flags with every default filled in and every text understood; nothing is traced yet.
+
+    Args:
+      config: what is run.
+      dataset: loaded and split.
+      network: the model with its scheme.
+      strength: multiplies every rate.
+      penalty: multiplies the penalty of a scheme that learns.
+    """
+
+    config: Config
+    dataset: data.Dataset
+    network: Network
+    strength: Strength
+    penalty: Strength
+
+    @property
+    def key(self) -> Array:
+        """The run's key."""
+        return jax.random.key(self.config.seed)
+
+    @property
+    def examples(self) -> Examples:
+        """The training data, in the form that a module learns to predict it."""
+        return Examples(self.dataset.x_train, _targets(self.dataset))
+
+    def problem(self, sites: Sites | None = None, mutable: bool = False) -> Problem:
+        """What is trained.
+
+        Args:
+          sites: of the network.
+          mutable: whether it has mutable variables.
+        """
+        config = self.config
+        return Problem(
+            self.network.train,
+            OBJECTIVES[self.dataset.task],
+            self.network.scheme,
+            parse_optimizer(config.optimizer, config.learning_rate),
+            sites,
+            self.strength,
+            self.penalty,
+            stateful=mutable,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Setup:
-    """A resolved experiment.
+    """An experiment that is ready to run.
 
     Args:
       config: what is run.
@@ -128,22 +181,31 @@ class Setup:
     eval_key: Array
 
     def values(self, state: State, step: int) -> dict[str, Any]:
-        """What a prediction depends on after `step` steps: parameters, learned values, strength.
-
-        The strength is the last step's: a scheme whose expectation depends on its rate is
-        evaluated at the rate it was trained at last.
-        """
-        last = jnp.int32(max(step - 1, 0))
-        strength = strength_at(self.strength, last)
-        return state.params | {"mutable": state.mutable, "strength": strength}
+        """What a prediction depends on after `step` steps; see `values_of`."""
+        return values_of(state, self.strength, step)
 
 
-def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
-    """Resolves flags.
+def values_of(state: State, strength: Strength, step: int) -> dict[str, Any]:
+    """What a prediction depends on after `step` steps: parameters, learned values, strength.
+
+    The strength is the last step's: a scheme whose expectation depends on its rate is evaluated at
+    the rate it was trained at last.
+    """
+    last = jnp.int32(max(step - 1, 0))
+    return state.params | {"mutable": state.mutable, "strength": strength_at(strength, last)}
+
+
+def resolve(
+    flags: Flags,
+    say: Callable[[str], None],
+    load: Callable[..., data.Dataset] | None = None,
+) -> Resolved:
+    """Fills in defaults and reads the data.
 
     Args:
       flags: as given.
       say: is told what was chosen for the user.
+      load: reads a data set, as `data.load` does, which it is by default.
 
     Raises:
       LaunchError: the run cannot start; the message says why and what would do.
@@ -160,10 +222,12 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
         if flags.data_dir == "":
             raise ValueError("data_dir is empty; leave it out or name a folder")
         folder = None if flags.data_dir is None else Path(flags.data_dir).resolve()
-        dataset = data.load(flags.dataset, folder, say=say, task=flags.task)
+        dataset = (load or data.load)(flags.dataset, folder, say=say, task=flags.task)
         given = dataclasses.asdict(flags)
         chosen = given | _defaults(dataset) | {k: v for k, v in given.items() if v is not None}
         dataset = dataset.with_validation(chosen["validation"])
+        if flags.train_examples is not None:
+            dataset = dataset.with_train_examples(flags.train_examples, flags.seed)
         if dataset.name.endswith(".npz"):
             say(
                 f"task={dataset.task}: {len(dataset.y_train)} training examples of shape "
@@ -178,11 +242,6 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
             dataset.target_shift,
             dataset.target_scale,
         )
-        key = jax.random.key(chosen["seed"])
-        example = dataset.x_train[0]
-        params, mutable = network.init(derive(key, "init"), example)
-        sites = plan.record(lambda draw: network.outputs(params, example, draw, mutable))
-        plan.check(scheme, sites, model_text)
         resolved = {
             "dropout": str(scheme),
             "rate": getattr(scheme, "rate", None),
@@ -196,30 +255,44 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
         config = Config(**chosen | resolved)
         if flags.model == "auto":
             say(f"model=auto: {config.model}")
-        optimizer = parse_optimizer(config.optimizer, config.learning_rate)
+        parse_optimizer(config.optimizer, config.learning_rate)
+        check_batch_size(config.batch_size, jax.device_count())
+        steps = config.epochs * steps_per_epoch(len(dataset.x_train), config.batch_size)
+        check_strength(strength, steps)
+        check_strength(penalty, steps, "penalty", at_most=math.inf)
+        return Resolved(config, dataset, network, strength, penalty)
+
+
+def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
+    """Makes an experiment ready to run.
+
+    Args:
+      flags: as given.
+      say: is told what was chosen for the user.
+
+    Raises:
+      LaunchError: the run cannot start; the message says why and what would do.
+    """
+    resolved = resolve(flags, say)
+    config, dataset, network = resolved.config, resolved.dataset, resolved.network
+    scheme, key = network.scheme, resolved.key
+    with _launching():
+        model = _model_for(scheme) if flags.model == "auto" else flags.model
+        example = dataset.x_train[0]
+        params, mutable = network.init(derive(key, "init"), example)
+        sites = plan.record(lambda draw: network.outputs(params, example, draw, mutable))
+        plan.check(scheme, sites, model)
         program = Program(
-            Problem(
-                network.train,
-                OBJECTIVES[dataset.task],
-                scheme,
-                optimizer,
-                sites,
-                strength,
-                penalty,
-                stateful=bool(mutable),
-            ),
-            Examples(dataset.x_train, _targets(dataset)),
+            resolved.problem(sites, bool(mutable)),
+            resolved.examples,
             key=key,
             batch_size=config.batch_size,
         )
-        steps = config.epochs * program.steps_per_epoch
-        check_strength(strength, steps)
-        check_strength(penalty, steps, "penalty", at_most=math.inf)
         try:
             program.check(params, mutable or None)
         except Exception as error:  # whatever a scheme of the user's own does wrong
             raise ValueError(
-                f"{scheme} on {model_text} cannot be run: {type(error).__name__}: {error}"
+                f"{scheme} on {model} cannot be run: {type(error).__name__}: {error}"
             ) from error
     return Setup(
         config=config,
@@ -228,9 +301,9 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
         program=program,
         params=params,
         mutable=mutable or None,
-        strength=strength,
+        strength=resolved.strength,
         site_table=plan.table(scheme, sites)
-        + ("" if strength == 1.0 else f"every rate times strength={config.strength}\n"),
+        + ("" if resolved.strength == 1.0 else f"every rate times strength={config.strength}\n"),
         eval_key=derive(key, "eval"),
     )
 
@@ -245,6 +318,22 @@ def _targets(dataset: data.Dataset) -> Any:
 def jax_setting(name: str) -> Any:
     """The value of one of JAX's settings."""
     return getattr(jax.config, name)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between runs, unless JAX was told where to keep them."""
+    if jax_setting("jax_compilation_cache_dir"):
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = os.path.join(home, "dropjax", "xla")
+    try:
+        if folder.startswith("~"):
+            raise OSError("this user has no home")
+        os.makedirs(folder, exist_ok=True)
+    except OSError:
+        return  # each run compiles anew
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _strength(text: str, scheme: Scheme) -> Strength:

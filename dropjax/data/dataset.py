@@ -129,6 +129,47 @@ class Dataset:
             y_validation=self.y_train[validation],
         )
 
+    def with_train_examples(self, size: int, seed: int) -> "Dataset":
+        """Keeps a part of the training examples, drawn by a seed, and drops the others.
+
+        It is stratified by class, or random for regression; of a smaller size or under another
+        seed it is another draw, not a part of this one.
+
+        Args:
+          size: how many to keep.
+          seed: of the draw.
+
+        Raises:
+          DataError: so many cannot be had, or not one of each class.
+        """
+        return self.of_rows(self.train_rows(size, seed))
+
+    def train_rows(self, size: int, seed: int) -> np.ndarray:
+        """The rows of the training data that `with_train_examples` keeps, ascending.
+
+        Raises:
+          DataError: see there.
+        """
+        have, classes = len(self.y_train), int(np.count_nonzero(self._counts))
+        if size == have:
+            return np.arange(have)
+        if not classes <= size <= have - classes:
+            of = "" if self.task == "regression" else f" of {classes} classes"
+            raise DataError(
+                f"train_examples={size}: {self.name} has {have} training examples{of} beside those "
+                f"for validation, so it must be from {classes} to {have - classes}, or {have}"
+            )
+        if self._counts[self._counts > 0].min() < 2:
+            raise DataError(
+                f"train_examples={size}: {self.name} has a class of a single training example; "
+                "leave it out"
+            )
+        return stratified_split(self._strata, size, seed)[1]
+
+    def of_rows(self, rows: np.ndarray) -> "Dataset":
+        """The same with these rows of the training data alone."""
+        return dataclasses.replace(self, x_train=self.x_train[rows], y_train=self.y_train[rows])
+
     def sha256(self) -> str:
         """A fingerprint of every value and label and of which split it is in."""
         digest = hashlib.sha256()
@@ -152,13 +193,13 @@ def default_validation(dataset: Dataset) -> int:
     return int(size)
 
 
-def stratified_split(labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the larger and of the smaller part, each ascending; always the same two."""
+def stratified_split(labels: np.ndarray, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of what is left and of a part of `size`, each ascending; the same two for a seed."""
     from sklearn.model_selection import train_test_split
 
     rows = np.arange(len(labels))
-    larger, smaller = train_test_split(rows, test_size=size, stratify=labels, random_state=0)
-    return np.sort(larger), np.sort(smaller)
+    rest, part = train_test_split(rows, test_size=size, stratify=labels, random_state=seed)
+    return np.sort(rest), np.sort(part)
 
 
 def _statistics(array: np.ndarray, axis: int | None) -> tuple[np.ndarray, np.ndarray]:

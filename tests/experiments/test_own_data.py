@@ -13,6 +13,7 @@ from absl.testing import flagsaver
 from dropjax import evaluate
 from dropjax.train.log import JsonLines
 from experiments import flags, folder, report, run
+from experiments.measure import losses
 from experiments.setup import Flags, LaunchError, set_up
 from tests.experiments.conftest import table
 
@@ -104,10 +105,10 @@ def test_the_losses_of_a_regression_are_of_standardised_targets(made):
     p = np.asarray(evaluate.map_examples(setup.network.prediction, values, x))
     scale = setup.dataset.target_scale
     wanted = np.mean(((p - y) / scale) ** 2)
-    assert run._losses(setup.dataset, p)["validation_loss"] == pytest.approx(wanted, rel=1e-5)
+    assert losses(setup.dataset, p)["validation_loss"] == pytest.approx(wanted, rel=1e-5)
     lines = (made["regression"] / "metrics.jsonl").read_text().splitlines()
-    losses = [json.loads(line)["train_loss"] for line in lines]
-    assert losses[-1] < losses[0] < 5
+    trained = [json.loads(line)["train_loss"] for line in lines]
+    assert trained[-1] < trained[0] < 5
 
 
 @pytest.mark.parametrize("task", TASKS)
