@@ -139,7 +139,7 @@ def describe(
         "experiment": experiment,
         "flags": flags,
         "network": network,
-        "command": _command(flags, experiment),
+        "command": command_of(flags, experiment),
         "data_sha256": data_sha256,
         "train_examples": train_examples,
         "mask_stream": dropjax.STREAM,
@@ -157,7 +157,13 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def _command(flags: dict[str, Any], experiment: str) -> str:
+def command_of(flags: dict[str, Any], experiment: str) -> str:
+    """What repeats a run.
+
+    Args:
+      flags: every one, resolved.
+      experiment: its name.
+    """
     # The scheme's text has its rate, and --rate would then set nothing.
     given = {k: v for k, v in flags.items() if v is not None and k != "rate"}
     settings = {k: v for k, v in _settings().items() if k != "JAX_COMPILATION_CACHE_DIR"}

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dropjax import data, models, schemes
 from dropjax.core import plan
@@ -31,7 +32,8 @@ class LaunchError(Exception):
 
 
 @contextlib.contextmanager
-def _launching() -> Iterator[None]:
+def launching() -> Iterator[None]:
+    """Turns what is wrong with a flag or the data into a `LaunchError`."""
     try:
         yield
     except (ValueError, TypeError, data.DataError) as error:
@@ -113,6 +115,8 @@ class Resolved:
     Args:
       config: what is run.
       dataset: loaded and split.
+      whole: the same before a part of its training examples was taken.
+      rows: which part: rows of `whole`; None for all.
       network: the model with its scheme.
       strength: multiplies every rate.
       penalty: multiplies the penalty of a scheme that learns.
@@ -120,6 +124,8 @@ class Resolved:
 
     config: Config
     dataset: data.Dataset
+    whole: data.Dataset
+    rows: np.ndarray | None
     network: Network
     strength: Strength
     penalty: Strength
@@ -210,12 +216,12 @@ def resolve(
     Raises:
       LaunchError: the run cannot start; the message says why and what would do.
     """
-    with _launching():
+    with launching():
         _check_random_numbers(flags.seed)
         scheme = schemes.parse(flags.dropout, rate=flags.rate)
         strength = _strength(flags.strength, scheme)
         penalty = _penalty(flags.penalty, scheme)
-        model_text = _model_for(scheme) if flags.model == "auto" else flags.model
+        model_text = model_for(scheme) if flags.model == "auto" else flags.model
         # Texts first, data later: a typo should not wait.
         models.parse(model_text, outputs=1)
         parse_optimizer(flags.optimizer, flags.learning_rate or 0.0)
@@ -225,9 +231,11 @@ def resolve(
         dataset = (load or data.load)(flags.dataset, folder, say=say, task=flags.task)
         given = dataclasses.asdict(flags)
         chosen = given | _defaults(dataset) | {k: v for k, v in given.items() if v is not None}
-        dataset = dataset.with_validation(chosen["validation"])
+        dataset = whole = dataset.with_validation(chosen["validation"])
+        rows = None
         if flags.train_examples is not None:
-            dataset = dataset.with_train_examples(flags.train_examples, flags.seed)
+            rows = whole.train_rows(flags.train_examples, flags.seed)
+            dataset = whole.of_rows(rows)
         if dataset.name.endswith(".npz"):
             say(
                 f"task={dataset.task}: {len(dataset.y_train)} training examples of shape "
@@ -260,7 +268,7 @@ def resolve(
         steps = config.epochs * steps_per_epoch(len(dataset.x_train), config.batch_size)
         check_strength(strength, steps)
         check_strength(penalty, steps, "penalty", at_most=math.inf)
-        return Resolved(config, dataset, network, strength, penalty)
+        return Resolved(config, dataset, whole, rows, network, strength, penalty)
 
 
 def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
@@ -276,8 +284,8 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
     resolved = resolve(flags, say)
     config, dataset, network = resolved.config, resolved.dataset, resolved.network
     scheme, key = network.scheme, resolved.key
-    with _launching():
-        model = _model_for(scheme) if flags.model == "auto" else flags.model
+    with launching():
+        model = model_for(scheme) if flags.model == "auto" else flags.model
         example = dataset.x_train[0]
         params, mutable = network.init(derive(key, "init"), example)
         sites = plan.record(lambda draw: network.outputs(params, example, draw, mutable))
@@ -352,7 +360,12 @@ def _penalty(text: str, scheme: Scheme) -> Strength:
     return penalty
 
 
-def _model_for(scheme: Scheme) -> str:
+def model_for(scheme: Scheme) -> str:
+    """The model that a scheme was made for.
+
+    Raises:
+      ValueError: its links were made for different ones.
+    """
     made_for = sorted({link.made_for for link in scheme.links} - {""})
     if len(made_for) > 1:
         raise ValueError(

@@ -47,17 +47,28 @@ def parse(text: str, *, rate: float | None = None) -> Scheme:
     Raises:
       ValueError, TypeError: the text or a value in it is wrong, or `rate` would set nothing.
     """
-    used = rate is None
     links = []
     for part in literals.split(text, "|"):
         link = build(SCHEMES, part)
         if jax.tree_util.all_leaves([link]):
             raise ValueError(f"{part}: decorate the class with dropjax.schemes.scheme")
-        takes_rate = "rate" in rate_fields(type(link))
-        if rate is not None and takes_rate and "rate" not in literals.parse_call(part)[1]:
+        if rate is not None and _lacks_rate(link, part):
             link = dataclasses.replace(link, rate=rate)
-            used = True
         links.append(link)
-    if not used:
+    if rate is not None and not lacks_rate(text):
         raise ValueError(f"rate={rate} would set nothing: no link of {text!r} lacks its `rate`")
     return links[0] if len(links) == 1 else Chain(tuple(links))
+
+
+def lacks_rate(text: str) -> bool:
+    """Whether there is a link that has a rate and does not name it: whether `rate` sets anything.
+
+    Raises:
+      ValueError, TypeError: the text or a value in it is wrong.
+    """
+    parts = literals.split(text, "|")
+    return any(_lacks_rate(build(SCHEMES, part), part) for part in parts)
+
+
+def _lacks_rate(link: Scheme, text: str) -> bool:
+    return "rate" in rate_fields(type(link)) and "rate" not in literals.parse_call(text)[1]

@@ -129,26 +129,18 @@ class Dataset:
             y_validation=self.y_train[validation],
         )
 
-    def with_train_examples(self, size: int, seed: int) -> "Dataset":
-        """Keeps a part of the training examples, drawn by a seed, and drops the others.
+    def train_rows(self, size: int, seed: int) -> np.ndarray:
+        """Rows of a part of the training data, drawn by a seed, ascending.
 
         It is stratified by class, or random for regression; of a smaller size or under another
         seed it is another draw, not a part of this one.
 
         Args:
-          size: how many to keep.
+          size: how many.
           seed: of the draw.
 
         Raises:
           DataError: so many cannot be had, or not one of each class.
-        """
-        return self.of_rows(self.train_rows(size, seed))
-
-    def train_rows(self, size: int, seed: int) -> np.ndarray:
-        """The rows of the training data that `with_train_examples` keeps, ascending.
-
-        Raises:
-          DataError: see there.
         """
         have, classes = len(self.y_train), int(np.count_nonzero(self._counts))
         if size == have:

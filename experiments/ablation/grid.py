@@ -1,0 +1,276 @@
+"""From the flags of an ablation to its cells. All that can be wrong with them is found here."""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import dropjax
+from dropjax import data, models, schemes
+from dropjax.core import literals, plan
+from dropjax.core.scheme import Scheme, rate_fields
+from dropjax.core.spec import lacks_rate
+from experiments.ablation.cells import Cell
+from experiments.folder import command_of
+from experiments.setup import Flags, LaunchError, Resolved, launching, model_for, resolve
+
+MOST = 100_000
+"""Cells of one ablation."""
+
+# What is compared must be compared on one data set, one split and one network.
+_NOT_SWEPT = ("dropout", "rate", "seed", "model", "dataset", "data_dir", "task", "validation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """What is compared.
+
+    Args:
+      experiment: its name, for the commands.
+      schemes: entries of --dropout.
+      swept: the values of each flag that is swept, by its name; "rate" is one of them.
+      seeds: of each setting.
+      fixed: the other flags that were given.
+    """
+
+    experiment: str
+    schemes: tuple[str, ...]
+    swept: dict[str, tuple[Any, ...]]
+    seeds: tuple[int, ...]
+    fixed: dict[str, Any]
+
+    def with_seeds(self, seeds: Sequence[int]) -> "Grid":
+        """The same grid over other seeds."""
+        return dataclasses.replace(self, seeds=tuple(seeds))
+
+
+def values(text: str, flag: str) -> tuple[str, ...]:
+    """The values in a list, which is split at commas outside of brackets and quotes.
+
+    Raises:
+      LaunchError: one is empty, or stands there twice.
+    """
+    with launching():
+        found = tuple(literals.split(text, ","))
+    if "" in found:
+        raise LaunchError(f"{flag}={text!r} has an empty value between its commas")
+    for value in found:
+        if found.count(value) > 1:
+            raise LaunchError(f"{flag} has {value!r} twice")
+    return found
+
+
+def parse_grid(rate: str | None, grid: str | None) -> dict[str, tuple[Any, ...]]:
+    """The flags that are swept, and their values.
+
+    Args:
+      rate: the text of --rate, such as "0.1,0.3"; None for each scheme's default.
+      grid: the text of --grid, such as "batch_size=32,128;learning_rate=1e-3,3e-3".
+
+    Raises:
+      LaunchError: a flag that there is not or that cannot be swept, or a value it does not take.
+    """
+    swept: dict[str, tuple[Any, ...]] = {}
+    if rate is not None:
+        swept["rate"] = _typed("rate", values(rate, "rate"))
+    with launching():
+        parts = [] if grid is None else literals.split(grid, ";")
+    allowed = [field for field in Flags.__dataclass_fields__ if field not in _NOT_SWEPT]
+    for part in parts:
+        flag, equals, text = (word.strip() for word in part.partition("="))
+        if not equals or flag not in allowed:
+            own = {"dropout": "--dropout", "rate": "--rate", "seed": "--seeds"}
+            raise LaunchError(
+                f"grid: {part!r}: {own[flag]} is its list"
+                if flag in own
+                else f"grid: {part!r} is not flag=value,value with one of {', '.join(allowed)}"
+            )
+        if flag in swept:
+            raise LaunchError(f"grid names {flag} twice")
+        swept[flag] = _typed(flag, values(text, flag))
+    return swept
+
+
+def _typed(flag: str, texts: Sequence[str]) -> tuple[Any, ...]:
+    hint = typing.get_type_hints(Flags)[flag]
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kind = next(option for option in options if option is not types.NoneType)
+    noun = {int: "integers", float: "numbers"}.get(kind, "texts")
+    try:
+        found = tuple(kind(text) for text in texts)
+    except ValueError as error:
+        raise LaunchError(f"{flag} must be {noun}, got {', '.join(texts)}") from error
+    if len(set(found)) < len(found):
+        raise LaunchError(f"{flag} has a value twice: {', '.join(texts)}")
+    return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Planned:
+    """A cell, and what it takes to run it."""
+
+    cell: Cell
+    resolved: Resolved
+
+
+def plan_cells(grid: Grid, say: Callable[[str], None]) -> list[Planned]:
+    """The cells of a grid: by scheme, then setting, then seed.
+
+    Cells of equal configuration have one id: `none` has no rate, so that it has one cell a seed for
+    all rates.
+
+    Args:
+      grid: what is compared.
+      say: is told what was chosen for the user.
+
+    Raises:
+      LaunchError: a cell cannot run; the message says why and what would do.
+    """
+    with launching():
+        parsed = {text: schemes.parse(text) for text in grid.schemes}
+    _check_used(grid, parsed)
+    fixed = grid.fixed | {"model": _model(grid, parsed, say)}
+    said: set[str] = set()
+
+    def say_once(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    load = functools.cache(functools.partial(data.load, say=say_once))
+
+    def read(name: str, folder: Path | None, *, say: Any, task: str) -> data.Dataset:
+        del say
+        return load(name, folder, task=task)
+
+    hashes = _Hashes()
+    planned: dict[tuple[str, str], Planned] = {}
+    for text, scheme in parsed.items():
+        meant = {flag: of for flag, of in grid.swept.items() if _means(flag, text, scheme)}
+        unmeant = {flag: None for flag in grid.swept if flag not in meant}
+        given = {k: v for k, v in fixed.items() if v is None or _means(k, text, scheme)}
+        for point in itertools.product(*meant.values()):
+            setting = dict(zip(meant, point, strict=True))
+            for seed in grid.seeds:
+                arguments: dict[str, Any] = given | setting | {"dropout": text, "seed": seed}
+                resolved = resolve(Flags(**arguments), say_once, read)
+                cell = _cell(grid.experiment, text, unmeant | setting, resolved, hashes)
+                # In the order of the sweep, whatever has a meaning.
+                cell = dataclasses.replace(
+                    cell, setting={flag: cell.setting[flag] for flag in grid.swept}
+                )
+                planned.setdefault((text, cell.id), Planned(cell, resolved))
+                if len(planned) > MOST:
+                    raise LaunchError(f"the grid has more than {MOST:,} cells")
+    return list(planned.values())
+
+
+class _Hashes:
+    """The fingerprints of data sets, taken once for each that shares its arrays."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, str] = {}
+
+    def of(self, resolved: Resolved) -> str:
+        config = resolved.config
+        subset = None if config.train_examples is None else (config.train_examples, config.seed)
+        key = (config.dataset, config.validation, config.task, subset)
+        if key not in self._known:
+            self._known[key] = resolved.dataset.sha256()
+        return self._known[key]
+
+
+def _cell(
+    experiment: str, text: str, setting: dict[str, Any], resolved: Resolved, hashes: _Hashes
+) -> Cell:
+    config = dataclasses.asdict(resolved.config)
+    decides = {
+        "experiment": experiment,
+        # Where the data lies does not matter; what they are does.
+        "flags": {k: v for k, v in config.items() if k != "data_dir"},
+        "data_sha256": hashes.of(resolved),
+        "mask_stream": dropjax.STREAM,
+    }
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    return Cell(
+        digest[:12],
+        text,
+        setting,
+        resolved.config.seed,
+        config | {"data_sha256": decides["data_sha256"]},
+        command_of(config, experiment),
+    )
+
+
+def _means(flag: str, text: str, scheme: Scheme) -> bool:
+    """Whether a flag does something for a scheme; if not, `resolve` would refuse it."""
+    if flag == "rate":
+        return lacks_rate(text)
+    if flag == "strength":
+        return any(rate_fields(type(link)) for link in scheme.links)
+    if flag == "penalty":
+        return scheme.penalises
+    return flag != "mc_samples" or scheme.is_random_in_evaluation()
+
+
+def _check_used(grid: Grid, parsed: dict[str, Scheme]) -> None:
+    """Refuses a flag that means something for none of the schemes."""
+    defaults = Flags()
+    given = {k for k, v in grid.fixed.items() if v is not None and v != getattr(defaults, k)}
+    for flag in sorted({*grid.swept, *given}):
+        if flag in grid.swept and flag in given:
+            raise LaunchError(f"--{flag} is swept by --grid; leave it out")
+        if not any(_means(flag, text, scheme) for text, scheme in parsed.items()):
+            raise LaunchError(f"{flag} would do nothing for any of {', '.join(parsed)}")
+
+
+def _model(grid: Grid, parsed: dict[str, Scheme], say: Callable[[str], None]) -> str:
+    """The one model of all cells."""
+    given = grid.fixed.get("model", "auto")
+    if given != "auto":
+        return given
+    with launching():
+        acting = {text: scheme for text, scheme in parsed.items() if _acts(scheme)}
+        wants = {text: model_for(scheme) for text, scheme in acting.items()}
+    made_for = sorted(set(wants.values()))
+    if len(made_for) > 1:
+        shared = [name for name in models.names() if _all_act(name, acting.values())]
+        raise LaunchError(
+            "model=auto would be "
+            + ", ".join(f"{model} for {text}" for text, model in wants.items())
+            + ", and different networks would be compared. Set --model: they all act on "
+            + (", ".join(shared) or "none of " + ", ".join(models.names()))
+        )
+    model = made_for[0] if made_for else "mlp"
+    say(f"model=auto: {model}, for all cells")
+    return model
+
+
+def _acts(scheme: Scheme) -> bool:
+    return any(link.acts_on | link.can_act_on for link in scheme.links)
+
+
+def _all_act(name: str, all_schemes: Any) -> bool:
+    """Whether each of some schemes has a site on a model of images, with its defaults."""
+    from dropjax.core.draw import CLEAN
+
+    model = models.parse(name, outputs=10)
+    x = jnp.zeros((28, 28, 1))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, CLEAN))
+    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), variables)
+    sites = plan.record(lambda draw: model.apply(variables, x, draw))
+    for scheme in all_schemes:
+        try:
+            plan.check(scheme, sites)
+        except ValueError:
+            return False
+    return True
