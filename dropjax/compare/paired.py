@@ -57,8 +57,8 @@ def paired(a: ArrayLike, b: ArrayLike, *, level: float = 0.95, seed: int = 0) ->
 
     The interval is the BCa bootstrap's of 9999 resamples. It is approximate: with few pairs it is
     too narrow (of nominal 95 %, normal differences have about 72 % at n = 3, 84 % at 5, 90 % at 10
-    and 93 % at 20), where p keeps its level at any n. Differences that are all equal have no spread to
-    resample, and both ends are the difference; one pair has no interval.
+    and 93 % at 20), where p keeps its level at any n. Differences that are all equal have no spread
+    to resample, and both ends are the difference; one pair has no interval.
 
     p is the fraction of sign flips of the differences whose mean is as far from 0 as the observed
     one, or farther: of all of them up to `EXACT_UP_TO` pairs, and above of 99999 drawn and the
