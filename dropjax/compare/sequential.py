@@ -34,7 +34,7 @@ from dropjax.compare.checks import check_level, check_values
 
 # The prior: the mean of the differences is within about 1.4 of their standard deviations, and half
 # of their mean square is noise, which weighs as much as four of them. What is decided when depends
-# little on these (halved or doubled: by less than a seed at effects of 1 or more).
+# little on these (halved or doubled: by less than a seed on average, at effects of 1 or more).
 _MEAN_WEIGHT = 0.5
 _SHAPE = 2.0
 _NOISE = 0.5
@@ -113,7 +113,8 @@ def confidence_sequence(
 
     The set is looked at in 200 steps over the range of the differences and farther and farther
     apart up to 1e6 ranges away, beyond which an end counts as infinite; the ends are then found to
-    1e-9 of the range. A part of the set that is narrower than a step may be missed.
+    1e-9 of the range. A part of the set that is narrower than a step may be missed, unless it is one
+    of the differences themselves: those that came more than once can be all that is left.
 
     Args:
       differences: (n,), as in `evidence`.
@@ -137,9 +138,10 @@ def confidence_sequence(
         grid = _grid(x[:n])
         inside = np.flatnonzero(_most(x[:n], grid)[:, -1] < bound)
         if len(inside):
-            ends = inside[[0, -1]]
-            kept[:, n - 1] = grid[ends]
-            refuted[:, n - 1] = np.concatenate([[-np.inf], grid, [np.inf]])[ends + [0, 2]]
+            first, last = inside[0], inside[-1]
+            around = np.pad(grid, 1, constant_values=(-np.inf, np.inf))
+            kept[:, n - 1] = grid[first], grid[last]
+            refuted[:, n - 1] = around[first], around[last + 2]
     bounded = np.isfinite(refuted)
     for _ in range(_HALVINGS):
         middle = (kept[bounded] + refuted[bounded]) / 2
