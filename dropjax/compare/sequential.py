@@ -40,7 +40,7 @@ _SHAPE = 2.0
 _NOISE = 0.5
 
 # The search for the ends of a set of centres.
-_INSIDE = 201
+_INSIDE = 401
 _OUTSIDE = np.geomspace(1e-3, 1e6, 121)
 _HALVINGS = 40
 
@@ -111,10 +111,10 @@ def confidence_sequence(
     After n differences, the smallest interval with all m such that the evidence of the differences
     less m has not reached 1 / (1 - level) by then. If they are symmetric, the centre is their mean.
 
-    The set is looked at in 200 steps over the range of the differences and farther and farther
-    apart up to 1e6 ranges away, beyond which an end counts as infinite; the ends are then found to
-    1e-9 of the range. A part of the set that is narrower than a step may be missed, unless it is one
-    of the differences themselves: those that came more than once can be all that is left.
+    The set is looked at in 400 steps over the range of the differences, at each of them, and
+    farther and farther apart up to 1e6 ranges away, beyond which an end counts as infinite; the
+    ends are then found to 1e-9 of the range. A part that is narrower than a step may be missed, but
+    for single points: a value that came more than once can be left by itself, and is seen.
 
     Args:
       differences: (n,), as in `evidence`.

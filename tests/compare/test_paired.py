@@ -108,6 +108,7 @@ def test_one_sign_everywhere_has_the_smallest_p(without_interval):
 def test_zeros_count_as_they_are(without_interval):
     assert paired([0.9] * 5, [0.9] * 5).p == 1
     assert paired([0.9] * 30, [0.9] * 30).p == 1
+    assert paired([0.0] * 5, [0.0] * 5).p == paired([0.0] * 30, [0.0] * 30).p == 1
     # A difference of 0 halves nothing: 2 of 8 flips of the others, each twice.
     assert paired([1.0, 2.0, 3.0, 0.0], [0.0] * 4).p == 0.25
 

@@ -193,7 +193,7 @@ def test_the_confidence_sequence_never_widens_and_leaves_0_when_that_is_decided(
         low, high = confidence_sequence(x)
         assert np.all(np.diff(low[np.isfinite(low)]) >= 0)
         assert np.all(np.diff(high[np.isfinite(high)]) <= 0)
-        assert np.all(np.isinf(low[: fewest(0.95) - 1])) and np.isfinite(low[9])
+        assert np.all(np.isinf(low[:5])) and np.isfinite(low[5]) and np.isfinite(high[5])
         assert np.argmax(low > 0) + 1 == decided(x)
 
 
@@ -204,6 +204,15 @@ def test_equal_differences_are_a_point_as_soon_as_can_be():
     assert np.all(low[5:] <= 0.25) and np.all(high[5:] >= 0.25)
     low, high = confidence_sequence([0.0] * 8)
     assert low[-1] <= 0 <= high[-1] and high[-1] - low[-1] < 1e-9
+
+
+def test_a_value_that_came_often_can_be_left_by_itself():
+    x = np.array([-2.0, -2.0, -2.0, -2.0, 3.0, 0.0, 1.0, 2.0, 3.0])
+    low, high = confidence_sequence(x, level=0.9)
+    assert low[-1] == pytest.approx(-2, abs=1e-8)
+    assert high[-1] == pytest.approx(2.23, abs=0.02)
+    assert not decided(x + 2, level=0.9)
+    assert all(decided(x - m, level=0.9) for m in np.linspace(-1.9, -1.5, 20))
 
 
 def test_differences_that_move_have_no_centre():
