@@ -5,9 +5,9 @@ later small by chance. What is here may be looked at after each seed, and the lo
 when to stop.
 
 The null hypothesis is that of the sign flips in `paired`: each difference is symmetric about 0,
-given those before. A bettor bets on the signs at even odds. Before the i-th he knows the earlier
-differences and the magnitude |d_i|, and gives the sign that comes a probability q_i; his capital is
-multiplied by 2 q_i. Under the null each sign is a fair coin given all he knows, so however he bets,
+given those before. A bettor bets on the signs at even odds. Before the i-th it knows the earlier
+differences and the magnitude |d_i|, and gives the sign that comes a probability q_i; its capital is
+multiplied by 2 q_i. Under the null each sign is a fair coin given all it knows, so however it bets,
 the capital is a nonnegative martingale of mean 1, and the chance that it ever reaches 1 / alpha is
 at most alpha (Ville). Nothing is assumed of tails, scale, or that all differences are alike.
 
