@@ -3,12 +3,8 @@
 The functions here need jax alone and take an explicit PRNG key first. `dropjax.expected` has
 their deterministic counterparts, `dropjax.blocks` wrappers of functions. `dropjax.linen` and
 `dropjax.nnx` have layers for Flax, `dropjax.models`, `dropjax.train`, `dropjax.evaluate` and
-`dropjax.data` what their names say, and `dropjax.runs` reads finished runs; they are imported when
-they are first used.
-their deterministic counterparts. `dropjax.linen` and `dropjax.nnx` have layers for Flax,
-`dropjax.blocks` drops whole parts of a network, `dropjax.models`, `dropjax.train`,
-`dropjax.evaluate` and `dropjax.data` have what their names say, and `dropjax.runs` reads finished
-runs; they are imported when they are first used.
+`dropjax.data` what their names say, `dropjax.runs` reads finished runs, and `dropjax.compare` is
+for results over seeds; they are imported when they are first used.
 """
 
 import importlib

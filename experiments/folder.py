@@ -133,8 +133,18 @@ def describe(
     experiment: str,
     network: dict[str, Any],
     train_examples: int | None = None,
+    environment_of: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What config.json says: all that a repetition needs, and where the run was made."""
+    """What config.json says: all that a repetition needs, and where the run was made.
+
+    Args:
+      flags: every one, resolved.
+      data_sha256: the data set's fingerprint.
+      experiment: its name.
+      network: from `Network.describe`.
+      train_examples: how many there are.
+      environment_of: from `environment`, if it was asked for before.
+    """
     return {
         "experiment": experiment,
         "flags": flags,
@@ -148,7 +158,7 @@ def describe(
             "threefry_partitionable": bool(jax_setting("jax_threefry_partitionable")),
             "x64": bool(jax_setting("jax_enable_x64")),
         },
-        "environment": _environment(),
+        "environment": environment() if environment_of is None else environment_of,
     }
 
 
@@ -180,7 +190,8 @@ def _settings() -> dict[str, str]:
     return {name: os.environ[name] for name in sorted(names)}
 
 
-def _environment() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
+    """Where the run is made: versions, commit, device, settings."""
     from importlib.metadata import version
 
     names = ("jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn", "safetensors")

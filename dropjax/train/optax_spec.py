@@ -39,7 +39,7 @@ def parse_optimizer(text: str, learning_rate: float) -> optax.GradientTransforma
     """
     if not 0 <= learning_rate < float("inf"):
         raise ValueError(f"learning_rate must be a finite number from 0 on, got {learning_rate}")
-    optimizer = _build(text, OPTIMIZERS, "optimizer", learning_rate=learning_rate)
+    optimizer = optimizer_of(text, learning_rate)
     try:
         # optax looks at most arguments only when it updates, and mixes dtypes when it does.
         with jax.numpy_dtype_promotion("standard"):
@@ -47,6 +47,11 @@ def parse_optimizer(text: str, learning_rate: float) -> optax.GradientTransforma
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer={text!r}: {_first_line(error)}") from error
     return optimizer
+
+
+def optimizer_of(text: str, learning_rate: Any) -> optax.GradientTransformation:
+    """As `parse_optimizer`, for a text that it takes; the learning rate may be traced."""
+    return _build(text, OPTIMIZERS, "optimizer", learning_rate=learning_rate)
 
 
 def parse_strength(text: str, flag: str = "strength") -> Strength:
