@@ -63,7 +63,7 @@ from dropjax.schemes.zoneout import zoneout
 
 def __getattr__(name: str) -> ModuleType:
     """`dropjax.runs` and the like, imported when they are first used: they need more than jax."""
-    if name in ("blocks", "data", "evaluate", "linen", "models", "nnx", "runs", "train"):
+    if name in ("blocks", "compare", "data", "evaluate", "linen", "models", "nnx", "runs", "train"):
         return importlib.import_module(f"dropjax.{name}")
     raise AttributeError(f"module 'dropjax' has no attribute {name!r}")
 

@@ -17,6 +17,7 @@ ALLOWED = {
     "models": {"jax", "numpy", "flax", "ops", "core", "nn", "linen"},
     "train": {"jax", "numpy", "optax", "safetensors", "ops", "core"},
     "evaluate": {"jax", "numpy", "ops", "core"},
+    "compare": {"numpy", "scipy"},
     "data": {"numpy", "sklearn", "tensorflow_datasets", "tqdm"},
     "runs": {"jax", "numpy", "flax", "ops", "core", "models", "train", "evaluate"},
     "linen": {"jax", "flax", "ops", "core", "nn"},
@@ -102,7 +103,7 @@ def test_the_other_parts_are_imported_when_they_are_used(python):
     script = """
 import sys, dropjax
 assert not {"flax", "optax"} & set(sys.modules)
-for name in ("blocks", "data", "evaluate", "linen", "models", "nnx", "runs", "train"):
+for name in ("blocks", "compare", "data", "evaluate", "linen", "models", "nnx", "runs", "train"):
     assert getattr(dropjax, name).__name__ == f"dropjax.{name}"
 try:
     dropjax.nonsense
