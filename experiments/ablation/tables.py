@@ -21,7 +21,7 @@ from experiments.ablation.rows import (
     settings_table,
     trace_table,
 )
-from experiments.ablation.words import Code, Unit, Words, answers, notes, overview
+from experiments.ablation.words import NOTHING, Code, Unit, Words, answers, notes, overview
 
 _MEASURED = ("train_", "validation_", "test_", "mc_test_")
 # What else of result.json a repetition gives again; times and resumptions it does not.
@@ -102,13 +102,16 @@ def _pairs(analysis: Analysis) -> list[str]:
         if table is not None:
             found += [_inline(Code(row.scheme)), _table(table)]
     more = "; other flags as validation chose" if len(analysis.swept) > 2 else ""
+    gaps = f"; {NOTHING} where a seed has no result" if analysis.lost else ""
     unit = Unit(analysis).head
     parts = (
         "Validation / test"
         if any(row.validation is not None for row in analysis.settings)
         else "Test"
     )
-    what = _line([f"{parts} {unit}, ", Code(first), " down, ", Code(second), f" across{more}."])
+    what = _line(
+        [f"{parts} {unit}, ", Code(first), " down, ", Code(second), f" across{more}{gaps}."]
+    )
     return [f"### {first} and {second}", what, *found]
 
 

@@ -158,11 +158,13 @@ def notes(analysis: Analysis) -> list[str]:
             f"seeds (then the least {analysis.metric.tie.upper()}, then the first of the grid); "
             "the column settings says of how many. The test data had no part in it."
         )
+    if len({row.of for row in analysis.schemes}) > 1:
+        found.append("Schemes with more settings were tuned more than those with fewer.")
     if dropped := sum(not row.complete for row in analysis.settings):
         found.append(
-            f"{counted(dropped, 'setting')} of {len(analysis.settings)} without some of the seeds "
-            "could not be chosen: means over different seeds are not compared. The cells are "
-            "listed below."
+            f"{dropped} of {counted(len(analysis.settings), 'setting')} could not be chosen: some "
+            "of their seeds have no result, and means over different seeds are not compared. The "
+            "cells are listed below."
         )
     return found + _notes_of_tests(analysis, per_cent)
 
@@ -172,7 +174,7 @@ def _notes_of_tests(analysis: Analysis, per_cent: str) -> list[str]:
     if not comparisons:
         return []
     n, many = len(analysis.seeds), len(comparisons)
-    better = "more" if analysis.metric.higher else "less"
+    better = "higher" if analysis.metric.higher else "lower"
     kind = "exact" if comparisons[0].exact else "Monte-Carlo"
     found = [
         "The difference is the mean over seeds of the scheme's test result less the baseline's "
