@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.transforms import ScaledTranslation
+from PIL import Image
 
 from experiments.ablation.analysis import Analysis
 from experiments.ablation.cells import Outcome
@@ -31,7 +31,7 @@ from experiments.ablation.style import (
     style,
     wrapped,
 )
-from experiments.ablation.words import Unit
+from experiments.ablation.words import NOTHING, Unit
 
 
 def draw(analysis: Analysis, outcomes: Sequence[Outcome]) -> dict[str, bytes]:
@@ -50,9 +50,11 @@ def draw(analysis: Analysis, outcomes: Sequence[Outcome]) -> dict[str, bytes]:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as a file."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
+    """A figure as a file, small: of 256 colours."""
+    drawn, file = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=100, metadata={"Software": None})
+    image = Image.open(drawn).convert("RGB").quantize(dither=Image.Dither.NONE)
+    image.save(file, format="png", optimize=True)
     return file.getvalue()
 
 
@@ -71,37 +73,32 @@ def error_against_rate(analysis: Analysis) -> Figure | None:
     name = swept_number(analysis)
     if name is None:
         return None
-    figure, axis = new_figure(6.4, 3.8)
-    handles, count = [], len(analysis.schemes)
+    figure, axis = new_figure(6.4, 3.2)
+    values, handles = numbers(analysis, name), []
+    logarithmic = name != "rate" and values[0] > 0 and values[-1] >= 16 * values[0]
+    if logarithmic:
+        axis.set_xscale("log")
     for number, scheme in enumerate(analysis.schemes):
         found = along(analysis, scheme.scheme, name)
         points = [(x, summary) for x, summary in found if x is not None]
         look = style(analysis, scheme.scheme)
-        for x, summary in found:
-            if x is None:
-                mean, low, high = error(analysis, summary)
-                axis.axhline(mean, **look | {"marker": "", "linestyle": "--"})
+        if not points:
+            look |= {"marker": "", "linestyle": "--"}
+        for mean, low, high in (error(analysis, s) for x, s in found if x is None):
+            axis.axhline(mean, color=look["color"], linestyle="--")
+            if low < high:
                 axis.axhspan(low, high, color=look["color"], alpha=0.1, linewidth=0)
         if points:
             means, lows, highs = np.transpose([error(analysis, s) for _, s in points])
             # Side by side, or their intervals hide each other.
-            aside = ScaledTranslation((number - count / 2) * 3 / 72, 0, figure.dpi_scale_trans)
-            axis.errorbar(
-                [x for x, _ in points],
-                means,
-                yerr=[means - lows, highs - means],
-                capsize=3,
-                transform=axis.transData + aside,
-                **look,
-            )
+            aside = 0.008 * (number - len(analysis.schemes) / 2)
+            x = np.array([x for x, _ in points], float)
+            x = x * (values[-1] / values[0]) ** aside if logarithmic else x + aside * np.ptp(values)
+            axis.errorbar(x, means, yerr=[means - lows, highs - means], capsize=3, **look)
         if found:
-            line: dict[str, Any] = {} if points else {"marker": "", "linestyle": "--"}
-            handles.append(Line2D([], [], **look | line, label=wrapped(scheme.scheme)))
+            handles.append(Line2D([], [], **look, label=wrapped(scheme.scheme)))
     if not handles:
         return None
-    values = numbers(analysis, name)
-    if name != "rate" and values[0] > 0 and values[-1] >= 16 * values[0]:
-        axis.set_xscale("log")
     if len(values) <= 8:
         axis.set_xticks(values, [f"{value:g}" for value in values])
         axis.minorticks_off()
@@ -119,7 +116,7 @@ def learning_curves(analysis: Analysis, outcomes: Sequence[Outcome]) -> Figure |
     records = [record for _, best in chosen for i in best.ids for record in of[i]]
     if not all(any(record.get(name) is not None for record in records) for name in metrics):
         return None
-    figure = Figure(figsize=(8.4, 3.8), layout="constrained")
+    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
     for axis, name in zip(figure.subplots(1, 2), metrics, strict=True):
         for row, best in chosen:
             histories = [of[i] for i in best.ids]
@@ -180,7 +177,7 @@ def paired_differences(analysis: Analysis) -> Figure | None:
         values = scale * np.array(list(row.differences.values()))
         # Seeds one below the other, or equal differences would be one dot.
         beside = y + 0.28 * np.linspace(-1, 1, len(values)) if len(values) > 1 else [y]
-        axis.plot(values, beside, "o", color=colour, alpha=0.45, markersize=4, markeredgewidth=0)
+        axis.plot(values, beside, "o", color=colour, alpha=0.6, markersize=4, markeredgewidth=0)
         ends = [scale * comparison.low, scale * comparison.high]
         axis.plot(ends, [y, y], color="black", linewidth=1.5)
         mean = scale * comparison.difference
@@ -188,7 +185,7 @@ def paired_differences(analysis: Analysis) -> Figure | None:
     scheme_axis(axis, [row for row, _ in found])
     side = "right" if higher else "left"
     axis.set_xlabel(
-        f"{unit.name} less that of {wrapped(analysis.baseline, 40)}, {unit.of_differences} "
+        f"test {unit.name} less that of {wrapped(analysis.baseline, 40)}, {unit.of_differences} "
         f"(better: to the {side})"
     )
     return figure
@@ -224,9 +221,10 @@ def heat_map(analysis: Analysis, first: str, second: str) -> Figure | None:
         down, across = (list(dict.fromkeys(pair[i] for pair in grid)) for i in (0, 1))
         values = np.full((len(down), len(across)), np.nan)
         for (u, v), best in grid.items():
-            if best is None:
-                continue
             i, j = down.index(u), across.index(v)
+            if best is None:
+                axis.text(j, i, NOTHING, ha="center", va="center")
+                continue
             values[i, j] = value = _cell_error(analysis, best, validated)
             dark = most > least and (value - least) / (most - least) < 0.5
             text = f"{value:.2f}" if Unit(analysis).percent else f"{value:.3g}"

@@ -4,6 +4,7 @@ Source: Okabe, Ito 2008, "Color Universal Design" (colours that the colour-blind
 """
 
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -53,6 +54,8 @@ def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     longest = max(len(line) for h in handles for line in str(h.get_label()).split("\n"))
     room = int(figure.get_figwidth() * 11)
     columns = max(min(room // (longest + 6), len(handles)), 1)
+    lines = sum(str(h.get_label()).count("\n") + 1 for h in handles[::columns])
+    figure.set_figheight(figure.get_figheight() + 0.2 * lines)  # the axes keep theirs
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
 
 
@@ -71,13 +74,14 @@ def scheme_axis(axis: Axes, rows: Sequence[SchemeRow]) -> None:
 
 
 def wrapped(name: str, width: int = 60) -> str:
-    """A name in lines of at most `width` letters."""
-    return literal("\n".join(textwrap.wrap(name, width)))
-
-
-def literal(text: str) -> str:
-    """Text in which a dollar is no formula."""
-    return text.replace("$", r"\$")
+    """A name in lines of at most `width` letters, broken where an argument or a scheme ends."""
+    lines = [""]
+    for piece in re.findall(r"[^,|]*[,|]?", name):
+        if lines[-1] and len(lines[-1] + piece) > width:
+            lines.append("")
+        lines[-1] += piece.lstrip() if not lines[-1] else piece
+    broken = [part for line in lines for part in textwrap.wrap(line, width)]
+    return "\n".join(broken).replace("$", r"\$")  # no formula
 
 
 def label(analysis: Analysis, part: str) -> str:
