@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from experiments.ablation.words import (
     setting_text,
 )
 
+_PARTS = {"validation": "validation", "test": "test", "mc_test": "test, mean of draws:"}
 _STYLE = """
 :root { color-scheme: light dark; --line: #ccc; --soft: #f3f4f6; --ink: #1a1a1a; --paper: #fff; }
 @media (prefers-color-scheme: dark) {
@@ -38,14 +40,17 @@ h1 { font-size: 1.6rem; margin: 0.5rem 0; }
 h2 { font-size: 1.2rem; margin: 2rem 0 0.5rem; border-bottom: 1px solid var(--line); }
 code { font: 0.88em ui-monospace, monospace; overflow-wrap: anywhere; }
 p, li { max-width: 60rem; }
+ul { padding-left: 1.2rem; }
 .answers { font-size: 1.1rem; }
 .wide { overflow-x: auto; margin: 0.75rem 0; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { border: 1px solid var(--line); padding: 0.3rem 0.5rem; text-align: left;
-  vertical-align: top; min-width: 3rem; max-width: 26rem; }
+  vertical-align: top; }
 thead th { background: var(--soft); }
-tbody th { font-weight: normal; min-width: 7rem; }
-.text td { max-width: 52rem; }
+tbody th { font-weight: normal; }
+td code, th code { overflow-wrap: normal; }
+.text td, .text code, td details code { overflow-wrap: anywhere; }
+td details code { display: block; min-width: 20rem; }
 .figures { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }
 figure { margin: 0; }
@@ -131,17 +136,17 @@ def _figures(figures: Mapping[str, bytes]) -> list[str]:
 
 def _cells(analysis: Analysis, outcomes: Sequence[Outcome]) -> str:
     unit, name = Unit(analysis), analysis.metric.name
-    measures = [f"{part}_{name}" for part in ("validation", "test", "mc_test")]
+    measures = [f"{part}_{name}" for part in _PARTS]
     measures = [m for m in measures if any(o.result.get(m) is not None for o in outcomes)]
     heads = ["cell", "scheme", "setting", "seed", "status"]
-    heads += [f"{m.removesuffix(name).replace('_', ' ')}{unit.head}" for m in measures]
+    heads += [f"{_PARTS[m.removesuffix(f'_{name}')]} {unit.head}" for m in measures]
     rows = []
     for o in outcomes:
         found = [o.result.get(m) for m in measures]
         cells = [Code(o.cell.id), Code(o.cell.scheme), setting_text(o.cell.setting) or NOTHING]
         cells += [str(o.cell.seed), o.status]
         cells += [NOTHING if value is None else unit.text(value) for value in found]
-        rows.append([_inline(cell) for cell in cells] + [_command(o.cell.command)])
+        rows.append([_cell(cell) for cell in cells] + [_command(o.cell.command)])
     return _raw_table([*map(html.escape, heads), "command"], rows, "All cells")
 
 
@@ -150,8 +155,8 @@ def _command(command: str) -> str:
 
 
 def _table(table: Table, name: str, kind: str = "wide") -> str:
-    rows = [[_inline(cell) for cell in row] for row in table.rows]
-    return _raw_table([_inline(head) for head in table.heads], rows, name, kind)
+    rows = [[_cell(cell) for cell in row] for row in table.rows]
+    return _raw_table([_cell(head) for head in table.heads], rows, name, kind)
 
 
 def _raw_table(
@@ -184,4 +189,14 @@ def _line(words: Words) -> str:
 
 def _inline(piece: str) -> str:
     text = html.escape(piece)
-    return f"<code>{text}</code>" if isinstance(piece, Code) and piece else text
+    if isinstance(piece, Code):
+        return f"<code>{text}</code>" if piece else ""
+    # A number stays in one line with what belongs to it.
+    text = text.replace(" ± ", "&nbsp;±&nbsp;").replace("p = ", "p&nbsp;=&nbsp;")
+    return re.sub(r"(\[[^], ]+), ", r"\1,&nbsp;", text)
+
+
+def _cell(text: str) -> str:
+    """As `_inline`, with places where a long name can be broken."""
+    found = _inline(text)
+    return re.sub(r"([,|(])(?=\S)", r"\1<wbr>", found) if isinstance(text, Code) else found

@@ -134,6 +134,8 @@ def _answer(analysis: Analysis, row: SchemeRow, against: list[str]) -> Words:
         gap = unit.text(found.difference, sign=True)
         interval = unit.interval(found.low, found.high, sign=True)
         gap = f": {gap} {unit.of_differences}{interval}, {p}."
+        if _least_p(analysis) > analysis.alpha:
+            return ["Too few seeds to tell ", *called(row), " from ", *against, gap]
         return ["No difference found between ", *called(row), " and ", *against, gap]
     # Of the size of the gap, whichever side is better.
     low, high = sorted(x if found.difference > 0 else -x for x in (found.low, found.high))
@@ -185,7 +187,7 @@ def _notes_of_tests(analysis: Analysis, per_cent: str) -> list[str]:
         f"{counted(many, 'comparison')}. Where no difference was found there may be one: the "
         "interval says how large.",
     ]
-    least = min(many * smallest_p(n), 1.0)
+    least = _least_p(analysis)
     if least > analysis.alpha:
         enough = next(k for k in range(1, 99) if many * smallest_p(k) <= analysis.alpha)
         after = f", after Holm {p_text(least)}" if many > 1 else ""
@@ -195,6 +197,11 @@ def _notes_of_tests(analysis: Analysis, per_cent: str) -> list[str]:
             f"{after}. It takes {enough} seeds or more."
         )
     return found
+
+
+def _least_p(analysis: Analysis) -> float:
+    """The least p that a comparison can have after Holm's adjustment."""
+    return min(compared(analysis) * smallest_p(len(analysis.seeds)), 1.0)
 
 
 def compared(analysis: Analysis) -> int:

@@ -72,13 +72,13 @@ def classifiers(cells: list[Cell], *, seed: int = 0, noise: float = 0.004) -> li
     of_seed = rng.normal(0, noise, size=1 + max(cell.seed for cell in cells))
     outcomes = []
     for cell in cells:
-        best = -0.2 * ((cell.setting.get("rate") or 0.0) - 0.3) ** 2 + 0.97
-        best -= 0.00003 * (cell.setting.get("batch_size") or 32)
+        rate = cell.setting.get("rate") or 0.0
+        best = 0.97 - 0.2 * (rate - 0.3) ** 2 - 0.00003 * (cell.setting.get("batch_size") or 32)
         validation, test = best + of_seed[cell.seed] + rng.normal(0, noise, size=2)
         outcomes.append(
             completed(
                 cell,
-                train_accuracy=min(best + 0.03 - 0.05 * (cell.setting.get("rate") or 0.0), 1.0),
+                train_accuracy=min(best + 0.03 - 0.05 * rate, 1.0),
                 validation_accuracy=validation,
                 validation_nll=1 - validation,
                 test_accuracy=test,
@@ -89,4 +89,18 @@ def classifiers(cells: list[Cell], *, seed: int = 0, noise: float = 0.004) -> li
                 learned={},
             )
         )
+    return outcomes
+
+
+QUOTED = 'bernoulli(rate=0.2,at="stage_[01]/map")|bernoulli(rate=0.5,at="<hidden>")'
+"""A scheme whose text has all that must be escaped somewhere."""
+
+
+def example() -> list[Outcome]:
+    """An ablation with two flags swept, seven seeds, and two cells that are lost."""
+    rates, sizes = {"rate": [0.1, 0.3, 0.5]}, {"batch_size": [32, 128]}
+    schemes = {"bernoulli": rates | sizes, "none": sizes, QUOTED: sizes}
+    outcomes = classifiers(grid(schemes, 7))
+    outcomes[1] = lost(outcomes[1].cell, "diverged", "at step 310")
+    outcomes[22] = lost(outcomes[22].cell, "failed", "OSError: <b>no | `space`</b>\nleft")
     return outcomes
