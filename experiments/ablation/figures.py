@@ -50,9 +50,9 @@ def draw(analysis: Analysis, outcomes: Sequence[Outcome]) -> dict[str, bytes]:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as a file, small: of 256 colours."""
+    """A figure as a file, small: of 256 colours, and without Matplotlib's version in it."""
     drawn, file = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=100, metadata={"Software": None})
+    figure.savefig(drawn, format="png", dpi=100)
     image = Image.open(drawn).convert("RGB").quantize(dither=Image.Dither.NONE)
     image.save(file, format="png", optimize=True)
     return file.getvalue()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from experiments.ablation import figures
 from experiments.ablation.analysis import analyse
-from experiments.ablation.style import wrapped
+from experiments.ablation.style import style, wrapped
 from tests.experiments.ablation.outcomes import QUOTED, classifiers, completed, example, grid
 
 
@@ -97,6 +97,9 @@ def test_learning_curves_are_means_of_the_chosen_settings(analysis, outcomes):
         100 * (1 - np.mean([h[e]["validation_accuracy"] for h in histories])) for e in range(3)
     ]
     np.testing.assert_allclose(figure.axes[0].lines[0].get_data(), [[1, 2, 3], expected])
+    last = [100 * (1 - h[2]["validation_accuracy"]) for h in histories]
+    band = figure.axes[0].collections[0].get_paths()[0].get_extents()
+    assert band.ymin == pytest.approx(np.mean(last) - np.std(last, ddof=1))
     assert figure.axes[1].get_ylabel() == "validation loss"
 
 
@@ -127,6 +130,9 @@ def test_a_scheme_has_one_colour_in_all_figures(analysis, outcomes):
     gap = figures.train_test_gap(analysis).axes[0].lines[0]
     difference = figures.paired_differences(analysis).axes[0].lines[1]
     assert len({to_hex(line.get_color()) for line in (against, curve, gap, difference)}) == 1
+    schemes = [row.scheme for row in analysis.schemes]
+    assert len({style(analysis, scheme)["color"] for scheme in schemes}) == len(schemes)
+    assert style(analysis, "none")["color"] == "black"
 
 
 def test_what_there_is_nothing_to_draw_for_is_left_out():
