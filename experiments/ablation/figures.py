@@ -183,9 +183,10 @@ def paired_differences(analysis: Analysis) -> Figure | None:
         mean = scale * comparison.difference
         axis.plot(mean, y, "D", color=colour, markeredgecolor="black", markersize=7)
     scheme_axis(axis, [row for row, _ in found])
+    points = ", points" if unit.percent else ""
     side = "right" if higher else "left"
     axis.set_xlabel(
-        f"test {unit.name} less that of {wrapped(analysis.baseline, 40)}, {unit.of_differences} "
+        f"test {unit.name} less that of {wrapped(analysis.baseline, 40)}{points} "
         f"(better: to the {side})"
     )
     return figure

@@ -31,7 +31,10 @@ def style(analysis: Analysis, scheme: str) -> dict[str, Any]:
     others = [row.scheme for row in analysis.schemes if row.scheme != analysis.baseline]
     number = others.index(scheme)
     colour = _COLOURS[number % len(_COLOURS)]
-    return {"color": colour, "marker": _MARKERS[(number + 1) % len(_MARKERS)], **look}
+    # Colours come again after six schemes, with other lines.
+    line = ("-", ":")[number // len(_COLOURS) % 2]
+    marker = _MARKERS[(number + 1) % len(_MARKERS)]
+    return {"color": colour, "marker": marker, "linestyle": line, **look}
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
