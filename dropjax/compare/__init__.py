@@ -1,12 +1,31 @@
-"""Comparisons of dropout schemes over seeds."""
+"""Comparisons of dropout schemes over seeds: how far apart they are, and whether by chance.
+
+Runs of two schemes with the same seed share initial weights and batches, so that they are compared
+in pairs. `summarise` says what one scheme does, `paired` how two differ at a number of seeds fixed
+in advance, `holm` what is left of several p-values; `decided` and `confidence_sequence` are for
+adding seeds until it is clear. They need numpy and scipy alone, and take results as numbers:
+
+  >>> from dropjax import compare
+  >>> dropout = [0.950, 0.961, 0.956, 0.964, 0.947, 0.958, 0.955]
+  >>> none = [0.944, 0.953, 0.951, 0.958, 0.942, 0.953, 0.946]
+  >>> compare.paired(dropout, none).p == compare.smallest_p(7)
+  True
+  >>> compare.decided([a - b for a, b in zip(dropout, none)])
+  7
+"""
 
 from dropjax.compare.paired import EXACT_UP_TO, Paired, holm, paired, smallest_p
+from dropjax.compare.sequential import confidence_sequence, decided, evidence, fewest
 from dropjax.compare.summary import Summary, iqm, summarise
 
 __all__ = [
     "EXACT_UP_TO",
     "Paired",
     "Summary",
+    "confidence_sequence",
+    "decided",
+    "evidence",
+    "fewest",
     "holm",
     "iqm",
     "paired",
