@@ -59,8 +59,10 @@ img { max-width: 100%; height: auto; background: #fff; padding: 0.4rem; border-r
 summary { cursor: pointer; }
 @media print {
   :root { --line: #bbb; --soft: #eee; --ink: #000; --paper: #fff; }
-  body { max-width: none; font-size: 9pt; padding: 0; }
-  table { font-size: 7pt; }
+  html { font-size: 9pt; }
+  body { max-width: none; padding: 0; }
+  table { font-size: 0.72rem; }
+  th, td { padding: 0.15rem 0.25rem; }
   .wide { overflow: visible; }
   figure, tr { break-inside: avoid; }
 }
