@@ -1,0 +1,59 @@
+"""The files of an ablation."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dropjax.train.checkpoint import write_whole
+from experiments.ablation.analysis import Analysis, analyse
+from experiments.ablation.cells import Outcome
+from experiments.ablation.page import page
+from experiments.ablation.tables import cells_csv, table_md
+
+
+def write(
+    workdir: Path,
+    outcomes: Sequence[Outcome],
+    about: dict[str, Any],
+    *,
+    baseline: str,
+    task: str,
+    level: float = 0.95,
+) -> Analysis:
+    """Writes cells.csv, table.md, figures/*.png and report.html, each whole or not at all.
+
+    Those of an earlier call are replaced.
+
+    Args:
+      workdir: the ablation's folder; made if need be.
+      outcomes: of every cell of the grid, in its order.
+      about: as in `tables.table_md`.
+      baseline: the scheme that the others are compared with.
+      task: of the data.
+      level: of the intervals, in (0, 1).
+
+    Returns:
+      What they say.
+
+    Raises:
+      ValueError: as `analyse`; nothing is written then.
+    """
+    from experiments.ablation.figures import draw  # Matplotlib takes half a second to import
+
+    analysis = analyse(outcomes, baseline=baseline, task=task, level=level)
+    figures = draw(analysis, outcomes)
+    files = {
+        "cells.csv": cells_csv(outcomes).encode(),
+        "table.md": table_md(analysis, about).encode(),
+        **{f"figures/{_file_name(title)}": image for title, image in figures.items()},
+        "report.html": page(analysis, outcomes, about, figures).encode(),
+    }
+    (workdir / "figures").mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        write_whole(workdir / name, data)
+    return analysis
+
+
+def _file_name(title: str) -> str:
+    return re.sub(r"\W+", "_", title.lower()) + ".png"

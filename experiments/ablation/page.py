@@ -1,0 +1,204 @@
+"""report.html: the whole ablation in one file, which needs no other and no network."""
+
+import base64
+import html
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.ablation.analysis import Analysis
+from experiments.ablation.cells import Outcome
+from experiments.ablation.rows import (
+    Table,
+    about_table,
+    lost_table,
+    main_table,
+    settings_table,
+    trace_table,
+)
+from experiments.ablation.words import (
+    NOTHING,
+    Code,
+    Unit,
+    Words,
+    answers,
+    notes,
+    overview,
+    setting_text,
+)
+
+_PARTS = {"validation": "validation", "test": "test", "mc_test": "test, mean of draws:"}
+_STYLE = """
+:root { color-scheme: light dark; --line: #ccc; --soft: #f3f4f6; --ink: #1a1a1a; --paper: #fff; }
+@media (prefers-color-scheme: dark) {
+  :root { --line: #444; --soft: #24262b; --ink: #e6e6e6; --paper: #16181c; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 76rem; padding: 1rem; color: var(--ink);
+  background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
+h1 { font-size: 1.6rem; margin: 0.5rem 0; }
+h2 { font-size: 1.2rem; margin: 2rem 0 0.5rem; border-bottom: 1px solid var(--line); }
+code { font: 0.88em ui-monospace, monospace; overflow-wrap: anywhere; }
+p, li { max-width: 60rem; }
+ul { padding-left: 1.2rem; }
+.answers { font-size: 1.1rem; }
+.wide { overflow-x: auto; margin: 0.75rem 0; }
+table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
+th, td { border: 1px solid var(--line); padding: 0.3rem 0.5rem; text-align: left;
+  vertical-align: top; }
+thead th { background: var(--soft); }
+tbody th { font-weight: normal; }
+td code, th code { overflow-wrap: normal; }
+.text td, .text code, td details code { overflow-wrap: anywhere; }
+td details code { display: block; min-width: 20rem; }
+.figures { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }
+figure { margin: 0; }
+figcaption { font-weight: 600; margin-bottom: 0.3rem; }
+img { max-width: 100%; height: auto; background: #fff; padding: 0.4rem; border-radius: 4px; }
+summary { cursor: pointer; }
+@media print {
+  :root { --line: #bbb; --soft: #eee; --ink: #000; --paper: #fff; }
+  html { font-size: 9pt; }
+  body { max-width: none; padding: 0; }
+  table { font-size: 0.72rem; }
+  th, td { padding: 0.15rem 0.25rem; }
+  .wide { overflow: visible; }
+  figure, tr { break-inside: avoid; }
+}
+"""
+
+
+def page(
+    analysis: Analysis,
+    outcomes: Sequence[Outcome],
+    about: dict[str, Any],
+    figures: Mapping[str, bytes],
+) -> str:
+    """The report.
+
+    Args:
+      analysis: of the outcomes.
+      outcomes: of every cell.
+      about: as in `tables.table_md`.
+      figures: PNG files by title.
+    """
+    title = f"Ablation of {about['experiment']}"
+    name = Unit(analysis).name
+    parts = [
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p>{_line(overview(analysis, about))}</p>",
+        "<h2>Answer</h2>",
+        _list((_line(words) for words in answers(analysis)), "answers"),
+        "<h2>Table</h2>",
+        _table(main_table(analysis), "Each scheme at its chosen setting"),
+        _list(html.escape(note) for note in notes(analysis)),
+        *_figures(figures),
+        "<h2>All settings</h2>",
+        f"<p>Mean {name} ± standard deviation over the seeds that completed.</p>",
+        _table(settings_table(analysis), "All settings"),
+    ]
+    parts += ["<h2>Without a result</h2>"]
+    if analysis.lost:
+        parts += ["<p>In no mean above.</p>", _table(lost_table(analysis), "Without a result")]
+    else:
+        parts += ["<p>None: every cell has one.</p>"]
+    parts += [
+        "<h2>Cells</h2>",
+        _folded("The cells behind each setting", _table(trace_table(analysis), "Cells by setting")),
+        _folded(
+            f"All {len(outcomes)} cells, with the command that makes each alone",
+            _cells(analysis, outcomes),
+        ),
+        "<h2>About</h2>",
+        _table(about_table(about), "Where the numbers come from", "wide text"),
+    ]
+    body = "\n".join(parts)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _figures(figures: Mapping[str, bytes]) -> list[str]:
+    if not figures:
+        return []
+    found = []
+    for title, image in figures.items():
+        data = base64.b64encode(image).decode("ascii")
+        text = html.escape(title)
+        found.append(
+            f'<figure><figcaption>{text}</figcaption><img src="data:image/png;base64,{data}" '
+            f'alt="{text}; its numbers are in the tables of this page"></figure>'
+        )
+    return ["<h2>Figures</h2>", '<div class="figures">', *found, "</div>"]
+
+
+def _cells(analysis: Analysis, outcomes: Sequence[Outcome]) -> str:
+    unit, name = Unit(analysis), analysis.metric.name
+    measures = [f"{part}_{name}" for part in _PARTS]
+    measures = [m for m in measures if any(o.result.get(m) is not None for o in outcomes)]
+    heads = ["cell", "scheme", "setting", "seed", "status"]
+    heads += [f"{_PARTS[m.removesuffix(f'_{name}')]} {unit.head}" for m in measures]
+    rows = []
+    for o in outcomes:
+        found = [o.result.get(m) for m in measures]
+        cells = [Code(o.cell.id), Code(o.cell.scheme), setting_text(o.cell.setting) or NOTHING]
+        cells += [str(o.cell.seed), o.status]
+        cells += [NOTHING if value is None else unit.text(value) for value in found]
+        rows.append([_cell(cell) for cell in cells] + [_command(o.cell.command)])
+    return _raw_table([*map(html.escape, heads), "command"], rows, "All cells")
+
+
+def _command(command: str) -> str:
+    return _folded("command", f"<code>{html.escape(command)}</code>")
+
+
+def _table(table: Table, name: str, kind: str = "wide") -> str:
+    rows = [[_cell(cell) for cell in row] for row in table.rows]
+    return _raw_table([_cell(head) for head in table.heads], rows, name, kind)
+
+
+def _raw_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], name: str, kind: str = "wide"
+) -> str:
+    """A table of HTML; on a narrow screen it scrolls by itself, by the keyboard too."""
+    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
+    lines = []
+    for first, *others in rows:
+        cells = "".join(f"<td>{text}</td>" for text in others)
+        lines.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
+    body = "\n".join(lines)
+    return (
+        f'<div class="{kind}" tabindex="0" role="region" aria-label="{html.escape(name)}">\n'
+        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
+    )
+
+
+def _list(items: Any, kind: str = "notes") -> str:
+    return f'<ul class="{kind}">\n' + "\n".join(f"<li>{item}</li>" for item in items) + "\n</ul>"
+
+
+def _folded(summary: str, text: str) -> str:
+    return f"<details><summary>{html.escape(summary)}</summary>\n{text}\n</details>"
+
+
+def _line(words: Words) -> str:
+    return "".join(_inline(piece) for piece in words)
+
+
+def _inline(piece: str) -> str:
+    text = html.escape(piece)
+    if isinstance(piece, Code):
+        return f"<code>{text}</code>" if piece else ""
+    # A number stays in one line with what belongs to it.
+    text = text.replace(" ± ", "&nbsp;±&nbsp;").replace("p = ", "p&nbsp;=&nbsp;")
+    return re.sub(r"(\[[^], ]+), ", r"\1,&nbsp;", text)
+
+
+def _cell(text: str) -> str:
+    """As `_inline`, with places where a long name can be broken."""
+    found = _inline(text)
+    return re.sub(r"([,|(])(?=\S)", r"\1<wbr>", found) if isinstance(text, Code) else found

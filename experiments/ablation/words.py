@@ -1,0 +1,222 @@
+"""An analysis in words, for Markdown and HTML alike.
+
+What comes from the user's flags or from a run's error is `Code`; the rest is plain.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dropjax.compare import Summary, smallest_p
+from experiments.ablation.analysis import Analysis, SchemeRow
+
+NOTHING = "-"
+"""In a table, where there is no number."""
+
+
+class Code(str):
+    """Text to be shown letter by letter, in a typewriter's letters."""
+
+
+Words = Sequence[str]
+"""A sentence, in pieces, some of them `Code`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """How results are written: accuracies in per cent, errors of regression as they are.
+
+    Args:
+      analysis: of which the results are; they all get as many decimals.
+    """
+
+    analysis: Analysis
+
+    @property
+    def percent(self) -> bool:
+        """Whether results are fractions, written in per cent."""
+        return self.analysis.metric.name == "accuracy"
+
+    @property
+    def name(self) -> str:
+        """The metric's, in a sentence."""
+        return "accuracy" if self.percent else self.analysis.metric.name.upper()
+
+    @property
+    def head(self) -> str:
+        """The metric's with its unit."""
+        return "accuracy, %" if self.percent else self.name
+
+    @property
+    def of_differences(self) -> str:
+        """What a difference is counted in."""
+        return "points" if self.percent else self.name
+
+    @property
+    def _decimals(self) -> int:
+        if self.percent:
+            return 2
+        means = [abs(row.test.mean) for row in self.analysis.settings if row.test is not None]
+        largest = max(means, default=0.0)
+        return max(3 - math.floor(math.log10(largest)), 0) if largest > 0 else 3
+
+    def text(self, value: float, *, sign: bool = False) -> str:
+        """A result; `sign` for a difference."""
+        scaled = 100 * value if self.percent else value
+        return f"{scaled:{'+' if sign else ''}z.{self._decimals}f}"
+
+    def interval(self, low: float, high: float, *, sign: bool = False) -> str:
+        """An interval, with a space before it; nothing where one seed gives none."""
+        if math.isnan(low):
+            return ""
+        return f" [{self.text(low, sign=sign)}, {self.text(high, sign=sign)}]"
+
+    def spread(self, found: Summary | None) -> str:
+        """Mean and standard deviation."""
+        if found is None:
+            return NOTHING
+        return self.text(found.mean) + ("" if found.n == 1 else f" ± {self.text(found.std)}")
+
+
+def setting_text(setting: dict[str, Any]) -> Code:
+    """The flags of a setting that have a meaning for its scheme."""
+    return Code(", ".join(f"{k}={v}" for k, v in setting.items() if v is not None))
+
+
+def p_text(p: float) -> str:
+    """Two significant digits."""
+    return f"{p:#.2g}"
+
+
+def called(row: SchemeRow) -> list[str]:
+    """A scheme at its chosen setting."""
+    setting = setting_text(row.chosen.setting) if row.chosen else ""
+    return [Code(row.scheme), " (", setting, ")"] if setting else [Code(row.scheme)]
+
+
+def overview(analysis: Analysis, about: dict[str, Any]) -> Words:
+    """What was compared, in a sentence."""
+    shared, counts = about["shared"], analysis.cells
+    schemes = list(listed(Code(row.scheme) for row in analysis.schemes))
+    words = ["The experiment ", Code(about["experiment"]), " with ", *schemes, " as dropout"]
+    for name, before in (("dataset", " on "), ("model", " in ")):
+        if name in shared:
+            words += [before, Code(shared[name])]
+    if "epochs" in shared:
+        words += [f", {counted(shared['epochs'], 'epoch')}"]
+    if analysis.swept:
+        words += ["; swept: ", *listed(Code(name) for name in analysis.swept)]
+    seeds = list(analysis.seeds)
+    run = seeds == list(range(min(seeds), max(seeds) + 1)) and len(seeds) > 2
+    named = f"{min(seeds)} to {max(seeds)}" if run else ", ".join(map(str, seeds))
+    ended = ", ".join(f"{count} {status}" for status, count in counts.items())
+    words += [f"; {counted(len(seeds), 'seed')} ({named}). "]
+    return [*words, f"{counted(sum(counts.values()), 'cell')}: {ended}."]
+
+
+def answers(analysis: Analysis) -> list[Words]:
+    """A sentence a comparison."""
+    of = {row.scheme: row for row in analysis.schemes}
+    against = called(of[analysis.baseline])
+    rows = [row for row in analysis.schemes if row.scheme != analysis.baseline]
+    if not rows:
+        return [["There is no scheme to compare with ", *against, "."]]
+    return [_answer(analysis, row, against) for row in rows]
+
+
+def _answer(analysis: Analysis, row: SchemeRow, against: list[str]) -> Words:
+    found, unit = row.comparison, Unit(analysis)
+    if found is None or row.p_holm is None:
+        return [*called(row), " is not compared: ", row.why, "."]
+    p = f"p = {p_text(row.p_holm)}" + (" after Holm" if compared(analysis) > 1 else "")
+    if row.p_holm > analysis.alpha:
+        gap = unit.text(found.difference, sign=True)
+        interval = unit.interval(found.low, found.high, sign=True)
+        gap = f": {gap} {unit.of_differences}{interval}, {p}."
+        if _least_p(analysis) > analysis.alpha:
+            return ["Too few seeds to tell ", *called(row), " from ", *against, gap]
+        return ["No difference found between ", *called(row), " and ", *against, gap]
+    # Of the size of the gap, whichever side is better.
+    low, high = sorted(x if found.difference > 0 else -x for x in (found.low, found.high))
+    gap = f"{unit.text(abs(found.difference))} {unit.of_differences}{unit.interval(low, high)}"
+    better = (found.difference > 0) == analysis.metric.higher
+    verdict = " is better than " if better else " is worse than "
+    return [*called(row), verdict, *against, f" by {gap}, {p}."]
+
+
+def notes(analysis: Analysis) -> list[str]:
+    """How the main table's numbers were made, and what they cannot say."""
+    per_cent = f"{100 * analysis.level:g} %"
+    found = [
+        f"Test and validation {Unit(analysis).name}: mean over the seeds ± standard deviation of "
+        f"one run; in brackets is the {per_cent} interval of the mean (Student's t). IQM is the "
+        "interquartile mean.",
+        "Each scheme has one setting: nothing was chosen.",
+    ]
+    if any(row.of > 1 for row in analysis.schemes):
+        found[1] = (
+            "Each scheme is at its setting with the best mean on the validation data, over all "
+            f"seeds (then the least {analysis.metric.tie.upper()}, then the first of the grid); "
+            "the column settings says of how many. The test data had no part in it."
+        )
+    if len({row.of for row in analysis.schemes}) > 1:
+        found.append("Schemes with more settings were tuned more than those with fewer.")
+    if dropped := sum(not row.complete for row in analysis.settings):
+        found.append(
+            f"{dropped} of {counted(len(analysis.settings), 'setting')} could not be chosen: some "
+            "of their seeds have no result, and means over different seeds are not compared. The "
+            "cells are listed below."
+        )
+    return found + _notes_of_tests(analysis, per_cent)
+
+
+def _notes_of_tests(analysis: Analysis, per_cent: str) -> list[str]:
+    comparisons = [row.comparison for row in analysis.schemes if row.comparison is not None]
+    if not comparisons:
+        return []
+    n, many = len(analysis.seeds), len(comparisons)
+    better = "higher" if analysis.metric.higher else "lower"
+    kind = "exact" if comparisons[0].exact else "Monte-Carlo"
+    found = [
+        "The difference is the mean over seeds of the scheme's test result less the baseline's "
+        f"({better} is better), with the {per_cent} BCa bootstrap interval. With few seeds that "
+        "is too narrow; p is right for any number of them. P(better) is the fraction of the "
+        "seeds with which the scheme is better, ties half.",
+        f"p is of the paired sign-flip test, two-sided, {kind}; p (Holm) is adjusted for "
+        f"{counted(many, 'comparison')}. Where no difference was found there may be one: the "
+        "interval says how large.",
+    ]
+    least = _least_p(analysis)
+    if least > analysis.alpha:
+        enough = next(k for k in range(1, 99) if many * smallest_p(k) <= analysis.alpha)
+        after = f", after Holm {p_text(least)}" if many > 1 else ""
+        found.append(
+            f"{counted(n, 'seed').capitalize()} cannot show a difference at the level "
+            f"{analysis.alpha:g}: the least p that so few can have is {p_text(smallest_p(n))}"
+            f"{after}. It takes {enough} seeds or more."
+        )
+    return found
+
+
+def _least_p(analysis: Analysis) -> float:
+    """The least p that a comparison can have after Holm's adjustment."""
+    return min(compared(analysis) * smallest_p(len(analysis.seeds)), 1.0)
+
+
+def compared(analysis: Analysis) -> int:
+    """How many comparisons Holm's adjustment counts."""
+    return sum(row.comparison is not None for row in analysis.schemes)
+
+
+def counted(count: int, noun: str) -> str:
+    """ "1 seed", "2 seeds"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed(pieces: Iterable[str]) -> Iterable[str]:
+    """The pieces with commas between them."""
+    for number, piece in enumerate(pieces):
+        if number:
+            yield ", "
+        yield piece

@@ -1,0 +1,158 @@
+"""What the figures show, by the data in them."""
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from experiments.ablation import figures
+from experiments.ablation.analysis import analyse
+from experiments.ablation.style import style, wrapped
+from tests.experiments.ablation.outcomes import QUOTED, classifiers, completed, example, grid
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    return example()
+
+
+@pytest.fixture(scope="module")
+def analysis(outcomes):
+    return analyse(outcomes, baseline="none", task="classification")
+
+
+@pytest.fixture(scope="module")
+def drawn(analysis, outcomes):
+    return figures.draw(analysis, outcomes)
+
+
+def test_all_are_small_png_files_the_same_at_every_call(drawn, analysis, outcomes):
+    assert list(drawn) == [
+        *("Test error against rate", "Differences seed by seed", "Learning curves"),
+        *("Training and test error", "Error against rate and batch_size"),
+    ]
+    assert figures.draw(analysis, outcomes) == drawn
+    for data in drawn.values():
+        assert len(data) < 60_000
+        image = Image.open(io.BytesIO(data))
+        assert image.format == "PNG" and not image.info.get("Software")
+        assert len(np.unique(np.asarray(image.convert("L")))) > 20  # it is not blank
+
+
+def of_bernoulli(analysis, **setting):
+    return next(
+        row for row in analysis.settings if row.scheme == "bernoulli" and row.setting == setting
+    )
+
+
+def test_error_against_rate_has_the_means_and_their_intervals(analysis):
+    axis = figures.error_against_rate(analysis).axes[0]
+    (bars,) = axis.containers  # the other schemes have no rate
+    # Rate 0.1 has lost a cell at batch size 32, rate 0.3 at 128, and 0.5 is better at 32.
+    settings = zip((0.1, 0.3, 0.5), (128, 32, 32), strict=True)
+    rows = [of_bernoulli(analysis, rate=rate, batch_size=size) for rate, size in settings]
+    x, y = bars.lines[0].get_data()
+    np.testing.assert_allclose(x, [0.1, 0.3, 0.5], atol=0.01)
+    np.testing.assert_allclose(y, [100 * (1 - row.test.mean) for row in rows])
+    segments = bars.lines[2][0].get_segments()
+    np.testing.assert_allclose(
+        [segment[:, 1] for segment in segments],
+        [[100 * (1 - row.test.high), 100 * (1 - row.test.low)] for row in rows],
+    )
+    level = [
+        line
+        for line in axis.lines
+        if len(set(line.get_ydata())) == 1 and line.get_linestyle() == "--"
+    ]
+    chosen = {row.scheme: row.chosen.test.mean for row in analysis.schemes}
+    assert {line.get_ydata()[0] for line in level} == {
+        100 * (1 - chosen[scheme]) for scheme in ("none", QUOTED)
+    }
+
+
+def test_another_number_is_the_axis_where_no_rate_is_swept():
+    cells = grid({"none": {"learning_rate": [0.001, 0.1]}, "a": {"learning_rate": [0.001, 0.1]}}, 3)
+    analysis = analyse(classifiers(cells), baseline="none", task="classification")
+    axis = figures.error_against_rate(analysis).axes[0]
+    assert (axis.get_xlabel(), axis.get_xscale()) == ("learning_rate", "log")
+
+
+def test_differences_are_those_of_the_seeds(analysis):
+    axis = figures.paired_differences(analysis).axes[0]
+    row = analysis.schemes[0]
+    dots = [line.get_xdata() for line in axis.lines if len(line.get_xdata()) == 7]
+    np.testing.assert_allclose(dots[0], 100 * np.array(list(row.differences.values())))
+    ends = [100 * row.comparison.low, 100 * row.comparison.high]
+    assert any(np.array_equal(line.get_xdata(), ends) for line in axis.lines)
+    assert axis.get_xlabel().endswith("points (better: to the right)")
+
+
+def test_learning_curves_are_means_of_the_chosen_settings(analysis, outcomes):
+    figure = figures.learning_curves(analysis, outcomes)
+    best = analysis.schemes[0].chosen
+    histories = [o.history for o in outcomes if o.cell.id in best.ids]
+    expected = [
+        100 * (1 - np.mean([h[e]["validation_accuracy"] for h in histories])) for e in range(3)
+    ]
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_data(), [[1, 2, 3], expected])
+    last = [100 * (1 - h[2]["validation_accuracy"]) for h in histories]
+    band = figure.axes[0].collections[0].get_paths()[0].get_extents()
+    assert band.ymin == pytest.approx(np.mean(last) - np.std(last, ddof=1))
+    assert figure.axes[1].get_ylabel() == "validation loss"
+
+
+def test_the_gap_is_between_training_and_test_error(analysis):
+    axis = figures.train_test_gap(analysis).axes[0]
+    best = analysis.schemes[0].chosen
+    ends = [100 * (1 - best.train.mean), 100 * (1 - best.test.mean)]
+    np.testing.assert_allclose(axis.lines[0].get_xdata(), ends)
+
+
+def test_the_heat_map_has_the_validation_errors_and_gaps(analysis):
+    axis = figures.heat_map(analysis, "rate", "batch_size").axes[0]
+    values = np.ma.filled(axis.images[0].get_array().astype(float), np.nan)
+    expected = np.full((3, 2), np.nan)
+    for i, rate in enumerate((0.1, 0.3, 0.5)):
+        for j, size in enumerate((32, 128)):
+            row = of_bernoulli(analysis, rate=rate, batch_size=size)
+            if row.complete:
+                expected[i, j] = 100 * (1 - row.validation.mean)
+    assert np.isnan(expected).any()
+    np.testing.assert_allclose(values, expected)
+    assert len(axis.patches) == 1  # the frame
+
+
+def test_a_scheme_has_one_colour_in_all_figures(analysis, outcomes):
+    against = figures.error_against_rate(analysis).axes[0].containers[0].lines[0]
+    curve = figures.learning_curves(analysis, outcomes).axes[0].lines[0]
+    gap = figures.train_test_gap(analysis).axes[0].lines[0]
+    difference = figures.paired_differences(analysis).axes[0].lines[1]
+    assert len({to_hex(line.get_color()) for line in (against, curve, gap, difference)}) == 1
+    schemes = [row.scheme for row in analysis.schemes]
+    assert len({style(analysis, scheme)["color"] for scheme in schemes}) == len(schemes)
+    assert style(analysis, "none")["color"] == "black"
+
+
+def test_what_there_is_nothing_to_draw_for_is_left_out():
+    cells = grid({"none": {}, "a": {}}, seeds=1)
+    outcomes = [completed(cell, test_accuracy=0.9) for cell in cells]
+    analysis = analyse(outcomes, baseline="none", task="classification")
+    assert list(figures.draw(analysis, outcomes)) == ["Differences seed by seed"]
+    alone = analyse(outcomes[:1], baseline="none", task="classification")
+    assert figures.draw(alone, outcomes[:1]) == {}
+
+
+def test_a_loss_that_is_infinite_leaves_a_gap_in_its_curve():
+    cells = grid({"none": {}}, seeds=2)
+    outcomes = [completed(c, validation_rmse=2.0, test_rmse=2.0) for c in cells]
+    outcomes[0].history[1]["validation_loss"] = float("inf")
+    analysis = analyse(outcomes, baseline="none", task="regression")
+    values = figures.learning_curves(analysis, outcomes).axes[1].lines[0].get_ydata()
+    assert np.isnan(values).tolist() == [False, True, False]
+
+
+def test_names_are_broken_where_an_argument_ends():
+    assert wrapped("a(b=1,c=2)|d(e=3)", 8) == "a(b=1,\nc=2)|\nd(e=3)"
+    assert wrapped("none") == "none" and wrapped("$x$") == r"\$x\$"

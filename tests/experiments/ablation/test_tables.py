@@ -1,0 +1,199 @@
+"""table.md and cells.csv: the numbers, where they come from, and what must be escaped."""
+
+import csv
+import io
+import re
+
+import pytest
+
+from experiments.ablation.analysis import analyse
+from experiments.ablation.tables import cells_csv, table_md
+from tests.experiments.ablation.outcomes import (
+    ABOUT,
+    QUOTED,
+    classifiers,
+    completed,
+    example,
+    grid,
+    lost,
+)
+
+
+def written(outcomes, baseline="none", task="classification", **more):
+    return table_md(analyse(outcomes, baseline=baseline, task=task, **more), ABOUT)
+
+
+def small():
+    """Three seeds, numbers that can be worked out by hand."""
+    cells = grid({"none": {}, "bernoulli": {"rate": [0.1, 0.3]}}, seeds=3)
+    validation = [0.90, 0.92, 0.91, 0.93, 0.93, 0.93, 0.94, 0.90, 0.97]
+    test = [0.80, 0.82, 0.84, 0.99, 0.99, 0.99, 0.83, 0.82, 0.90]
+    pairs = zip(cells, validation, test, strict=True)
+    return [completed(c, validation_accuracy=v, test_accuracy=t) for c, v, t in pairs]
+
+
+def rows_of(text):
+    """The rows of all tables: lists of cells, split as GitHub does it."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def test_the_main_table_by_hand():
+    text = written(small())
+    row = next(row for row in rows_of(text) if row[0] == "`bernoulli`")
+    # Student's t with 2 degrees of freedom is 4.303 at 95 %: 4.303 * 4.359 / sqrt(3) = 10.83.
+    assert row[:7] == [
+        *("`bernoulli`", "`rate=0.3`", "2", "3", "93.67 ± 3.51"),
+        *("85.00 ± 4.36 [74.17, 95.83]", "85.00"),
+    ]
+    assert row[7].startswith("+3.00 [+") and row[8:] == ["0.50", "0.50", "0.83"]
+    baseline = next(row for row in rows_of(text) if row[0] == "`none`")
+    assert baseline[7:] == ["baseline", "-", "-", "-"]
+
+
+def test_the_sentences_and_the_least_p_by_hand():
+    text = written(small())
+    assert text.startswith(
+        "The experiment `mnist` with `none`, `bernoulli` as dropout on `digits` in "
+        "`mlp(widths=(32,))`, 3 epochs; swept: `rate`; 3 seeds (0 to 2). 9 cells: 9 completed."
+    )
+    assert "\n- Too few seeds to tell `bernoulli` (`rate=0.3`) from `none`: +3.00 points [" in text
+    assert "3 seeds cannot show a difference at the level 0.05: the least p that so few can" in text
+    assert "is 0.25. It takes 6 seeds or more." in text
+
+
+def test_a_difference_that_is_found_is_said_with_its_size_and_side():
+    cells = grid({"none": {}, "bernoulli": {}, "zoneout": {}}, seeds=8)
+    add = {"none": 0, "bernoulli": 0.0042, "zoneout": -0.01}
+    test = [0.9 + 0.01 * c.seed + add[c.scheme] for c in cells]
+    outcomes = [completed(c, test_accuracy=t) for c, t in zip(cells, test, strict=True)]
+    text = written(outcomes)
+    after = "p = 0.016 after Holm."
+    assert f"- `bernoulli` is better than `none` by 0.42 points [0.42, 0.42], {after}" in text
+    assert f"- `zoneout` is worse than `none` by 1.00 points [1.00, 1.00], {after}" in text
+    assert "cannot show" not in text and "nothing was chosen" in text
+    errors = [completed(c, test_rmse=t) for c, t in zip(cells, test, strict=True)]
+    text = written(errors, task="regression")
+    assert "`bernoulli` is worse than `none` by 0.0042 RMSE [0.0042, 0.0042]" in text
+    assert "`zoneout` is better than `none` by 0.0100 RMSE [0.0100, 0.0100]" in text
+
+
+def test_holm_needs_more_seeds():
+    outcomes = classifiers(grid({"none": {}, "a": {}, "b": {}, "c": {}}, seeds=6))
+    assert "have is 0.031, after Holm 0.094. It takes 7 seeds or more." in written(outcomes)
+
+
+def test_no_difference_found_is_said_where_one_could_have_been():
+    cells = grid({"none": {}, "a": {}}, seeds=8)
+    test = [0.9] * 8 + [0.91, 0.89] * 4
+    outcomes = [completed(c, test_accuracy=t) for c, t in zip(cells, test, strict=True)]
+    text = written(outcomes)
+    assert "- No difference found between `a` and `none`: +0.00 points [-" in text
+    assert ", p = 1.0.\n" in text
+
+
+def test_one_seed_has_no_interval():
+    text = written(classifiers(grid({"none": {}, "a": {}}, seeds=1)))
+    assert "nan" not in text and "±" not in "".join(map("".join, rows_of(text)[2:4]))
+    assert "1 seed cannot show a difference" in text
+
+
+def test_more_than_twenty_seeds_have_a_monte_carlo_p():
+    assert "two-sided, exact" in written(classifiers(grid({"none": {}, "a": {}}, seeds=20)))
+    assert "two-sided, Monte-Carlo" in written(classifiers(grid({"none": {}, "a": {}}, seeds=21)))
+
+
+def test_why_nothing_was_chosen_stands_in_the_table():
+    outcomes = small()
+    outcomes[3] = lost(outcomes[3].cell, "diverged")
+    outcomes[6] = lost(outcomes[6].cell, "failed", "no memory")
+    text = written(outcomes)
+    row = next(row for row in rows_of(text) if row[0] == "`bernoulli`")
+    why = "each of its 2 settings is without some of its seeds (1 diverged, 1 failed)"
+    assert row[1] == f"none: {why}" and row[3:] == ["-"] * 8
+    assert f"- `bernoulli` is not compared: {why}." in text
+    assert "2 of 3 settings could not be chosen" in text
+
+
+def test_a_table_of_two_flags_shows_each_pair():
+    outcomes = example()
+    text = written(outcomes)
+    means = {}
+    for o in outcomes:
+        if o.cell.scheme == "bernoulli" and o.status == "completed":
+            pair = o.cell.setting["rate"], o.cell.setting["batch_size"]
+            means.setdefault(pair, []).append(o.result["test_accuracy"])
+    section = text[text.index("### rate and batch_size") :]
+    table = rows_of(section)[:5]
+    assert table[0] == ["`rate, batch_size`", "`32`", "`128`"]
+    for row, rate in zip(table[2:], (0.1, 0.3, 0.5), strict=True):
+        for cell, size in zip(row[1:], (32, 128), strict=True):
+            found = means[rate, size]
+            shown = f" / {100 * sum(found) / 7:.2f}" if len(found) == 7 else "-"
+            assert cell.endswith(shown)
+    assert "### rate" not in written(small())
+
+
+def test_every_cell_is_behind_a_row_and_lost_ones_say_why():
+    outcomes = example()
+    text = written(outcomes)
+    trace = text[text.index("The cells behind each setting") :]
+    assert re.findall(r"c\d{4}", trace) == [o.cell.id for o in outcomes]
+    listed = text[text.index("### Without a result") : text.index("### Where the numbers")]
+    assert [row[0] for row in rows_of(listed)[2:]] == ["`c0001`", "`c0022`"]
+    assert "`` OSError: <b>no \\| `space`</b> left ``" in listed
+
+
+def test_a_bar_in_a_scheme_ends_no_cell():
+    text = written(example())
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        assert len({len(row) for row in rows_of(table)}) == 1
+    shown = "`" + QUOTED.replace("|", "\\|") + "`"
+    assert any(row[0] == shown for row in rows_of(text))
+    assert f"`{QUOTED}`" in text.partition("\n|")[0]
+
+
+def test_the_path_of_the_data_is_left_out():
+    text = written(example())
+    assert "--epochs=3" in text and "/data" not in text and "data_dir" not in text
+
+
+def test_the_same_outcomes_give_the_same_bytes():
+    assert written(example()) == written(example())
+    assert cells_csv(example()) == cells_csv(example())
+
+
+def test_cells_csv_gives_back_what_was_measured():
+    outcomes = example()
+    rows = list(csv.DictReader(io.StringIO(cells_csv(outcomes), newline="")))
+    assert len(rows) == len(outcomes)
+    flags = ["batch_size", "data_dir", "dropout", "epochs", "rate", "seed"]
+    assert list(rows[0])[:9] == ["id", "status", "scheme", *flags]
+    for row, o in zip(rows, outcomes, strict=True):
+        cell = o.cell
+        assert (row["id"], row["status"], row["scheme"]) == (cell.id, o.status, cell.scheme)
+        assert (row["error"], row["command"]) == (o.error, cell.command)
+        for name in flags:
+            value = cell.config[name]
+            assert row[name] == ("" if value is None else str(value))
+        for name in ("train_accuracy", "validation_nll", "test_accuracy", "mc_test_accuracy"):
+            found = float(row[name]) if row[name] else None
+            assert found == o.result.get(name)
+    assert not any("seconds" in name for name in rows[0])
+
+
+def test_what_a_scheme_has_learned_is_json():
+    cell = grid({"concrete": {}}, seeds=1)[0]
+    outcome = completed(cell, learned={"hidden": {"rate": 0.25}}, resumed_from_step=7)
+    row = next(csv.DictReader(io.StringIO(cells_csv([outcome]))))
+    assert row["learned"] == '{"hidden": {"rate": 0.25}}' and "resumed_from_step" not in row
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 2500.0])
+def test_errors_of_regression_have_four_digits(scale):
+    cells = grid({"none": {}, "a": {}}, seeds=3)
+    values = [1.5, 1.6, 1.7, 1.2, 1.3, 1.4]
+    outcomes = [completed(c, test_rmse=v * scale) for c, v in zip(cells, values, strict=True)]
+    row = next(r for r in rows_of(written(outcomes, task="regression")) if r[0] == "`none`")
+    expected = {1e-3: "0.001600 ± 0.000100", 1.0: "1.600 ± 0.100", 2500.0: "4000 ± 250"}[scale]
+    assert row[5].startswith(expected + " [")
