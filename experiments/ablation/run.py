@@ -79,8 +79,8 @@ class Plan:
         model, most = self.planned[0].resolved.config.model, ", ".join(map(str, self.lanes))
         lines += [
             "",
-            f"{cells} cells of {model}: {self.steps:,} steps of training. {len(self.lanes)} programs "
-            f"to compile, which train {most} cells at a time",
+            f"{cells} cells of {model}: {self.steps:,} steps of training. Programs to compile: "
+            f"{len(self.lanes)}, which train {most} cells at a time",
         ]
         return "\n".join(lines)
 

@@ -59,6 +59,17 @@ def table_md(analysis: Analysis, about: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def answers_text(analysis: Analysis) -> str:
+    """What the ablation says, a sentence a line, and its main table, for a terminal."""
+    table = main_table(analysis)
+    widths = [max(map(len, column)) for column in zip(table.heads, *table.rows, strict=True)]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in (table.heads, *table.rows)
+    ]
+    return "\n".join([*lines, "", *("".join(words) for words in answers(analysis))])
+
+
 def cells_csv(outcomes: Sequence[Outcome]) -> str:
     """A row a cell in the order of the grid: what it is, every flag, every result.
 

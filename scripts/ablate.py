@@ -1,0 +1,116 @@
+"""Compares dropout schemes over rates, other settings and seeds: an ablation.
+
+  python -m scripts.ablate --dropout=none,bernoulli,gaussian --rate=0.1,0.3,0.5 --seeds=10 \\
+      --dataset=digits --model='mlp(widths=(256,))' --workdir=runs/first
+
+trains each scheme at each rate with each seed, cells that differ in numbers alone side by side in
+one compiled program, and says which scheme is better at the rate that validation chose, by how
+much, and how surely. --grid='batch_size=32,128;learning_rate=1e-3,3e-3' sweeps any other flag of
+the experiment; those not swept are given as to the experiment. A list is split at commas outside of
+brackets and quotes. The grid is printed with its cost before it starts (--only=plan: that alone).
+
+Writes to --workdir: report.html, table.md, cells.csv, figures/, ablation.json and a folder for each
+cell. What is there is not run again: the same command continues what was stopped, and a larger
+grid adds to it. Runs of one seed have the same initial weights and batches in all schemes; results
+agree with those of single runs to rounding, with --exact to the bit.
+
+Several machines with one folder: --shard=0/4 to --shard=3/4, each of which takes every fourth cell;
+the last to end writes the tables.
+
+Exit status: 0, 1 if cells failed or diverged, 2 if it could not start, 130 if interrupted.
+"""
+
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from dropjax.train.checkpoint import CheckpointError
+from experiments import settings
+from experiments.ablation.ablate import Options, ablate
+from experiments.ablation.grid import Grid, parse_grid, values
+from experiments.setup import LaunchError, use_compilation_cache
+
+flags.adopt_module_key_flags(settings)
+
+EXPERIMENT = flags.DEFINE_enum("experiment", "mnist", ("mnist",), "Which experiment.")
+DROPOUT = flags.DEFINE_string(
+    "dropout", "none,bernoulli", "The schemes, as the experiment takes them, with commas between."
+)
+RATE = flags.DEFINE_string(
+    "rate", None, "Rates, with commas between, for each scheme that has one and names none."
+)
+GRID = flags.DEFINE_string(
+    "grid", None, "Other flags that are swept: 'batch_size=32,128;learning_rate=1e-3,3e-3'."
+)
+SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of each setting, with seeds 0, 1, ...", 1, 10_000)
+BASELINE = flags.DEFINE_string(
+    "baseline", None, "The scheme that others are compared with. Default: none, or else the first."
+)
+EXACT = flags.DEFINE_bool(
+    "exact", False, "Run each cell by itself, to the bits of the experiment's own run."
+)
+LANES = flags.DEFINE_integer(
+    "lanes", None, "At most so many cells side by side. Default: what memory holds.", lower_bound=1
+)
+SHARD = flags.DEFINE_string(
+    "shard", None, "i/n: run every n-th cell from the i-th on, i from 0 to n - 1."
+)
+ONLY = flags.DEFINE_enum(
+    "only", None, ("plan", "tables"), "plan: print the grid and stop. tables: run nothing more."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The ablation's folder. Default: runs/ablation- and the time."
+)
+
+
+def main(argv: list[str]) -> int:
+    """Runs the ablation that the flags describe."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    use_compilation_cache()
+    try:
+        schemes = values(DROPOUT.value, "dropout")
+        grid = Grid(
+            EXPERIMENT.value,
+            schemes,
+            parse_grid(RATE.value, GRID.value),
+            tuple(range(SEEDS.value)),
+            settings.values(),
+        )
+        default = "none" if "none" in schemes else schemes[0]
+        options = Options(
+            BASELINE.value or default,
+            exact=EXACT.value,
+            lanes=LANES.value,
+            shard=_shard(SHARD.value),
+            only=ONLY.value,
+        )
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        if WORKDIR.value is None and (options.shard or options.only == "tables"):
+            raise LaunchError("name the folder by --workdir")
+        return ablate(grid, Path(WORKDIR.value or f"runs/ablation-{stamp}"), options)
+    except (LaunchError, CheckpointError) as error:
+        print(f"ablate: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ablate: interrupted; the same command continues", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not int(match[1]) < int(match[2]):
+        raise LaunchError(f"shard={text!r} is not i/n with i from 0 to n - 1")
+    return int(match[1]), int(match[2])
+
+
+if __name__ == "__main__":
+    app.run(main)
