@@ -7,9 +7,10 @@ from typing import Any
 
 import dropjax
 from experiments import folder
+from experiments.ablation import ray_engine
 from experiments.ablation.grid import Grid, Planned, plan_cells
 from experiments.ablation.output import write
-from experiments.ablation.run import make_plan, outcomes, run_plan
+from experiments.ablation.run import local, make_plan, outcomes, run_plan
 from experiments.ablation.store import Store
 from experiments.ablation.tables import answers_text
 from experiments.console import say
@@ -25,6 +26,7 @@ class Options:
       exact: run each cell as the experiment does, one by one and to the same bits.
       lanes: at most so many are trained side by side; None for what fits.
       shard: (i, n): every n-th cell from the i-th on; None for all.
+      engine: "local" to train on this machine, "ray" as tasks of a Ray cluster.
       only: "plan" to print the grid and its cost, "tables" to run nothing more; None for neither.
     """
 
@@ -32,6 +34,7 @@ class Options:
     exact: bool = False
     lanes: int | None = None
     shard: tuple[int, int] | None = None
+    engine: str = "local"
     only: str | None = None
 
 
@@ -63,7 +66,8 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
         about = _about(grid, planned, options)
         store.begin(about | {"exact": options.exact})
         if options.only != "tables":
-            run_plan(plan, store, grid.experiment, exact=options.exact)
+            engine = ray_engine.run if options.engine == "ray" else local
+            run_plan(plan, store, grid.experiment, exact=options.exact, engine=engine)
         found = outcomes(planned, store)
         absent = sum(outcome.status == "missing" for outcome in found)
         if absent and shard:
@@ -90,6 +94,13 @@ def _check(grid: Grid, options: Options) -> None:
         )
     if options.exact and options.lanes is not None:
         raise LaunchError("--lanes would do nothing: --exact trains one cell after another")
+    if options.engine == "ray":
+        if options.exact:
+            raise LaunchError(
+                "--exact keeps checkpoints in the ablation's folder, which Ray's workers need not "
+                "share; use --engine=local, on several machines with --shard"
+            )
+        ray_engine.load_ray()
 
 
 def _check_choice(grid: Grid, planned: list[Planned]) -> None:

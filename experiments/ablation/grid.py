@@ -146,13 +146,7 @@ def plan_cells(grid: Grid, say: Callable[[str], None]) -> list[Planned]:
             said.add(line)
             say(line)
 
-    load = functools.cache(functools.partial(data.load, say=say_once))
-
-    def read(name: str, folder: Path | None, *, say: Any, task: str) -> data.Dataset:
-        del say
-        return load(name, folder, task=task)
-
-    hashes = _Hashes()
+    read, hashes = Reader(say_once), Hashes()
     planned: dict[tuple[str, str], Planned] = {}
     for text, scheme in parsed.items():
         meant = {flag: of for flag, of in grid.swept.items() if _means(flag, text, scheme)}
@@ -174,13 +168,30 @@ def plan_cells(grid: Grid, say: Callable[[str], None]) -> list[Planned]:
     return list(planned.values())
 
 
-class _Hashes:
+class Reader:
+    """Reads data sets for `resolve`, each once.
+
+    Args:
+      say: is told what was chosen for the user.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._load = functools.cache(functools.partial(data.load, say=say))
+
+    def __call__(self, name: str, folder: Path | None, *, say: Any, task: str) -> data.Dataset:
+        """A data set, as `data.load` reads it."""
+        del say
+        return self._load(name, folder, task=task)
+
+
+class Hashes:
     """The fingerprints of data sets, taken once for each that shares its arrays."""
 
     def __init__(self) -> None:
         self._known: dict[Any, str] = {}
 
     def of(self, resolved: Resolved) -> str:
+        """The fingerprint of the data that a cell is trained and measured on."""
         config = resolved.config
         subset = None if config.train_examples is None else (config.train_examples, config.seed)
         key = (config.dataset, config.validation, config.task, subset)
@@ -190,7 +201,7 @@ class _Hashes:
 
 
 def _cell(
-    experiment: str, text: str, setting: dict[str, Any], resolved: Resolved, hashes: _Hashes
+    experiment: str, text: str, setting: dict[str, Any], resolved: Resolved, hashes: Hashes
 ) -> Cell:
     config = dataclasses.asdict(resolved.config)
     decides = {
