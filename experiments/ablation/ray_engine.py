@@ -88,7 +88,7 @@ def run(works: Sequence[Work], advance: Advance) -> Generator[Finished, None, No
         raise LaunchError(f"no Ray cluster: {error}") from error
     try:
         needs = _needs(ray)
-        say(f"Ray: {len(works)} tasks, each of which takes {_text(needs)}")
+        say(f"Ray: groups to train: {len(works)}, each a task that takes {_text(needs)}")
         task = ray.remote(max_retries=_RETRIES, **needs)(_train)
         pending = {task.remote(*_arguments(work)): work for work in works}
         commit = folder.environment()["git_commit"]
@@ -131,7 +131,9 @@ def _needs(ray: ModuleType) -> dict[str, int]:
 
 
 def _text(needs: dict[str, int]) -> str:
-    return "1 GPU" if "num_gpus" in needs else f"{needs['num_cpus']} CPUs"
+    if "num_gpus" in needs:
+        return "1 GPU"
+    return f"{needs['num_cpus']} CPU{'s' if needs['num_cpus'] > 1 else ''}"
 
 
 def _arguments(work: Work) -> tuple[Any, ...]:

@@ -15,7 +15,8 @@ from experiments.ablation.store import Store
 
 ray = pytest.importorskip("ray")
 
-FIXED = {"dataset": "digits", "model": "mlp(widths=(8,))", "epochs": 2, "mc_samples": 2}
+FIXED = {"dataset": "digits", "model": "mlp(widths=(8,))", "epochs": 2}
+FIXED |= {"optimizer": "sgd", "mc_samples": 0}
 GRID = Grid("mnist", ("bernoulli",), {"rate": (0.2, 0.5)}, (0, 1, 2), FIXED)
 LANES = 2
 
