@@ -235,7 +235,7 @@ def resolve(
         rows = None
         if flags.train_examples is not None:
             rows = whole.train_rows(flags.train_examples, flags.seed)
-            dataset = whole.of_rows(rows)
+            dataset = whole.with_train_examples(flags.train_examples, flags.seed)
         if dataset.name.endswith(".npz"):
             say(
                 f"task={dataset.task}: {len(dataset.y_train)} training examples of shape "

@@ -7,13 +7,13 @@ from typing import Any
 
 import dropjax
 from experiments import folder
-from experiments.ablation.grid import Grid, Planned, plan_cells
+from experiments.ablation.grid import Grid, Planned, Planner, plan_cells
 from experiments.ablation.output import write
 from experiments.ablation.run import make_plan, outcomes, run_plan
 from experiments.ablation.store import Store
 from experiments.ablation.tables import answers_text
 from experiments.console import say
-from experiments.setup import LaunchError
+from experiments.setup import Flags, LaunchError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,8 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
       LaunchError: it cannot start.
     """
     _check(grid, options)
-    planned = plan_cells(grid, say)
+    planner = Planner(grid.experiment, say)
+    planned = plan_cells(grid, planner)
     _check_choice(grid, planned)
     plan = make_plan(planned, lanes=options.lanes, shard=options.shard or (0, 1))
     say(f"\n{plan.text()}\n")
@@ -145,7 +146,12 @@ def _command(grid: Grid, options: Options) -> str:
     ]
     words |= {"grid": ";".join(others)} if others else {}
     words |= {"seeds": str(len(grid.seeds)), "baseline": options.baseline}
-    words |= {k: str(v) for k, v in grid.fixed.items() if v is not None and k != "data_dir"}
+    defaults = dataclasses.asdict(Flags())
+    words |= {
+        flag: str(value)
+        for flag, value in grid.fixed.items()
+        if value not in (None, defaults[flag]) and flag != "data_dir"
+    }
     return " ".join(
         ["python -m scripts.ablate", *(f"--{k}={shlex.quote(v)}" for k, v in words.items())]
         + (["--exact"] if options.exact else [])
