@@ -22,9 +22,11 @@ from experiments.ablation.words import (
     Unit,
     Words,
     answers,
+    note_of_verdicts,
     notes,
     overview,
     setting_text,
+    verdicts,
 )
 
 _PARTS = {"validation": "validation", "test": "test", "mc_test": "test, mean of draws:"}
