@@ -14,6 +14,9 @@ cell. What is there is not run again: the same command continues what was stoppe
 grid adds to it. Runs of one seed have the same initial weights and batches in all schemes; results
 agree with those of single runs to rounding, with --exact to the bit.
 
+--stop=decided goes on after that: it adds seeds, which had no part in choosing settings, until each
+comparison is decided or --max_seeds were added, and errs no more often than a test at 5 %.
+
 Several machines with one folder: --shard=0/4 to --shard=3/4, each of which takes every fourth cell;
 the last to end writes the tables.
 
@@ -59,6 +62,16 @@ LANES = flags.DEFINE_integer(
 SHARD = flags.DEFINE_string(
     "shard", None, "i/n: run every n-th cell from the i-th on, i from 0 to n - 1."
 )
+STOP = flags.DEFINE_enum(
+    "stop",
+    None,
+    ("decided",),
+    "decided: after choosing settings on --seeds seeds, add others until each comparison with the "
+    "baseline is decided, by a test that may be looked at after every seed.",
+)
+MAX_SEEDS = flags.DEFINE_integer(
+    "max_seeds", None, "Seeds that --stop=decided adds at most. Default: 50.", lower_bound=1
+)
 ONLY = flags.DEFINE_enum(
     "only", None, ("plan", "tables"), "plan: print the grid and stop. tables: run nothing more."
 )
@@ -89,8 +102,12 @@ def main(argv: list[str]) -> int:
             exact=EXACT.value,
             lanes=LANES.value,
             shard=_shard(SHARD.value),
+            stop=STOP.value,
+            max_seeds=50 if MAX_SEEDS.value is None else MAX_SEEDS.value,
             only=ONLY.value,
         )
+        if MAX_SEEDS.value is not None and not STOP.value:
+            raise LaunchError("--max_seeds would do nothing without --stop=decided")
         stamp = time.strftime("%Y%m%d-%H%M%S")
         if WORKDIR.value is None and (options.shard or options.only == "tables"):
             raise LaunchError("name the folder by --workdir")

@@ -2,18 +2,22 @@
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dropjax
 from experiments import folder
+from experiments.ablation.analysis import Analysis, analyse
+from experiments.ablation.cells import Outcome
+from experiments.ablation.decide import Verdict, add_seeds, check_most
 from experiments.ablation.grid import Grid, Planned, Planner, plan_cells
 from experiments.ablation.output import write
 from experiments.ablation.run import make_plan, outcomes, run_plan
 from experiments.ablation.store import Store
 from experiments.ablation.tables import answers_text
 from experiments.console import say
-from experiments.setup import Flags, LaunchError
+from experiments.setup import Flags, LaunchError, launching
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Options:
       exact: run each cell as the experiment does, one by one and to the same bits.
       lanes: at most so many are trained side by side; None for what fits.
       shard: (i, n): every n-th cell from the i-th on; None for all.
+      stop: "decided" to add seeds, after the others, until each comparison is decided.
+      max_seeds: that are added at most.
       only: "plan" to print the grid and its cost, "tables" to run nothing more; None for neither.
     """
 
@@ -32,6 +38,8 @@ class Options:
     exact: bool = False
     lanes: int | None = None
     shard: tuple[int, int] | None = None
+    stop: str | None = None
+    max_seeds: int = 50
     only: str | None = None
 
 
@@ -70,17 +78,87 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
         if absent and shard:
             say(f"{absent} cells of other shards are missing; the last shard writes the tables")
             return 0
+        task = planned[0].resolved.dataset.task
+        analysis = analyse(found, baseline=options.baseline, task=task)
+        verdicts, added = [], []
+        if options.stop == "decided" and options.only is None:
+            decide = _Decide(planner, planned, analysis, store, options)
+            verdicts, added = decide.verdicts(), decide.added()
         analysis = write(
             path,
             found,
             about,
             baseline=options.baseline,
-            task=planned[0].resolved.dataset.task,
+            task=task,
+            verdicts=verdicts,
+            added=added,
         )
         for number, table in enumerate(plan.site_tables):
             (path / f"sites_{number}.txt").write_text(table)
         say(f"{answers_text(analysis)}\nfolder {path}: report.html, table.md, cells.csv, figures/")
     return 1 if analysis.lost else 0
+
+
+class _Decide:
+    """Adds seeds to the schemes of an ablation, each at the setting that was chosen for it."""
+
+    def __init__(
+        self,
+        planner: Planner,
+        planned: list[Planned],
+        analysis: Analysis,
+        store: Store,
+        options: Options,
+    ) -> None:
+        self.planner, self.analysis, self.store = planner, analysis, store
+        self.options = options
+        self.metric = f"test_{analysis.metric.name}"
+        self._planned: list[Planned] = []
+        self._chosen = {
+            row.scheme: next(
+                one
+                for one in planned
+                if one.cell.scheme == row.scheme and one.cell.setting == row.chosen.setting
+            )
+            for row in analysis.schemes
+            if row.chosen is not None
+        }
+
+    def verdicts(self) -> list[Verdict]:
+        """Runs what it takes; see `add_seeds`."""
+        baseline = self.options.baseline
+        schemes = [scheme for scheme in self._chosen if scheme != baseline]
+        if baseline not in self._chosen or not schemes:
+            say("no seeds are added: there is no setting to compare, as the table says")
+            return []
+        say("adding seeds until it is decided")
+        with launching():
+            return add_seeds(
+                schemes,
+                baseline,
+                self._run,
+                first=max(self.analysis.seeds) + 1,
+                most=self.options.max_seeds,
+                level=self.analysis.level,
+            )
+
+    def added(self) -> list[Outcome]:
+        """What became of the runs that were added."""
+        return outcomes(self._planned, self.store)
+
+    def _run(self, schemes: Sequence[str], seeds: Sequence[int]) -> dict[str, list[float | None]]:
+        new = {
+            scheme: [self.planner.with_seed(self._chosen[scheme], seed) for seed in seeds]
+            for scheme in schemes
+        }
+        every = [one for of in new.values() for one in of]
+        self._planned += every
+        plan = make_plan(every, lanes=self.options.lanes)
+        run_plan(plan, self.store, self.planner.experiment, exact=self.options.exact)
+        return {
+            scheme: [outcome.result.get(self.metric) for outcome in outcomes(of, self.store)]
+            for scheme, of in new.items()
+        }
 
 
 def _check(grid: Grid, options: Options) -> None:
@@ -89,6 +167,13 @@ def _check(grid: Grid, options: Options) -> None:
             f"baseline={options.baseline!r} is not compared: it must be one of --dropout, "
             f"{', '.join(grid.schemes)}"
         )
+    if options.stop:
+        if options.shard:
+            raise LaunchError("--stop=decided looks at all results: leave out --shard")
+        if len(grid.schemes) == 1:
+            raise LaunchError("--stop=decided has nothing to decide: there is one scheme")
+        with launching():
+            check_most(len(grid.schemes) - 1, options.max_seeds)
     if options.exact and options.lanes is not None:
         raise LaunchError("--lanes would do nothing: --exact trains one cell after another")
 
@@ -155,4 +240,5 @@ def _command(grid: Grid, options: Options) -> str:
     return " ".join(
         ["python -m scripts.ablate", *(f"--{k}={shlex.quote(v)}" for k, v in words.items())]
         + (["--exact"] if options.exact else [])
+        + ([f"--stop=decided --max_seeds={options.max_seeds}"] if options.stop else [])
     )

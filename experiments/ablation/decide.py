@@ -52,6 +52,30 @@ class Verdict:
         return float(low[-1]), float(high[-1])
 
 
+def check_most(comparisons: int, most: int, *, level: float = 0.95) -> int:
+    """The fewest seeds that can decide one of some comparisons.
+
+    Args:
+      comparisons: how many, which share the level.
+      most: seeds that are allowed.
+      level: see `add_seeds`.
+
+    Raises:
+      ValueError: as many seeds as are allowed cannot.
+    """
+    least = compare.fewest(_each(comparisons, level))
+    if most < least:
+        raise ValueError(
+            f"max_seeds={most}: of {comparisons} comparisons at {level:g} together, fewer than "
+            f"{least} seeds cannot decide one"
+        )
+    return least
+
+
+def _each(comparisons: int, level: float) -> float:
+    return 1 - (1 - level) / comparisons
+
+
 def add_seeds(
     schemes: Sequence[str],
     baseline: str,
@@ -79,13 +103,8 @@ def add_seeds(
     """
     if not schemes:
         raise ValueError("there is no scheme to compare with the baseline")
-    each = 1 - (1 - level) / len(schemes)
-    least = compare.fewest(each)
-    if most < least:
-        raise ValueError(
-            f"max_seeds={most}: with {len(schemes)} comparisons at {level:g} together, fewer than "
-            f"{least} seeds cannot decide one"
-        )
+    least = check_most(len(schemes), most, level=level)
+    each = _each(len(schemes), level)
     differences: dict[str, list[float]] = {scheme: [] for scheme in schemes}
     lost = dict.fromkeys(schemes, 0)
     after = dict.fromkeys(schemes, 0)
