@@ -201,10 +201,34 @@ def values_of(state: State, strength: Strength, step: int) -> dict[str, Any]:
     return state.params | {"mutable": state.mutable, "strength": strength_at(strength, last)}
 
 
+Split = tuple[data.Dataset, np.ndarray | None, data.Dataset]
+
+
+def split(dataset: data.Dataset, validation: int, train_examples: int | None, seed: int) -> Split:
+    """Cuts the validation split, and takes a part of the rest to train on.
+
+    Args:
+      dataset: as it was read.
+      validation: examples of the split.
+      train_examples: how many to train on; None for all.
+      seed: of their draw.
+
+    Returns:
+      The data with the split; the rows of its training data that the part has, None for all; and
+      the same data with these alone.
+    """
+    whole = dataset.with_validation(validation)
+    if train_examples is None:
+        return whole, None, whole
+    rows = whole.train_rows(train_examples, seed)
+    return whole, rows, whole.of_rows(rows)
+
+
 def resolve(
     flags: Flags,
     say: Callable[[str], None],
     load: Callable[..., data.Dataset] | None = None,
+    split: Callable[..., Split] = split,
 ) -> Resolved:
     """Fills in defaults and reads the data.
 
@@ -212,6 +236,7 @@ def resolve(
       flags: as given.
       say: is told what was chosen for the user.
       load: reads a data set, as `data.load` does, which it is by default.
+      split: splits it.
 
     Raises:
       LaunchError: the run cannot start; the message says why and what would do.
@@ -231,11 +256,10 @@ def resolve(
         dataset = (load or data.load)(flags.dataset, folder, say=say, task=flags.task)
         given = dataclasses.asdict(flags)
         chosen = given | _defaults(dataset) | {k: v for k, v in given.items() if v is not None}
-        dataset = whole = dataset.with_validation(chosen["validation"])
-        rows = None
-        if flags.train_examples is not None:
-            rows = whole.train_rows(flags.train_examples, flags.seed)
-            dataset = whole.of_rows(rows)
+        _check_counts(chosen)
+        whole, rows, dataset = split(
+            dataset, chosen["validation"], flags.train_examples, flags.seed
+        )
         if dataset.name.endswith(".npz"):
             say(
                 f"task={dataset.task}: {len(dataset.y_train)} training examples of shape "
@@ -382,6 +406,12 @@ def _mc_samples(samples: int | None, scheme: Scheme) -> int:
             f"mc_samples={samples} would do nothing: {scheme} has no noise in evaluation"
         )
     return 0
+
+
+def _check_counts(chosen: dict[str, Any]) -> None:
+    for name, least in (("epochs", 1), ("mc_samples", 0)):
+        if chosen[name] is not None and chosen[name] < least:
+            raise ValueError(f"{name} must be at least {least}, got {chosen[name]}")
 
 
 def _check_random_numbers(seed: int) -> None:

@@ -21,7 +21,16 @@ from dropjax.core.scheme import Scheme, rate_fields
 from dropjax.core.spec import lacks_rate
 from experiments.ablation.cells import Cell
 from experiments.folder import command_of
-from experiments.setup import Flags, LaunchError, Resolved, launching, model_for, resolve
+from experiments.setup import (
+    Flags,
+    LaunchError,
+    Resolved,
+    Split,
+    launching,
+    model_for,
+    resolve,
+    split,
+)
 
 MOST = 100_000
 """Cells of one ablation."""
@@ -146,13 +155,7 @@ def plan_cells(grid: Grid, say: Callable[[str], None]) -> list[Planned]:
             said.add(line)
             say(line)
 
-    load = functools.cache(functools.partial(data.load, say=say_once))
-
-    def read(name: str, folder: Path | None, *, say: Any, task: str) -> data.Dataset:
-        del say
-        return load(name, folder, task=task)
-
-    hashes = _Hashes()
+    known, hashes = _Data(say_once), _Hashes()
     planned: dict[tuple[str, str], Planned] = {}
     for text, scheme in parsed.items():
         meant = {flag: of for flag, of in grid.swept.items() if _means(flag, text, scheme)}
@@ -162,7 +165,7 @@ def plan_cells(grid: Grid, say: Callable[[str], None]) -> list[Planned]:
             setting = dict(zip(meant, point, strict=True))
             for seed in grid.seeds:
                 arguments: dict[str, Any] = given | setting | {"dropout": text, "seed": seed}
-                resolved = resolve(Flags(**arguments), say_once, read)
+                resolved = resolve(Flags(**arguments), say_once, known.load, known.split)
                 cell = _cell(grid.experiment, text, unmeant | setting, resolved, hashes)
                 # In the order of the sweep, whatever has a meaning.
                 cell = dataclasses.replace(
@@ -172,6 +175,34 @@ def plan_cells(grid: Grid, say: Callable[[str], None]) -> list[Planned]:
                 if len(planned) > MOST:
                     raise LaunchError(f"the grid has more than {MOST:,} cells")
     return list(planned.values())
+
+
+class _Data:
+    """Data sets, read and split once: cells of one split share its arrays."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._load = functools.cache(functools.partial(data.load, say=say))
+        self._splits: dict[tuple[int, ...], Split] = {}
+
+    def load(self, name: str, folder: Path | None, *, say: Any, task: str) -> data.Dataset:
+        """As `data.load`."""
+        del say
+        return self._load(name, folder, task=task)
+
+    def split(
+        self, dataset: data.Dataset, validation: int, train_examples: int | None, seed: int
+    ) -> Split:
+        """As `setup.split`."""
+        cut = id(dataset), validation
+        if cut not in self._splits:
+            self._splits[cut] = split(dataset, validation, None, seed)
+        whole, _, _ = self._splits[cut]
+        if train_examples is None:
+            return self._splits[cut]
+        part = id(whole), train_examples, seed
+        if part not in self._splits:
+            self._splits[part] = split(whole, 0, train_examples, seed)
+        return self._splits[part]
 
 
 class _Hashes:
