@@ -83,7 +83,8 @@ WORKDIR = flags.DEFINE_string(
 def main(argv: list[str]) -> int:
     """Runs the ablation that the flags describe."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+        print(f"ablate: unexpected arguments: {' '.join(argv[1:])}", file=sys.stderr)
+        return 2
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     use_compilation_cache()
@@ -120,6 +121,15 @@ def main(argv: list[str]) -> int:
         return 128 + signal.SIGINT
 
 
+def _parsed(argv: list[str]) -> list[str]:
+    """The arguments that are no flags. absl would exit with status 1, which has a meaning here."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f"ablate: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 def _shard(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
@@ -130,4 +140,4 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=_parsed)

@@ -126,7 +126,8 @@ class Lanes:
         optimizer: Callable[..., Optimizer] | None = None,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        self.lanes = _checked(lanes, problem, optimizer)
+        self._scheme = problem.scheme
+        self.lanes = _checked(lanes, problem.scheme, optimizer, len(examples))
         first = self.lanes[0]
         own = problem.optimizer if optimizer is None else optimizer(**first.numbers)
         pattern = dataclasses.replace(problem, scheme=first.scheme, optimizer=own)
@@ -143,6 +144,9 @@ class Lanes:
         params, mutable = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         self._metrics = self._program.check(params, mutable if problem.stateful else None)
         data = jax.tree.map(jnp.asarray, (examples.x, examples.y))
+        # Only its shape matters.
+        self._example = jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), data[0])
+        self._rows_of_data = len(examples)
         self._data = replicate(data, self.devices)
         self._stacked = replicate(_stack(self.lanes), self.devices)
         self._orders: dict[int, Array] = {}
@@ -157,9 +161,9 @@ class Lanes:
           ValueError: they differ in more than numbers, or there is none.
         """
         new = copy.copy(self)
-        new.lanes = _checked([self.lanes[0], *lanes], self.problem, self._optimizer)[1:]
-        if not new.lanes:
-            raise ValueError("there is no lane")
+        new.lanes = _checked(
+            lanes, self._scheme, self._optimizer, self._rows_of_data, like=self.lanes[0]
+        )
         new._stacked, new._orders = replicate(_stack(new.lanes), self.devices), {}
         return new
 
@@ -252,17 +256,14 @@ class Lanes:
 
     def _report_of(self, own: _Stacked, both: dict[str, Any], mutable: Any) -> Any:
         assert own.scheme is not None
-        found = self._program.step.found_weights(self._example(), both["params"], mutable)
+        found = self._program.step.found_weights(self._example, both["params"], mutable)
         return own.scheme.bind(both["learned"]).report(self.problem.sites or {}, found)
-
-    def _example(self) -> Any:
-        return jax.tree.map(lambda leaf: leaf[0], self._data[0])
 
     def _starts(self, stacked: _Stacked) -> State:
         def one(own: _Stacked) -> State:
             params, mutable = self._variables(own.key)
             step = self._step(own)
-            return step.state(own.key, self._example(), params, mutable, self._metrics)
+            return step.state(own.key, self._example, params, mutable, self._metrics)
 
         # One after another: each as if it were alone.
         return jax.lax.map(one, stacked)
@@ -408,21 +409,25 @@ def even_groups(lanes: Sequence[Any], at_most: int) -> Iterator[tuple[list[Any],
 
 
 def _checked(
-    lanes: Sequence[Lane], problem: Problem, optimizer: Callable[..., Optimizer] | None
+    lanes: Sequence[Lane],
+    scheme: Scheme | None,
+    optimizer: Callable[..., Optimizer] | None,
+    examples: int,
+    like: Lane | None = None,
 ) -> list[Lane]:
-    """The lanes with their schemes, if one program can serve them all."""
+    """The lanes with their schemes, if one program, made for those `like` one, serves them all."""
     if not lanes:
         raise ValueError("there is no lane")
     made = [
-        lane if lane.scheme is not None else dataclasses.replace(lane, scheme=problem.scheme)
+        lane if lane.scheme is not None else dataclasses.replace(lane, scheme=scheme)
         for lane in lanes
     ]
-    first = made[0]
+    first, other = (made[0], "lane 0") if like is None else (like, "those of the program")
     for number, lane in enumerate(made):
-        where = f"lane {number} and lane 0"
-        if (lane.scheme is None) != (problem.scheme is None):
+        where = f"lane {number} and {other}"
+        if (lane.scheme is None) != (scheme is None):
             raise ValueError(f"lane {number} has a scheme, but the problem's model takes a key")
-        if jax.tree.structure(lane.scheme) != jax.tree.structure(first.scheme):
+        if _structure(lane.scheme) != _structure(first.scheme):
             raise ValueError(
                 f"{where} differ in more than numbers: {lane.scheme} and {first.scheme}; train "
                 "them apart"
@@ -431,8 +436,12 @@ def _checked(
             raise ValueError(
                 f"{where} name different numbers: {[*lane.numbers]} and {[*first.numbers]}"
             )
-        if len(_rows(lane)) != len(_rows(first)):
-            raise ValueError(f"{where} train on different numbers of examples")
+        if _count(lane) != _count(first):
+            raise ValueError(
+                f"{where} train on different numbers of examples: {_count(lane)} and "
+                f"{_count(first)}; train them apart"
+            )
+        _check_rows(lane.rows, number, examples)
         if lane.strength != 1 and lane.scheme is None:
             raise ValueError(f"strength={lane.strength} of lane {number} would do nothing")
         if lane.penalty != 1 and not (lane.scheme is not None and lane.scheme.penalises):
@@ -445,8 +454,28 @@ def _checked(
     return made
 
 
-def _rows(lane: Lane) -> tuple[int, ...]:
-    return () if lane.rows is None else tuple(np.shape(lane.rows))
+def _structure(scheme: Scheme | None) -> tuple[Any, list[tuple[int, ...]]]:
+    return jax.tree.structure(scheme), [np.shape(leaf) for leaf in jax.tree.leaves(scheme)]
+
+
+def _count(lane: Lane) -> int | str:
+    return "all" if lane.rows is None else len(lane.rows)
+
+
+def _check_rows(rows: np.ndarray | None, lane: int, examples: int) -> None:
+    """Refuses rows that there are not: on a device they would be others, without a word."""
+    if rows is None:
+        return
+    found = np.asarray(rows)
+    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(
+            f"rows of lane {lane} must be a list of integers, got {found.dtype}{list(found.shape)}"
+        )
+    if len(found) and not (found.min() >= 0 and found.max() < examples):
+        raise ValueError(
+            f"rows of lane {lane} go from {found.min()} to {found.max()}, and those of the data "
+            f"from 0 to {examples - 1}"
+        )
 
 
 def _select(examples: Examples, rows: np.ndarray) -> Examples:

@@ -65,7 +65,6 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
     say(f"\n{plan.text()}\n")
     if options.only == "plan":
         return 0
-    path.mkdir(parents=True, exist_ok=True)
     shard = options.shard
     with folder.locked(path / "shards" / f"{shard[0]}-of-{shard[1]}" if shard else path):
         store = Store(path)

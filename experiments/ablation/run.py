@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -172,8 +173,7 @@ def train_group(
         trainer = programs.of(group.program, cells)
         made = trainer.run(resolved, lambda n: advance(n * len(cells) / trainer.steps))
     except Exception as error:  # one group's memory, say; the others go on
-        line = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        failed = {"result": {"status": "failed", "error": line}, "history": []}
+        failed = {"result": _failed(error), "history": []}
         return [failed | {"lanes": len(cells), "seconds": 0.0} for _ in cells]
     return made[: len(cells)]
 
@@ -221,12 +221,22 @@ def _run_alone(one: Planned, store: Store, experiment: str) -> None:
     path.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = dataclasses.asdict(one.resolved.config) | {"rate": None}
     flags = Flags(**config)  # the scheme's text has the rate
-    resume = (path / "config.json").exists()
+    (path / "result.json").unlink(missing_ok=True)  # of a cell that failed
+    resume, status = (path / "config.json").exists(), 0
     with (path / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
         try:
-            single.run(experiment, flags, path, resume=resume, overwrite=False)
-        except LaunchError as error:
-            folder.write_json(path / "result.json", {"status": "failed", "error": str(error)})
+            status = single.run(experiment, flags, path, resume=resume, overwrite=False)
+        except Exception as error:  # the others go on
+            folder.write_json(path / "result.json", _failed(error))
+    if status >= 128:  # the run took a signal that was meant for all of them
+        signal.raise_signal(status - 128)
+
+
+def _failed(error: Exception) -> Made:
+    """What is kept of a cell that failed: the first line says why."""
+    line = str(error).partition("\n")[0]
+    name = "" if isinstance(error, LaunchError) else f"{type(error).__name__}: "
+    return {"status": "failed", "error": f"{name}{line}"}
 
 
 @contextlib.contextmanager
