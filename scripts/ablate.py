@@ -20,6 +20,13 @@ comparison is decided or --max_seeds were added, and errs no more often than a t
 Several machines with one folder: --shard=0/4 to --shard=3/4, each of which takes every fourth cell;
 the last to end writes the tables.
 
+On a Ray cluster (pip install '.[ray]'): --engine=ray trains cells that are side by side as one
+task, on the cluster of RAY_ADDRESS, or one that runs on this machine, or else one that it starts
+here. A task takes one GPU where there are GPUs, or else as many CPUs as JAX has threads here: on
+one machine, NPROC=1 trains as many groups at a time as it has CPUs. A task whose worker dies is
+trained again. Workers read the data in --data_dir, or where else this command finds it; results are
+written here. They are those of --engine=local, to the bit on CPUs of one kind.
+
 Exit status: 0, 1 if cells failed or diverged, 2 if it could not start, 130 if interrupted.
 """
 
@@ -33,6 +40,7 @@ from absl import app, flags, logging
 
 from dropjax.train.checkpoint import CheckpointError
 from experiments import settings
+from experiments.ablation import ray_engine
 from experiments.ablation.ablate import Options, ablate
 from experiments.ablation.grid import Grid, parse_grid, values
 from experiments.setup import LaunchError, use_compilation_cache
@@ -62,6 +70,9 @@ LANES = flags.DEFINE_integer(
 SHARD = flags.DEFINE_string(
     "shard", None, "i/n: run every n-th cell from the i-th on, i from 0 to n - 1."
 )
+ENGINE = flags.DEFINE_enum(
+    "engine", "local", ("local", "ray"), "Train on this machine, or as tasks of a Ray cluster."
+)
 STOP = flags.DEFINE_enum(
     "stop",
     None,
@@ -87,6 +98,8 @@ def main(argv: list[str]) -> int:
         return 2
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
+    if ENGINE.value == "ray":
+        ray_engine.leave_memory()
     use_compilation_cache()
     try:
         schemes = values(DROPOUT.value, "dropout")
@@ -105,6 +118,7 @@ def main(argv: list[str]) -> int:
             shard=_shard(SHARD.value),
             stop=STOP.value,
             max_seeds=50 if MAX_SEEDS.value is None else MAX_SEEDS.value,
+            engine=ENGINE.value,
             only=ONLY.value,
         )
         if MAX_SEEDS.value is not None and not STOP.value:

@@ -8,12 +8,13 @@ from typing import Any
 
 import dropjax
 from experiments import folder
+from experiments.ablation import ray_engine
 from experiments.ablation.analysis import Analysis, analyse
 from experiments.ablation.cells import Outcome
 from experiments.ablation.decide import Verdict, add_seeds, check_most
-from experiments.ablation.grid import Grid, Planned, Planner, plan_cells
+from experiments.ablation.grid import Grid, Planned, Planner, Reader, plan_cells
 from experiments.ablation.output import write
-from experiments.ablation.run import make_plan, outcomes, run_plan
+from experiments.ablation.run import Engine, local, make_plan, outcomes, run_plan
 from experiments.ablation.store import Store
 from experiments.ablation.tables import answers_text
 from experiments.console import say
@@ -29,6 +30,7 @@ class Options:
       exact: run each cell as the experiment does, one by one and to the same bits.
       lanes: at most so many are trained side by side; None for what fits.
       shard: (i, n): every n-th cell from the i-th on; None for all.
+      engine: "local" to train on this machine, "ray" as tasks of a Ray cluster.
       stop: "decided" to add seeds, after the others, until each comparison is decided.
       max_seeds: that are added at most.
       only: "plan" to print the grid and its cost, "tables" to run nothing more; None for neither.
@@ -38,6 +40,7 @@ class Options:
     exact: bool = False
     lanes: int | None = None
     shard: tuple[int, int] | None = None
+    engine: str = "local"
     stop: str | None = None
     max_seeds: int = 50
     only: str | None = None
@@ -58,8 +61,8 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
       LaunchError: it cannot start.
     """
     _check(grid, options)
-    planner = Planner(grid.experiment, say)
-    planned = plan_cells(grid, planner)
+    reader = Reader(say)
+    planned = plan_cells(grid, reader)
     _check_choice(grid, planned)
     plan = make_plan(planned, lanes=options.lanes, shard=options.shard or (0, 1))
     say(f"\n{plan.text()}\n")
@@ -71,7 +74,8 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
         about = _about(grid, planned, options)
         store.begin(about | {"exact": options.exact})
         if options.only != "tables":
-            run_plan(plan, store, grid.experiment, exact=options.exact)
+            engine = _engine(options)
+            run_plan(plan, store, grid.experiment, exact=options.exact, engine=engine)
         found = outcomes(planned, store)
         absent = sum(outcome.status == "missing" for outcome in found)
         if absent and shard:
@@ -81,7 +85,7 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
         analysis = analyse(found, baseline=options.baseline, task=task)
         verdicts, added = [], []
         if options.stop == "decided" and options.only is None:
-            decide = _Decide(planner, planned, analysis, store, options)
+            decide = _Decide(Planner(grid.experiment, reader), planned, analysis, store, options)
             verdicts, added = decide.verdicts(), decide.added()
         analysis = write(
             path,
@@ -96,6 +100,10 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
             (path / f"sites_{number}.txt").write_text(table)
         say(f"{answers_text(analysis)}\nfolder {path}: report.html, table.md, cells.csv, figures/")
     return 1 if analysis.lost else 0
+
+
+def _engine(options: Options) -> Engine:
+    return ray_engine.run if options.engine == "ray" else local
 
 
 class _Decide:
@@ -153,7 +161,13 @@ class _Decide:
         every = [one for of in new.values() for one in of]
         self._planned += every
         plan = make_plan(every, lanes=self.options.lanes)
-        run_plan(plan, self.store, self.planner.experiment, exact=self.options.exact)
+        run_plan(
+            plan,
+            self.store,
+            self.planner.experiment,
+            exact=self.options.exact,
+            engine=_engine(self.options),
+        )
         return {
             scheme: [outcome.result.get(self.metric) for outcome in outcomes(of, self.store)]
             for scheme, of in new.items()
@@ -175,6 +189,13 @@ def _check(grid: Grid, options: Options) -> None:
             check_most(len(grid.schemes) - 1, options.max_seeds)
     if options.exact and options.lanes is not None:
         raise LaunchError("--lanes would do nothing: --exact trains one cell after another")
+    if options.engine == "ray":
+        if options.exact:
+            raise LaunchError(
+                "--exact keeps checkpoints in the ablation's folder, which Ray's workers need not "
+                "share; use --engine=local, on several machines with --shard"
+            )
+        ray_engine.load_ray()
 
 
 def _check_choice(grid: Grid, planned: list[Planned]) -> None:

@@ -118,7 +118,7 @@ class Planned:
     resolved: Resolved
 
 
-def plan_cells(grid: Grid, planner: "Planner") -> list[Planned]:
+def plan_cells(grid: Grid, reader: "Reader") -> list[Planned]:
     """The cells of a grid: by scheme, then setting, then seed.
 
     Cells of equal configuration have one id: `none` has no rate, so that it has one cell a seed for
@@ -126,7 +126,7 @@ def plan_cells(grid: Grid, planner: "Planner") -> list[Planned]:
 
     Args:
       grid: what is compared.
-      planner: makes them.
+      reader: of data.
 
     Raises:
       LaunchError: a cell cannot run; the message says why and what would do.
@@ -134,7 +134,8 @@ def plan_cells(grid: Grid, planner: "Planner") -> list[Planned]:
     with launching():
         parsed = {text: schemes.parse(text) for text in grid.schemes}
     _check_used(grid, parsed)
-    fixed = grid.fixed | {"model": _model(grid, parsed, planner.say)}
+    fixed = grid.fixed | {"model": _model(grid, parsed, reader.say)}
+    planner = Planner(grid.experiment, reader)
     planned: dict[tuple[str, str], Planned] = {}
     for text, scheme in parsed.items():
         meant = {flag: of for flag, of in grid.swept.items() if _means(flag, text, scheme)}
@@ -151,16 +152,14 @@ def plan_cells(grid: Grid, planner: "Planner") -> list[Planned]:
     return list(planned.values())
 
 
-class Planner:
-    """Makes cells of flags; reads each data set, and takes its fingerprint, once.
+class Reader:
+    """Resolves flags; reads each data set, and takes its fingerprint, once.
 
     Args:
-      experiment: its name.
       say: is told what was chosen for the user, each line once.
     """
 
-    def __init__(self, experiment: str, say: Callable[[str], None]) -> None:
-        self.experiment = experiment
+    def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self._said = say, set[str]()
         self._load = functools.cache(functools.partial(data.load, say=self.say))
         self._hashes: dict[Any, str] = {}
@@ -170,6 +169,35 @@ class Planner:
         if line not in self._said:
             self._said.add(line)
             self._say(line)
+
+    def resolve(self, flags: Flags) -> Resolved:
+        """As `setup.resolve`."""
+        return resolve(flags, self.say, self._read)
+
+    def sha256(self, resolved: Resolved) -> str:
+        """The fingerprint of the data that a cell is trained and measured on."""
+        config = resolved.config
+        subset = None if config.train_examples is None else (config.train_examples, config.seed)
+        key = (config.dataset, config.validation, config.task, subset)
+        if key not in self._hashes:
+            self._hashes[key] = resolved.dataset.sha256()
+        return self._hashes[key]
+
+    def _read(self, name: str, folder: Path | None, *, say: Any, task: str) -> data.Dataset:
+        del say
+        return self._load(name, folder, task=task)
+
+
+class Planner:
+    """Makes cells of flags.
+
+    Args:
+      experiment: its name.
+      reader: of data.
+    """
+
+    def __init__(self, experiment: str, reader: Reader) -> None:
+        self.experiment, self.reader = experiment, reader
 
     def cell(self, scheme: str, setting: dict[str, Any], flags: Flags) -> Planned:
         """One cell.
@@ -182,13 +210,13 @@ class Planner:
         Raises:
           LaunchError: it cannot run.
         """
-        resolved = resolve(flags, self.say, self._read)
+        resolved = self.reader.resolve(flags)
         config = dataclasses.asdict(resolved.config)
         decides = {
             "experiment": self.experiment,
             # Where the data lies does not matter; what they are does.
             "flags": {k: v for k, v in config.items() if k != "data_dir"},
-            "data_sha256": self._hash(resolved),
+            "data_sha256": self.reader.sha256(resolved),
             "mask_stream": dropjax.STREAM,
         }
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
@@ -203,18 +231,6 @@ class Planner:
         config = dataclasses.asdict(planned.resolved.config) | {"rate": None, "seed": seed}
         arguments: dict[str, Any] = config
         return self.cell(planned.cell.scheme, planned.cell.setting, Flags(**arguments))
-
-    def _read(self, name: str, folder: Path | None, *, say: Any, task: str) -> data.Dataset:
-        del say
-        return self._load(name, folder, task=task)
-
-    def _hash(self, resolved: Resolved) -> str:
-        config = resolved.config
-        subset = None if config.train_examples is None else (config.train_examples, config.seed)
-        key = (config.dataset, config.validation, config.task, subset)
-        if key not in self._hashes:
-            self._hashes[key] = resolved.dataset.sha256()
-        return self._hashes[key]
 
 
 def _means(flag: str, text: str, scheme: Scheme) -> bool:

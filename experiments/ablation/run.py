@@ -6,7 +6,8 @@ import functools
 import math
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import tqdm
@@ -18,7 +19,9 @@ from experiments.ablation.grid import Planned
 from experiments.ablation.store import Store
 from experiments.ablation.train import Made, Trainer, alike
 from experiments.console import say
-from experiments.setup import Flags, LaunchError
+from experiments.setup import Flags, LaunchError, Resolved
+
+_LINE_EVERY = 30.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,16 +37,40 @@ class Group:
     program: int
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Work:
+    """What is left to do of a group.
+
+    Args:
+      cells: its missing ones, at least one.
+      program: the number of theirs.
+      lanes: of the program. If they are more than the cells, which are then a whole group smaller
+        than others, it is filled up, so that one program serves all.
+    """
+
+    cells: tuple[Planned, ...]
+    program: int
+    lanes: int
+
+
+Advance = Callable[[float], Any]
+Finished = tuple[Sequence[Planned], Sequence[Made], dict[str, Any]]
+"""Cells that were trained, what they have made, and the environment they were trained in."""
+Engine = Callable[[Sequence[Work], Advance], Generator[Finished, None, None]]
+"""Trains what there is to do, and yields it as it is finished. It is given what is told how many
+cells' worth of training was done."""
+
+
 class Programs:
     """The compiled programs of an ablation, made when they are needed."""
 
     def __init__(self) -> None:
         self._made: dict[int, Trainer] = {}
 
-    def of(self, number: int, cells: Sequence[Planned]) -> Trainer:
+    def of(self, number: int, cells: Sequence[Resolved]) -> Trainer:
         """The program of that number, of some cells that it trains."""
         if number not in self._made:
-            self._made = {number: Trainer([one.resolved for one in cells])}
+            self._made = {number: Trainer(cells)}
         return self._made[number]
 
 
@@ -118,7 +145,14 @@ def make_plan(
     return Plan(planned, groups, steps, at_a_time, tables)
 
 
-def run_plan(plan: Plan, store: Store, experiment: str, *, exact: bool = False) -> None:
+def run_plan(
+    plan: Plan,
+    store: Store,
+    experiment: str,
+    *,
+    exact: bool = False,
+    engine: Engine,
+) -> None:
     """Runs what is missing of a plan.
 
     Args:
@@ -126,23 +160,26 @@ def run_plan(plan: Plan, store: Store, experiment: str, *, exact: bool = False) 
       store: where finished cells are, and where they go.
       experiment: its name.
       exact: one by one, each as `experiments.<experiment>` runs it, to the same bits.
+      engine: trains what is not run exactly.
     """
-    todo = [(group, missing(group, store)) for group in plan.groups]
-    todo = [(group, cells) for group, cells in todo if cells]
-    total = sum(len(cells) for _, cells in todo)
+    works = [_work(plan, group, missing(group, store)) for group in plan.groups]
+    works = [work for work in works if work.cells]
+    total = sum(len(work.cells) for work in works)
     everything = len({one.cell.id for group in plan.groups for one in group.cells})
     if total < everything:
         say(f"{everything - total} cells are there already; {total} are left")
-    programs, environment = Programs(), folder.environment()
-    with _bar(total) as bar:
-        for group, cells in todo:
-            if exact:
-                for one in cells:
+    if not works:
+        return
+    with _progress(total) as advance:
+        if exact:
+            for work in works:
+                for one in work.cells:
                     _run_alone(one, store, experiment)
-                    bar.update(1)
-                continue
-            made = train_group(programs, group, cells, plan.lanes[group.program], bar.update)
-            keep(store, experiment, cells, made, environment)
+                    advance(1)
+            return
+        with contextlib.closing(engine(works, advance)) as finished:
+            for cells, made, environment in finished:
+                keep(store, experiment, cells, made, environment)
 
 
 def missing(group: Group, store: Store) -> list[Planned]:
@@ -150,32 +187,49 @@ def missing(group: Group, store: Store) -> list[Planned]:
     return [one for one in group.cells if not store.has(one.cell)]
 
 
+def _work(plan: Plan, group: Group, cells: Sequence[Planned]) -> Work:
+    whole = len(cells) == len(group.cells)
+    return Work(tuple(cells), group.program, plan.lanes[group.program] if whole else len(cells))
+
+
+def local(works: Sequence[Work], advance: Advance) -> Generator[Finished, None, None]:
+    """Trains on this machine, one after another; see `Engine`."""
+    programs, environment = Programs(), folder.environment()
+    for work in works:
+        resolved = [one.resolved for one in work.cells]
+        made = train_group(programs, work.program, resolved, work.lanes, advance)
+        yield work.cells, made, environment
+
+
 def train_group(
     programs: Programs,
-    group: Group,
-    cells: Sequence[Planned],
-    size: int,
-    advance: Callable[[float], Any],
+    program: int,
+    cells: Sequence[Resolved],
+    lanes: int,
+    advance: Advance,
 ) -> list[Made]:
     """What cells of a group make; those that fail say why.
 
     Args:
       programs: compiled so far.
-      group: to which they belong.
+      program: the number of theirs.
       cells: all of the group, or some.
-      size: of the program's groups: a smaller one is filled up, so that one program serves all.
+      lanes: of the program; see `Work`.
       advance: is told how many cells' worth of training was done.
     """
-    resolved = [one.resolved for one in cells]
-    if len(cells) == len(group.cells):
-        resolved += resolved[:1] * (size - len(cells))
+    filled = [*cells, *[cells[0]] * (lanes - len(cells))]
     try:
-        trainer = programs.of(group.program, cells)
-        made = trainer.run(resolved, lambda n: advance(n * len(cells) / trainer.steps))
+        trainer = programs.of(program, cells)
+        made = trainer.run(filled, lambda n: advance(n * len(cells) / trainer.steps))
     except Exception as error:  # one group's memory, say; the others go on
-        failed = {"result": _failed(error), "history": []}
-        return [failed | {"lanes": len(cells), "seconds": 0.0} for _ in cells]
+        return failed(error, len(cells))
     return made[: len(cells)]
+
+
+def failed(error: BaseException, cells: int) -> list[Made]:
+    """What cells of a group make that an error ended."""
+    made = {"result": _failed(error), "history": [], "lanes": cells, "seconds": 0.0}
+    return [made for _ in range(cells)]
 
 
 def keep(
@@ -232,7 +286,7 @@ def _run_alone(one: Planned, store: Store, experiment: str) -> None:
         signal.raise_signal(status - 128)
 
 
-def _failed(error: Exception) -> Made:
+def _failed(error: BaseException) -> Made:
     """What is kept of a cell that failed: the first line says why."""
     line = str(error).partition("\n")[0]
     name = "" if isinstance(error, LaunchError) else f"{type(error).__name__}: "
@@ -240,12 +294,28 @@ def _failed(error: Exception) -> Made:
 
 
 @contextlib.contextmanager
-def _bar(cells: int) -> Iterator[Any]:
-    with tqdm.tqdm(
+def _progress(cells: int) -> Iterator[Advance]:
+    """Shows how many cells are done: by a bar on a terminal, else by a line now and then."""
+    terminal = sys.stderr.isatty()
+    bar = tqdm.tqdm(
         total=cells,
         unit="cell",
         dynamic_ncols=True,
-        disable=not sys.stderr.isatty() or not cells,
+        disable=not terminal,
         bar_format="{l_bar}{bar}| {n:.1f}/{total_fmt} cells [{elapsed}<{remaining}]",
-    ) as bar:
-        yield bar
+    )
+    began = said = time.monotonic()
+    done = 0.0
+
+    def advance(more: float) -> None:
+        nonlocal done, said
+        done += more
+        bar.update(more)
+        now = time.monotonic()
+        if not terminal and now - said > _LINE_EVERY:
+            said = now
+            left = (now - began) * (cells - done) / done / 60
+            say(f"{done:.1f} of {cells} cells, some {left:.0f} min left")
+
+    with bar:
+        yield advance

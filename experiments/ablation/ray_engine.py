@@ -1,0 +1,166 @@
+"""Trains the groups of an ablation as tasks of a Ray cluster, which schedules and retries them.
+
+The driver plans, and writes the results; workers need the packages and the data, but no shared
+folder. A worker reads the data itself, where the driver would find it, and refuses other data.
+
+A task takes one GPU if the cluster has GPUs and JAX_PLATFORMS is not cpu. Else it takes as many
+CPUs as JAX has threads in the driver (NPROC, or all its CPUs), or all of the largest machine, and
+has the driver's number of threads, on which sums depend: it makes what the driver would have made,
+to the bit on a CPU of one kind. On one machine, NPROC=1 trains as many groups at a time as it has
+CPUs.
+"""
+
+import dataclasses
+import functools
+import importlib
+import os
+import warnings
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+
+from experiments import folder
+from experiments.ablation.grid import Reader
+from experiments.ablation.run import Advance, Finished, Programs, Work, failed, train_group
+from experiments.ablation.train import Made
+from experiments.console import say
+from experiments.setup import Flags, LaunchError, use_compilation_cache
+
+_ROOT = Path(__file__).resolve().parents[2]
+_RETRIES = 3
+
+
+def load_ray() -> ModuleType:
+    """Ray.
+
+    Raises:
+      LaunchError: it is not installed.
+    """
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise LaunchError(
+            "--engine=ray needs Ray, which is not installed: pip install '.[ray]', here and on "
+            "each machine of the cluster"
+        ) from error
+
+
+def leave_memory() -> None:
+    """Starts JAX so that it takes of a GPU only what it needs: tasks on this machine use it too."""
+    name = "XLA_PYTHON_CLIENT_PREALLOCATE"
+    if name not in os.environ:
+        os.environ[name] = "false"
+        jax.devices()
+        del os.environ[name]  # not the tasks', nor of what makes a run
+
+
+def run(works: Sequence[Work], advance: Advance) -> Generator[Finished, None, None]:
+    """Trains on a Ray cluster; an `experiments.ablation.run.Engine`.
+
+    The cluster is that of RAY_ADDRESS, or one that runs on this machine, or else one that is
+    started here for the time. A group whose worker dies is trained again, up to 3 times; one that
+    raises an error has failed.
+
+    Args:
+      works: what there is to do, each a task.
+      advance: is told the cells of a task when it is finished.
+
+    Raises:
+      LaunchError: Ray is not installed, or the cluster cannot be reached.
+    """
+    ray = load_ray()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    packages = [str(_ROOT / name) for name in ("dropjax", "experiments")]
+    try:
+        with warnings.catch_warnings():
+            # What Ray forks to start a cluster here does nothing with JAX before it is replaced.
+            warnings.filterwarnings("ignore", r"os\.fork\(\)", RuntimeWarning)
+            ray.init(
+                runtime_env={"py_modules": packages, "env_vars": _variables()},
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="warning",
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise LaunchError(f"no Ray cluster: {error}") from error
+    try:
+        needs = _needs(ray)
+        say(f"Ray: {len(works)} tasks, each of which takes {_text(needs)}")
+        task = ray.remote(max_retries=_RETRIES, **needs)(_train)
+        pending = {task.remote(*_arguments(work)): work for work in works}
+        commit = folder.environment()["git_commit"]
+        while pending:
+            (done,), _ = ray.wait(list(pending), num_returns=1)
+            work = pending.pop(done)
+            try:
+                made, environment = ray.get(done)
+            except ray.exceptions.RayError as error:
+                # What the task raised, or else what became of its worker.
+                made = failed(getattr(error, "cause", None) or error, len(work.cells))
+                environment = folder.environment()
+            advance(len(work.cells))
+            yield work.cells, made, environment | {"git_commit": commit}
+    finally:
+        ray.shutdown()
+
+
+def _threads() -> int:
+    """How many threads JAX has on a CPU."""
+    text = os.environ.get("NPROC", "")
+    return int(text) if text.isdecimal() and int(text) else folder.environment()["cpus"]
+
+
+def _variables() -> dict[str, str]:
+    """What of the driver's environment decides what is computed, and which data is found."""
+    names = ("XLA_FLAGS", "TFDS_DATA_DIR")
+    given = {k: v for k, v in os.environ.items() if k in names or k.startswith(("JAX_", "DROPJAX"))}
+    return given | {"NPROC": str(_threads())}
+
+
+def _needs(ray: ModuleType) -> dict[str, int]:
+    """What a task takes, as Ray's options."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if os.environ.get("JAX_PLATFORMS") != "cpu" and any(of.get("GPU", 0) >= 1 for of in machines):
+        return {"num_gpus": 1, "num_cpus": 1}
+    # A cluster that starts machines when they are needed may have none yet.
+    largest = int(max(of.get("CPU", 0) for of in machines)) or _threads()
+    return {"num_cpus": min(_threads(), largest)}
+
+
+def _text(needs: dict[str, int]) -> str:
+    return "1 GPU" if "num_gpus" in needs else f"{needs['num_cpus']} CPUs"
+
+
+def _arguments(work: Work) -> tuple[Any, ...]:
+    """Those of `_train`: plain values, no data set."""
+    configs = [dataclasses.asdict(one.resolved.config) for one in work.cells]
+    hashes = [one.cell.config["data_sha256"] for one in work.cells]
+    return configs, hashes, work.program, work.lanes
+
+
+@functools.cache
+def _kept() -> tuple[Programs, Reader]:
+    """What a worker keeps from one task to the next."""
+    use_compilation_cache()
+    return Programs(), Reader(lambda line: None)
+
+
+def _train(
+    configs: list[dict[str, Any]], hashes: list[str], program: int, lanes: int
+) -> tuple[list[Made], dict[str, Any]]:
+    """The task: trains cells, and says in which environment."""
+    programs, reader = _kept()
+    cells = []
+    for config, expected in zip(configs, hashes, strict=True):
+        flags: dict[str, Any] = config | {"rate": None}  # the scheme's text has the rate
+        one = reader.resolve(Flags(**flags))
+        if (found := reader.sha256(one)) != expected:
+            raise LaunchError(
+                f"{one.config.dataset}: this worker's data has sha256 {found}, and the driver's "
+                f"{expected}; give both the same"
+            )
+        cells.append(one)
+    return train_group(programs, program, cells, lanes, lambda n: None), folder.environment()
