@@ -183,6 +183,8 @@ def _check(grid: Grid, options: Options) -> None:
     if options.stop:
         if options.shard:
             raise LaunchError("--stop=decided looks at all results: leave out --shard")
+        if options.only:
+            raise LaunchError(f"--stop=decided would do nothing with --only={options.only}")
         if len(grid.schemes) == 1:
             raise LaunchError("--stop=decided has nothing to decide: there is one scheme")
         with launching():

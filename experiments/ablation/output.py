@@ -61,6 +61,9 @@ def write(
     (workdir / "figures").mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         write_whole(workdir / name, data)
+    for old in (workdir / "figures").glob("*.png"):
+        if f"figures/{old.name}" not in files:
+            old.unlink()
     return analysis
 
 
