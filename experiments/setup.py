@@ -231,11 +231,12 @@ def resolve(
         dataset = (load or data.load)(flags.dataset, folder, say=say, task=flags.task)
         given = dataclasses.asdict(flags)
         chosen = given | _defaults(dataset) | {k: v for k, v in given.items() if v is not None}
+        _check_counts(chosen)
         dataset = whole = dataset.with_validation(chosen["validation"])
         rows = None
         if flags.train_examples is not None:
             rows = whole.train_rows(flags.train_examples, flags.seed)
-            dataset = whole.of_rows(rows)
+            dataset = whole.with_train_examples(flags.train_examples, flags.seed)
         if dataset.name.endswith(".npz"):
             say(
                 f"task={dataset.task}: {len(dataset.y_train)} training examples of shape "
@@ -382,6 +383,12 @@ def _mc_samples(samples: int | None, scheme: Scheme) -> int:
             f"mc_samples={samples} would do nothing: {scheme} has no noise in evaluation"
         )
     return 0
+
+
+def _check_counts(chosen: dict[str, Any]) -> None:
+    for name, least in (("epochs", 1), ("mc_samples", 0)):
+        if chosen[name] is not None and chosen[name] < least:
+            raise ValueError(f"{name} must be at least {least}, got {chosen[name]}")
 
 
 def _check_random_numbers(seed: int) -> None:

@@ -124,6 +124,18 @@ def test_flags_of_experiments_are_right(command, place, monkeypatch):
     set_up(Flags(**given | small), lambda line: None)
 
 
+@pytest.mark.parametrize("command", sorted({c for c in commands() if "scripts.ablate" in c}))
+def test_ablations_can_be_planned(command, tmp_path):
+    """Each of their commands, but on data that is here."""
+    _, _, module, *words = shlex.split(command)
+    elsewhere = ("--dataset", "--data_dir", "--train_examples", "--validation", "--workdir")
+    words = [word for word in words if not word.startswith(elsewhere)]
+    small = ["--dataset=digits", "--only=plan", f"--workdir={tmp_path / 'none'}"]
+    done = run_python("-m", module, *words, *small)
+    assert done.returncode == 0 and "Programs to compile" in done.stdout, done.stderr
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_main_command_runs(tmp_path):
     done = run_python(
         *("-m", "experiments.mnist", "--dropout=variational", "--epochs=1", "--mc_samples=2"),

@@ -42,6 +42,10 @@ class Dataset:
     max_value: int = 255
     x_validation: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.uint8))
     y_validation: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    # Splits of it, by what was asked for: an ablation asks once for each of its runs.
+    _parts: dict[tuple[int, ...], "Dataset"] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def shift(self) -> np.ndarray:
@@ -103,6 +107,11 @@ class Dataset:
         """
         if size == 0:
             return self
+        if (size,) not in self._parts:
+            self._parts[(size,)] = self._with_validation(size)
+        return self._parts[(size,)]
+
+    def _with_validation(self, size: int) -> "Dataset":
         if len(self.y_validation):
             raise DataError(
                 f"validation={size}: {self.name} has a validation split already; leave it out"
@@ -128,6 +137,19 @@ class Dataset:
             x_validation=self.x_train[validation],
             y_validation=self.y_train[validation],
         )
+
+    def with_train_examples(self, size: int, seed: int) -> "Dataset":
+        """Keeps `train_rows` of the training data, and drops the others.
+
+        Raises:
+          DataError: see there.
+        """
+        if (size, seed) not in self._parts:
+            rows = self.train_rows(size, seed)
+            self._parts[(size, seed)] = dataclasses.replace(
+                self, x_train=self.x_train[rows], y_train=self.y_train[rows]
+            )
+        return self._parts[(size, seed)]
 
     def train_rows(self, size: int, seed: int) -> np.ndarray:
         """Rows of a part of the training data, drawn by a seed, ascending.
@@ -157,10 +179,6 @@ class Dataset:
                 "leave it out"
             )
         return stratified_split(self._strata, size, seed)[1]
-
-    def of_rows(self, rows: np.ndarray) -> "Dataset":
-        """The same with these rows of the training data alone."""
-        return dataclasses.replace(self, x_train=self.x_train[rows], y_train=self.y_train[rows])
 
     def sha256(self) -> str:
         """A fingerprint of every value and label and of which split it is in."""

@@ -126,7 +126,8 @@ class Lanes:
         optimizer: Callable[..., Optimizer] | None = None,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        self.lanes = _checked(lanes, problem, optimizer)
+        self._scheme = problem.scheme
+        self.lanes = _checked(lanes, problem.scheme, optimizer, len(examples))
         first = self.lanes[0]
         own = problem.optimizer if optimizer is None else optimizer(**first.numbers)
         pattern = dataclasses.replace(problem, scheme=first.scheme, optimizer=own)
@@ -143,6 +144,9 @@ class Lanes:
         params, mutable = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         self._metrics = self._program.check(params, mutable if problem.stateful else None)
         data = jax.tree.map(jnp.asarray, (examples.x, examples.y))
+        # Only its shape matters.
+        self._example = jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), data[0])
+        self._rows_of_data = len(examples)
         self._data = replicate(data, self.devices)
         self._stacked = replicate(_stack(self.lanes), self.devices)
         self._orders: dict[int, Array] = {}
@@ -157,9 +161,9 @@ class Lanes:
           ValueError: they differ in more than numbers, or there is none.
         """
         new = copy.copy(self)
-        new.lanes = _checked([self.lanes[0], *lanes], self.problem, self._optimizer)[1:]
-        if not new.lanes:
-            raise ValueError("there is no lane")
+        new.lanes = _checked(
+            lanes, self._scheme, self._optimizer, self._rows_of_data, like=self.lanes[0]
+        )
         new._stacked, new._orders = replicate(_stack(new.lanes), self.devices), {}
         return new
 
@@ -240,8 +244,7 @@ class Lanes:
 
     def alone(self, state: State, lane: int) -> State:
         """The state of one lane, as of a run by itself."""
-        without = dataclasses.replace(state, step=jnp.zeros(len(self), jnp.int32))
-        return dataclasses.replace(_lane_of(without, lane), step=state.step)
+        return _alone(state, lane)
 
     def report(self, state: State) -> list[dict[str, dict[str, float]]]:
         """What each lane's scheme has learned, in numbers, by site name; see `Program.report`."""
@@ -253,17 +256,14 @@ class Lanes:
 
     def _report_of(self, own: _Stacked, both: dict[str, Any], mutable: Any) -> Any:
         assert own.scheme is not None
-        found = self._program.step.found_weights(self._example(), both["params"], mutable)
+        found = self._program.step.found_weights(self._example, both["params"], mutable)
         return own.scheme.bind(both["learned"]).report(self.problem.sites or {}, found)
-
-    def _example(self) -> Any:
-        return jax.tree.map(lambda leaf: leaf[0], self._data[0])
 
     def _starts(self, stacked: _Stacked) -> State:
         def one(own: _Stacked) -> State:
             params, mutable = self._variables(own.key)
             step = self._step(own)
-            return step.state(own.key, self._example(), params, mutable, self._metrics)
+            return step.state(own.key, self._example, params, mutable, self._metrics)
 
         # One after another: each as if it were alone.
         return jax.lax.map(one, stacked)
@@ -292,14 +292,23 @@ class Lanes:
         stop: Array,
         first: Array,
     ) -> State:
-        def step(number: Array, state: State) -> State:
-            def one(state: State, own: _Stacked, order: Array) -> State:
-                of = self._step(own)
-                return of(number, state, own.noise_key, data, order, first, device)
+        def one(number: Array, state: State, own: _Stacked, order: Array) -> State:
+            step = self._step(own)
+            return step(number, state, own.noise_key, data, order, first, device)
 
-            return jax.vmap(one, in_axes=(_AXES, 0, 0), out_axes=_AXES)(state, stacked, orders)
+        def all_lanes(number: Array, state: State) -> State:
+            over_lanes = jax.vmap(one, in_axes=(None, _AXES, 0, 0), out_axes=_AXES)
+            return over_lanes(number, state, stacked, orders)
 
-        return jax.lax.fori_loop(start, stop, step, state)
+        if len(orders) > 1:
+            return jax.lax.fori_loop(start, stop, all_lanes, state)
+        # A map over one lane would be no map, and XLA is slower with an axis of one (measured on a
+        # CPU, with products of matrices: 1.4 to 1.6 times).
+        own, order = _lane_of((stacked, orders), 0)
+        only = jax.lax.fori_loop(
+            start, stop, lambda number, state: one(number, state, own, order), _alone(state, 0)
+        )
+        return _together(only)
 
     def _order(self, epoch: int) -> Array:
         """Each lane's order of its training set in one epoch."""
@@ -400,21 +409,25 @@ def even_groups(lanes: Sequence[Any], at_most: int) -> Iterator[tuple[list[Any],
 
 
 def _checked(
-    lanes: Sequence[Lane], problem: Problem, optimizer: Callable[..., Optimizer] | None
+    lanes: Sequence[Lane],
+    scheme: Scheme | None,
+    optimizer: Callable[..., Optimizer] | None,
+    examples: int,
+    like: Lane | None = None,
 ) -> list[Lane]:
-    """The lanes with their schemes, if one program can serve them all."""
+    """The lanes with their schemes, if one program, made for those `like` one, serves them all."""
     if not lanes:
         raise ValueError("there is no lane")
     made = [
-        lane if lane.scheme is not None else dataclasses.replace(lane, scheme=problem.scheme)
+        lane if lane.scheme is not None else dataclasses.replace(lane, scheme=scheme)
         for lane in lanes
     ]
-    first = made[0]
+    first, other = (made[0], "lane 0") if like is None else (like, "those of the program")
     for number, lane in enumerate(made):
-        where = f"lane {number} and lane 0"
-        if (lane.scheme is None) != (problem.scheme is None):
+        where = f"lane {number} and {other}"
+        if (lane.scheme is None) != (scheme is None):
             raise ValueError(f"lane {number} has a scheme, but the problem's model takes a key")
-        if jax.tree.structure(lane.scheme) != jax.tree.structure(first.scheme):
+        if _structure(lane.scheme) != _structure(first.scheme):
             raise ValueError(
                 f"{where} differ in more than numbers: {lane.scheme} and {first.scheme}; train "
                 "them apart"
@@ -423,8 +436,12 @@ def _checked(
             raise ValueError(
                 f"{where} name different numbers: {[*lane.numbers]} and {[*first.numbers]}"
             )
-        if len(_rows(lane)) != len(_rows(first)):
-            raise ValueError(f"{where} train on different numbers of examples")
+        if _count(lane) != _count(first):
+            raise ValueError(
+                f"{where} train on different numbers of examples: {_count(lane)} and "
+                f"{_count(first)}; train them apart"
+            )
+        _check_rows(lane.rows, number, examples)
         if lane.strength != 1 and lane.scheme is None:
             raise ValueError(f"strength={lane.strength} of lane {number} would do nothing")
         if lane.penalty != 1 and not (lane.scheme is not None and lane.scheme.penalises):
@@ -437,8 +454,28 @@ def _checked(
     return made
 
 
-def _rows(lane: Lane) -> tuple[int, ...]:
-    return () if lane.rows is None else tuple(np.shape(lane.rows))
+def _structure(scheme: Scheme | None) -> tuple[Any, list[tuple[int, ...]]]:
+    return jax.tree.structure(scheme), [np.shape(leaf) for leaf in jax.tree.leaves(scheme)]
+
+
+def _count(lane: Lane) -> int | str:
+    return "all" if lane.rows is None else len(lane.rows)
+
+
+def _check_rows(rows: np.ndarray | None, lane: int, examples: int) -> None:
+    """Refuses rows that there are not: on a device they would be others, without a word."""
+    if rows is None:
+        return
+    found = np.asarray(rows)
+    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(
+            f"rows of lane {lane} must be a list of integers, got {found.dtype}{list(found.shape)}"
+        )
+    if len(found) and not (found.min() >= 0 and found.max() < examples):
+        raise ValueError(
+            f"rows of lane {lane} go from {found.min()} to {found.max()}, and those of the data "
+            f"from 0 to {examples - 1}"
+        )
 
 
 def _select(examples: Examples, rows: np.ndarray) -> Examples:
@@ -466,6 +503,18 @@ def _stack(lanes: Sequence[Lane]) -> _Stacked:
 
 def _lane_of(tree: Any, lane: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[lane], tree)
+
+
+def _alone(state: State, lane: int) -> State:
+    # How many steps were done is the same for all, and has no axis of lanes.
+    parts = _lane_of(dataclasses.replace(state, step=None), lane)  # type: ignore[arg-type]
+    return dataclasses.replace(parts, step=state.step)
+
+
+def _together(state: State) -> State:
+    """The state of one lane as that of lanes, of which there is one."""
+    parts = jax.tree.map(lambda leaf: leaf[None], dataclasses.replace(state, step=None))  # type: ignore[arg-type]
+    return dataclasses.replace(parts, step=state.step)
 
 
 def _times(factor: Array, strength: Strength) -> Strength:

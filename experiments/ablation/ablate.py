@@ -2,19 +2,23 @@
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dropjax
 from experiments import folder
 from experiments.ablation import ray_engine
-from experiments.ablation.grid import Grid, Planned, plan_cells
+from experiments.ablation.analysis import Analysis, analyse
+from experiments.ablation.cells import Outcome
+from experiments.ablation.decide import Verdict, add_seeds, check_most
+from experiments.ablation.grid import Grid, Planned, Planner, Reader, plan_cells
 from experiments.ablation.output import write
-from experiments.ablation.run import local, make_plan, outcomes, run_plan
+from experiments.ablation.run import Engine, local, make_plan, outcomes, run_plan
 from experiments.ablation.store import Store
 from experiments.ablation.tables import answers_text
 from experiments.console import say
-from experiments.setup import LaunchError
+from experiments.setup import Flags, LaunchError, launching
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Options:
       lanes: at most so many are trained side by side; None for what fits.
       shard: (i, n): every n-th cell from the i-th on; None for all.
       engine: "local" to train on this machine, "ray" as tasks of a Ray cluster.
+      stop: "decided" to add seeds, after the others, until each comparison is decided.
+      max_seeds: that are added at most.
       only: "plan" to print the grid and its cost, "tables" to run nothing more; None for neither.
     """
 
@@ -35,6 +41,8 @@ class Options:
     lanes: int | None = None
     shard: tuple[int, int] | None = None
     engine: str = "local"
+    stop: str | None = None
+    max_seeds: int = 50
     only: str | None = None
 
 
@@ -53,37 +61,117 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
       LaunchError: it cannot start.
     """
     _check(grid, options)
-    planned = plan_cells(grid, say)
+    reader = Reader(say)
+    planned = plan_cells(grid, reader)
     _check_choice(grid, planned)
     plan = make_plan(planned, lanes=options.lanes, shard=options.shard or (0, 1))
     say(f"\n{plan.text()}\n")
     if options.only == "plan":
         return 0
-    path.mkdir(parents=True, exist_ok=True)
     shard = options.shard
     with folder.locked(path / "shards" / f"{shard[0]}-of-{shard[1]}" if shard else path):
         store = Store(path)
         about = _about(grid, planned, options)
         store.begin(about | {"exact": options.exact})
         if options.only != "tables":
-            engine = ray_engine.run if options.engine == "ray" else local
+            engine = _engine(options)
             run_plan(plan, store, grid.experiment, exact=options.exact, engine=engine)
         found = outcomes(planned, store)
         absent = sum(outcome.status == "missing" for outcome in found)
         if absent and shard:
             say(f"{absent} cells of other shards are missing; the last shard writes the tables")
             return 0
+        task = planned[0].resolved.dataset.task
+        analysis = analyse(found, baseline=options.baseline, task=task)
+        verdicts, added = [], []
+        if options.stop == "decided" and options.only is None:
+            decide = _Decide(Planner(grid.experiment, reader), planned, analysis, store, options)
+            verdicts, added = decide.verdicts(), decide.added()
         analysis = write(
             path,
             found,
             about,
             baseline=options.baseline,
-            task=planned[0].resolved.dataset.task,
+            task=task,
+            verdicts=verdicts,
+            added=added,
         )
         for number, table in enumerate(plan.site_tables):
             (path / f"sites_{number}.txt").write_text(table)
         say(f"{answers_text(analysis)}\nfolder {path}: report.html, table.md, cells.csv, figures/")
     return 1 if analysis.lost else 0
+
+
+def _engine(options: Options) -> Engine:
+    return ray_engine.run if options.engine == "ray" else local
+
+
+class _Decide:
+    """Adds seeds to the schemes of an ablation, each at the setting that was chosen for it."""
+
+    def __init__(
+        self,
+        planner: Planner,
+        planned: list[Planned],
+        analysis: Analysis,
+        store: Store,
+        options: Options,
+    ) -> None:
+        self.planner, self.analysis, self.store = planner, analysis, store
+        self.options = options
+        self.metric = f"test_{analysis.metric.name}"
+        self._planned: list[Planned] = []
+        self._chosen = {
+            row.scheme: next(
+                one
+                for one in planned
+                if one.cell.scheme == row.scheme and one.cell.setting == row.chosen.setting
+            )
+            for row in analysis.schemes
+            if row.chosen is not None
+        }
+
+    def verdicts(self) -> list[Verdict]:
+        """Runs what it takes; see `add_seeds`."""
+        baseline = self.options.baseline
+        schemes = [scheme for scheme in self._chosen if scheme != baseline]
+        if baseline not in self._chosen or not schemes:
+            say("no seeds are added: there is no setting to compare, as the table says")
+            return []
+        say("adding seeds until it is decided")
+        with launching():
+            return add_seeds(
+                schemes,
+                baseline,
+                self._run,
+                first=max(self.analysis.seeds) + 1,
+                most=self.options.max_seeds,
+                level=self.analysis.level,
+            )
+
+    def added(self) -> list[Outcome]:
+        """What became of the runs that were added."""
+        return outcomes(self._planned, self.store)
+
+    def _run(self, schemes: Sequence[str], seeds: Sequence[int]) -> dict[str, list[float | None]]:
+        new = {
+            scheme: [self.planner.with_seed(self._chosen[scheme], seed) for seed in seeds]
+            for scheme in schemes
+        }
+        every = [one for of in new.values() for one in of]
+        self._planned += every
+        plan = make_plan(every, lanes=self.options.lanes)
+        run_plan(
+            plan,
+            self.store,
+            self.planner.experiment,
+            exact=self.options.exact,
+            engine=_engine(self.options),
+        )
+        return {
+            scheme: [outcome.result.get(self.metric) for outcome in outcomes(of, self.store)]
+            for scheme, of in new.items()
+        }
 
 
 def _check(grid: Grid, options: Options) -> None:
@@ -92,6 +180,15 @@ def _check(grid: Grid, options: Options) -> None:
             f"baseline={options.baseline!r} is not compared: it must be one of --dropout, "
             f"{', '.join(grid.schemes)}"
         )
+    if options.stop:
+        if options.shard:
+            raise LaunchError("--stop=decided looks at all results: leave out --shard")
+        if options.only:
+            raise LaunchError(f"--stop=decided would do nothing with --only={options.only}")
+        if len(grid.schemes) == 1:
+            raise LaunchError("--stop=decided has nothing to decide: there is one scheme")
+        with launching():
+            check_most(len(grid.schemes) - 1, options.max_seeds)
     if options.exact and options.lanes is not None:
         raise LaunchError("--lanes would do nothing: --exact trains one cell after another")
     if options.engine == "ray":
@@ -156,8 +253,14 @@ def _command(grid: Grid, options: Options) -> str:
     ]
     words |= {"grid": ";".join(others)} if others else {}
     words |= {"seeds": str(len(grid.seeds)), "baseline": options.baseline}
-    words |= {k: str(v) for k, v in grid.fixed.items() if v is not None and k != "data_dir"}
+    defaults = dataclasses.asdict(Flags())
+    words |= {
+        flag: str(value)
+        for flag, value in grid.fixed.items()
+        if value not in (None, defaults[flag]) and flag != "data_dir"
+    }
     return " ".join(
         ["python -m scripts.ablate", *(f"--{k}={shlex.quote(v)}" for k, v in words.items())]
         + (["--exact"] if options.exact else [])
+        + ([f"--stop=decided --max_seeds={options.max_seeds}"] if options.stop else [])
     )

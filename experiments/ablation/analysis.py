@@ -19,6 +19,7 @@ from experiments.ablation.choice import (
     setting_row,
     why_lost,
 )
+from experiments.ablation.decide import Verdict
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,6 +74,7 @@ class Analysis:
       schemes: a row each, in the order of the grid.
       lost: the cells without a result.
       cells: how many there are, by status, those statuses left out that none has.
+      verdicts: of seeds that were added until it was decided; empty if none were.
     """
 
     metric: Metric
@@ -84,6 +86,7 @@ class Analysis:
     schemes: tuple[SchemeRow, ...]
     lost: tuple[Lost, ...]
     cells: dict[str, int]
+    verdicts: tuple[Verdict, ...] = ()
 
     @property
     def alpha(self) -> float:

@@ -48,10 +48,6 @@ class Grid:
     seeds: tuple[int, ...]
     fixed: dict[str, Any]
 
-    def with_seeds(self, seeds: Sequence[int]) -> "Grid":
-        """The same grid over other seeds."""
-        return dataclasses.replace(self, seeds=tuple(seeds))
-
 
 def values(text: str, flag: str) -> tuple[str, ...]:
     """The values in a list, which is split at commas outside of brackets and quotes.
@@ -122,7 +118,7 @@ class Planned:
     resolved: Resolved
 
 
-def plan_cells(grid: Grid, say: Callable[[str], None]) -> list[Planned]:
+def plan_cells(grid: Grid, reader: "Reader") -> list[Planned]:
     """The cells of a grid: by scheme, then setting, then seed.
 
     Cells of equal configuration have one id: `none` has no rate, so that it has one cell a seed for
@@ -130,7 +126,7 @@ def plan_cells(grid: Grid, say: Callable[[str], None]) -> list[Planned]:
 
     Args:
       grid: what is compared.
-      say: is told what was chosen for the user.
+      reader: of data.
 
     Raises:
       LaunchError: a cell cannot run; the message says why and what would do.
@@ -138,88 +134,103 @@ def plan_cells(grid: Grid, say: Callable[[str], None]) -> list[Planned]:
     with launching():
         parsed = {text: schemes.parse(text) for text in grid.schemes}
     _check_used(grid, parsed)
-    fixed = grid.fixed | {"model": _model(grid, parsed, say)}
-    said: set[str] = set()
-
-    def say_once(line: str) -> None:
-        if line not in said:
-            said.add(line)
-            say(line)
-
-    read, hashes = Reader(say_once), Hashes()
+    fixed = grid.fixed | {"model": _model(grid, parsed, reader.say)}
+    planner = Planner(grid.experiment, reader)
     planned: dict[tuple[str, str], Planned] = {}
     for text, scheme in parsed.items():
         meant = {flag: of for flag, of in grid.swept.items() if _means(flag, text, scheme)}
-        unmeant = {flag: None for flag in grid.swept if flag not in meant}
         given = {k: v for k, v in fixed.items() if v is None or _means(k, text, scheme)}
         for point in itertools.product(*meant.values()):
-            setting = dict(zip(meant, point, strict=True))
+            own = dict(zip(meant, point, strict=True))
+            setting = {flag: own.get(flag) for flag in grid.swept}
             for seed in grid.seeds:
-                arguments: dict[str, Any] = given | setting | {"dropout": text, "seed": seed}
-                resolved = resolve(Flags(**arguments), say_once, read)
-                cell = _cell(grid.experiment, text, unmeant | setting, resolved, hashes)
-                # In the order of the sweep, whatever has a meaning.
-                cell = dataclasses.replace(
-                    cell, setting={flag: cell.setting[flag] for flag in grid.swept}
-                )
-                planned.setdefault((text, cell.id), Planned(cell, resolved))
+                arguments: dict[str, Any] = given | own | {"dropout": text, "seed": seed}
+                one = planner.cell(text, setting, Flags(**arguments))
+                planned.setdefault((text, one.cell.id), one)
                 if len(planned) > MOST:
                     raise LaunchError(f"the grid has more than {MOST:,} cells")
     return list(planned.values())
 
 
 class Reader:
-    """Reads data sets for `resolve`, each once.
+    """Resolves flags; reads each data set, and takes its fingerprint, once.
 
     Args:
-      say: is told what was chosen for the user.
+      say: is told what was chosen for the user, each line once.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._load = functools.cache(functools.partial(data.load, say=say))
+        self._say, self._said = say, set[str]()
+        self._load = functools.cache(functools.partial(data.load, say=self.say))
+        self._hashes: dict[Any, str] = {}
 
-    def __call__(self, name: str, folder: Path | None, *, say: Any, task: str) -> data.Dataset:
-        """A data set, as `data.load` reads it."""
-        del say
-        return self._load(name, folder, task=task)
+    def say(self, line: str) -> None:
+        """Says a line, unless it was said before."""
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
 
+    def resolve(self, flags: Flags) -> Resolved:
+        """As `setup.resolve`."""
+        return resolve(flags, self.say, self._read)
 
-class Hashes:
-    """The fingerprints of data sets, taken once for each that shares its arrays."""
-
-    def __init__(self) -> None:
-        self._known: dict[Any, str] = {}
-
-    def of(self, resolved: Resolved) -> str:
+    def sha256(self, resolved: Resolved) -> str:
         """The fingerprint of the data that a cell is trained and measured on."""
         config = resolved.config
         subset = None if config.train_examples is None else (config.train_examples, config.seed)
         key = (config.dataset, config.validation, config.task, subset)
-        if key not in self._known:
-            self._known[key] = resolved.dataset.sha256()
-        return self._known[key]
+        if key not in self._hashes:
+            self._hashes[key] = resolved.dataset.sha256()
+        return self._hashes[key]
+
+    def _read(self, name: str, folder: Path | None, *, say: Any, task: str) -> data.Dataset:
+        del say
+        return self._load(name, folder, task=task)
 
 
-def _cell(
-    experiment: str, text: str, setting: dict[str, Any], resolved: Resolved, hashes: Hashes
-) -> Cell:
-    config = dataclasses.asdict(resolved.config)
-    decides = {
-        "experiment": experiment,
-        # Where the data lies does not matter; what they are does.
-        "flags": {k: v for k, v in config.items() if k != "data_dir"},
-        "data_sha256": hashes.of(resolved),
-        "mask_stream": dropjax.STREAM,
-    }
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-    return Cell(
-        digest[:12],
-        text,
-        setting,
-        resolved.config.seed,
-        config | {"data_sha256": decides["data_sha256"]},
-        command_of(config, experiment),
-    )
+class Planner:
+    """Makes cells of flags.
+
+    Args:
+      experiment: its name.
+      reader: of data.
+    """
+
+    def __init__(self, experiment: str, reader: Reader) -> None:
+        self.experiment, self.reader = experiment, reader
+
+    def cell(self, scheme: str, setting: dict[str, Any], flags: Flags) -> Planned:
+        """One cell.
+
+        Args:
+          scheme: the entry of --dropout that it belongs to.
+          setting: its values of the flags that are swept.
+          flags: its own.
+
+        Raises:
+          LaunchError: it cannot run.
+        """
+        resolved = self.reader.resolve(flags)
+        config = dataclasses.asdict(resolved.config)
+        decides = {
+            "experiment": self.experiment,
+            # Where the data lies does not matter; what they are does.
+            "flags": {k: v for k, v in config.items() if k != "data_dir"},
+            "data_sha256": self.reader.sha256(resolved),
+            "mask_stream": dropjax.STREAM,
+        }
+        digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+        command = command_of(config, self.experiment)
+        config["data_sha256"] = decides["data_sha256"]
+        cell = Cell(digest[:12], scheme, setting, resolved.config.seed, config, command)
+        return Planned(cell, resolved)
+
+    def with_seed(self, planned: Planned, seed: int) -> Planned:
+        """The same with another seed."""
+        # The scheme's text has its rate.
+        config = dataclasses.asdict(planned.resolved.config) | {"rate": None, "seed": seed}
+        arguments: dict[str, Any] = config
+        return self.cell(planned.cell.scheme, planned.cell.setting, Flags(**arguments))
 
 
 def _means(flag: str, text: str, scheme: Scheme) -> bool:

@@ -1,5 +1,6 @@
 """The files of an ablation."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from dropjax.train.checkpoint import write_whole
 from experiments.ablation.analysis import Analysis, analyse
 from experiments.ablation.cells import Outcome
+from experiments.ablation.decide import Verdict
 from experiments.ablation.page import page
 from experiments.ablation.tables import cells_csv, table_md
 
@@ -20,6 +22,8 @@ def write(
     baseline: str,
     task: str,
     level: float = 0.95,
+    verdicts: Sequence[Verdict] = (),
+    added: Sequence[Outcome] = (),
 ) -> Analysis:
     """Writes cells.csv, table.md, figures/*.png and report.html, each whole or not at all.
 
@@ -32,6 +36,8 @@ def write(
       baseline: the scheme that the others are compared with.
       task: of the data.
       level: of the intervals, in (0, 1).
+      verdicts: of seeds that were added.
+      added: the outcomes of those, which cells_added.csv has.
 
     Returns:
       What they say.
@@ -42,6 +48,7 @@ def write(
     from experiments.ablation.figures import draw  # Matplotlib takes half a second to import
 
     analysis = analyse(outcomes, baseline=baseline, task=task, level=level)
+    analysis = dataclasses.replace(analysis, verdicts=tuple(verdicts))
     figures = draw(analysis, outcomes)
     files = {
         "cells.csv": cells_csv(outcomes).encode(),
@@ -49,9 +56,14 @@ def write(
         **{f"figures/{_file_name(title)}": image for title, image in figures.items()},
         "report.html": page(analysis, outcomes, about, figures).encode(),
     }
+    if added:
+        files["cells_added.csv"] = cells_csv(added).encode()
     (workdir / "figures").mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         write_whole(workdir / name, data)
+    for old in (workdir / "figures").glob("*.png"):
+        if f"figures/{old.name}" not in files:
+            old.unlink()
     return analysis
 
 

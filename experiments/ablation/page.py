@@ -22,9 +22,11 @@ from experiments.ablation.words import (
     Unit,
     Words,
     answers,
+    note_of_verdicts,
     notes,
     overview,
     setting_text,
+    verdicts,
 )
 
 _PARTS = {"validation": "validation", "test": "test", "mc_test": "test, mean of draws:"}
@@ -93,6 +95,7 @@ def page(
         "<h2>Table</h2>",
         _table(main_table(analysis), "Each scheme at its chosen setting"),
         _list(html.escape(note) for note in notes(analysis)),
+        *_verdicts(analysis),
         *_figures(figures),
         "<h2>All settings</h2>",
         f"<p>Mean {name} ± standard deviation over the seeds that completed.</p>",
@@ -120,6 +123,16 @@ def page(
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
+
+
+def _verdicts(analysis: Analysis) -> list[str]:
+    if not analysis.verdicts:
+        return []
+    return [
+        "<h2>Seeds added until it was decided</h2>",
+        _list((_line(words) for words in verdicts(analysis)), "answers"),
+        f"<p>{html.escape(note_of_verdicts(analysis))}</p>",
+    ]
 
 
 def _figures(figures: Mapping[str, bytes]) -> list[str]:

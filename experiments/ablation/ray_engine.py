@@ -23,11 +23,11 @@ from typing import Any
 import jax
 
 from experiments import folder
-from experiments.ablation.grid import Hashes, Reader
+from experiments.ablation.grid import Reader
 from experiments.ablation.run import Advance, Finished, Programs, Work, failed, train_group
 from experiments.ablation.train import Made
 from experiments.console import say
-from experiments.setup import Flags, LaunchError, resolve, use_compilation_cache
+from experiments.setup import Flags, LaunchError, use_compilation_cache
 
 _ROOT = Path(__file__).resolve().parents[2]
 _RETRIES = 3
@@ -144,25 +144,25 @@ def _arguments(work: Work) -> tuple[Any, ...]:
 
 
 @functools.cache
-def _kept() -> tuple[Programs, Reader, Hashes]:
+def _kept() -> tuple[Programs, Reader]:
     """What a worker keeps from one task to the next."""
     use_compilation_cache()
-    return Programs(), Reader(lambda line: None), Hashes()
+    return Programs(), Reader(lambda line: None)
 
 
 def _train(
     configs: list[dict[str, Any]], hashes: list[str], program: int, lanes: int
 ) -> tuple[list[Made], dict[str, Any]]:
     """The task: trains cells, and says in which environment."""
-    programs, read, known = _kept()
+    programs, reader = _kept()
     cells = []
     for config, expected in zip(configs, hashes, strict=True):
         flags: dict[str, Any] = config | {"rate": None}  # the scheme's text has the rate
-        one = resolve(Flags(**flags), lambda line: None, read)
-        if known.of(one) != expected:
+        one = reader.resolve(Flags(**flags))
+        if (found := reader.sha256(one)) != expected:
             raise LaunchError(
-                f"{one.config.dataset}: this worker's data has sha256 {known.of(one)}, and the "
-                f"driver's {expected}; give both the same"
+                f"{one.config.dataset}: this worker's data has sha256 {found}, and the driver's "
+                f"{expected}; give both the same"
             )
         cells.append(one)
     return train_group(programs, program, cells, lanes, lambda n: None), folder.environment()

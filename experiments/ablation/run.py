@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import functools
 import math
+import signal
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +20,8 @@ from experiments.ablation.store import Store
 from experiments.ablation.train import Made, Trainer, alike
 from experiments.console import say
 from experiments.setup import Flags, LaunchError, Resolved
+
+_LINE_EVERY = 30.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,14 +170,14 @@ def run_plan(
         say(f"{everything - total} cells are there already; {total} are left")
     if not works:
         return
-    with _bar(total) as bar:
+    with _progress(total) as advance:
         if exact:
             for work in works:
                 for one in work.cells:
                     _run_alone(one, store, experiment)
-                    bar.update(1)
+                    advance(1)
             return
-        with contextlib.closing(engine(works, bar.update)) as finished:
+        with contextlib.closing(engine(works, advance)) as finished:
             for cells, made, environment in finished:
                 keep(store, experiment, cells, made, environment)
 
@@ -224,9 +228,8 @@ def train_group(
 
 def failed(error: BaseException, cells: int) -> list[Made]:
     """What cells of a group make that an error ended."""
-    line = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    result = {"result": {"status": "failed", "error": line}, "history": []}
-    return [result | {"lanes": cells, "seconds": 0.0} for _ in range(cells)]
+    made = {"result": _failed(error), "history": [], "lanes": cells, "seconds": 0.0}
+    return [made for _ in range(cells)]
 
 
 def keep(
@@ -272,21 +275,47 @@ def _run_alone(one: Planned, store: Store, experiment: str) -> None:
     path.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = dataclasses.asdict(one.resolved.config) | {"rate": None}
     flags = Flags(**config)  # the scheme's text has the rate
-    resume = (path / "config.json").exists()
+    (path / "result.json").unlink(missing_ok=True)  # of a cell that failed
+    resume, status = (path / "config.json").exists(), 0
     with (path / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
         try:
-            single.run(experiment, flags, path, resume=resume, overwrite=False)
-        except LaunchError as error:
-            folder.write_json(path / "result.json", {"status": "failed", "error": str(error)})
+            status = single.run(experiment, flags, path, resume=resume, overwrite=False)
+        except Exception as error:  # the others go on
+            folder.write_json(path / "result.json", _failed(error))
+    if status >= 128:  # the run took a signal that was meant for all of them
+        signal.raise_signal(status - 128)
+
+
+def _failed(error: BaseException) -> Made:
+    """What is kept of a cell that failed: the first line says why."""
+    line = str(error).partition("\n")[0]
+    name = "" if isinstance(error, LaunchError) else f"{type(error).__name__}: "
+    return {"status": "failed", "error": f"{name}{line}"}
 
 
 @contextlib.contextmanager
-def _bar(cells: int) -> Iterator[Any]:
-    with tqdm.tqdm(
+def _progress(cells: int) -> Iterator[Advance]:
+    """Shows how many cells are done: by a bar on a terminal, else by a line now and then."""
+    terminal = sys.stderr.isatty()
+    bar = tqdm.tqdm(
         total=cells,
         unit="cell",
         dynamic_ncols=True,
-        disable=not sys.stderr.isatty() or not cells,
+        disable=not terminal,
         bar_format="{l_bar}{bar}| {n:.1f}/{total_fmt} cells [{elapsed}<{remaining}]",
-    ) as bar:
-        yield bar
+    )
+    began = said = time.monotonic()
+    done = 0.0
+
+    def advance(more: float) -> None:
+        nonlocal done, said
+        done += more
+        bar.update(more)
+        now = time.monotonic()
+        if not terminal and now - said > _LINE_EVERY:
+            said = now
+            left = (now - began) * (cells - done) / done / 60
+            say(f"{done:.1f} of {cells} cells, some {left:.0f} min left")
+
+    with bar:
+        yield advance

@@ -72,7 +72,13 @@ class Store:
         self._unpack(packed)
 
     def _unpack(self, packed: Path) -> None:
-        for cell, files in json.loads(packed.read_text()).items():
+        try:
+            made = json.loads(packed.read_text())
+        except FileNotFoundError:
+            return  # another shard was at it, and is done
+        except ValueError:
+            made = {}  # damaged: its cells are missing, and run again
+        for cell, files in made.items():
             folder = self.path / "cells" / cell
             folder.mkdir(parents=True, exist_ok=True)
             # The result last: a cell that has one is whole.

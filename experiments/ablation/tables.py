@@ -21,7 +21,17 @@ from experiments.ablation.rows import (
     settings_table,
     trace_table,
 )
-from experiments.ablation.words import NOTHING, Code, Unit, Words, answers, notes, overview
+from experiments.ablation.words import (
+    NOTHING,
+    Code,
+    Unit,
+    Words,
+    answers,
+    note_of_verdicts,
+    notes,
+    overview,
+    verdicts,
+)
 
 _MEASURED = ("train_", "validation_", "test_", "mc_test_")
 # What else of result.json a repetition gives again; times and resumptions it does not.
@@ -43,6 +53,7 @@ def table_md(analysis: Analysis, about: dict[str, Any]) -> str:
         "\n".join(f"- {_line(words)}" for words in answers(analysis)),
         _table(main_table(analysis)),
         "\n".join(f"- {note}" for note in notes(analysis)),
+        *_verdicts(analysis),
         "### All settings",
         f"Mean {name} ± standard deviation over the seeds that completed.",
         _table(settings_table(analysis)),
@@ -67,7 +78,8 @@ def answers_text(analysis: Analysis) -> str:
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         for row in (table.heads, *table.rows)
     ]
-    return "\n".join([*lines, "", *("".join(words) for words in answers(analysis))])
+    sentences = ["".join(words) for words in (*answers(analysis), *verdicts(analysis))]
+    return "\n".join([*lines, "", *sentences])
 
 
 def cells_csv(outcomes: Sequence[Outcome]) -> str:
@@ -100,6 +112,13 @@ def _text(value: Any) -> str:
     if isinstance(value, (dict, list, tuple)):
         return json.dumps(value, sort_keys=True) if value else ""
     return repr(float(value)) if isinstance(value, float) else str(value)
+
+
+def _verdicts(analysis: Analysis) -> list[str]:
+    if not analysis.verdicts:
+        return []
+    sentences = "\n".join(f"- {_line(words)}" for words in verdicts(analysis))
+    return ["### Seeds added until it was decided", sentences, note_of_verdicts(analysis)]
 
 
 def _pairs(analysis: Analysis) -> list[str]:

@@ -27,6 +27,10 @@ Made = dict[str, Any]
 """What a cell has made: its "result", its "history", and how many "lanes" it was trained among."""
 
 
+_EVALUATED = 1000
+"""Examples that are evaluated at a time."""
+
+
 def alike(resolved: Resolved) -> str:
     """What cells must have in common to be trained in one program: all but numbers.
 
@@ -141,9 +145,9 @@ class Trainer:
         dataset, validation = self.whole, None
         if len(dataset.y_validation):
             validation = self._predictions(lanes, cells, state, step, dataset.x_validation)
-        bad = np.asarray(state.diverged_at)
+        diverged = _diverged(state)
         for i, means in enumerate(lanes.means(state)):
-            if bad[i] >= 0:
+            if diverged[i]:
                 continue
             record: dict[str, Any] = {"step": step, "epoch": epoch}
             record |= {f"train_{name}": value for name, value in means.items()}
@@ -165,11 +169,9 @@ class Trainer:
         if config.mc_samples:
             predictions["mc_test_"] = self._sampled(lanes, cells, state, step)
         reports = lanes.report(state)
-        made = []
+        made, all_diverged = [], _diverged(state)
         for i, cell in enumerate(cells):
-            own = lanes.alone(state, i)
-            finite = all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(own.params))
-            diverged = int(own.diverged_at) >= 0 or not finite
+            own, diverged = lanes.alone(state, i), bool(all_diverged[i])
             result: Made = {"status": "diverged" if diverged else "completed"}
             if diverged:
                 result["diverged_at"] = int(own.diverged_at)
@@ -198,7 +200,9 @@ class Trainer:
         """(lanes, examples, ...); x may be shared, or a stack with that of each lane."""
         own = x.ndim > self.whole.x_test.ndim
         values = self._values(lanes, state, step)
-        return np.asarray(self._predict[own](_schemes(cells), values, x))
+        # As many at a time over all lanes as a single run takes, or as in training.
+        size = max(_EVALUATED // len(cells), self.first.config.batch_size)
+        return np.asarray(self._predict(_schemes(cells), values, x, own, size))
 
     def _sampled(
         self, lanes: Lanes, cells: Sequence[Resolved], state: State, step: int
@@ -213,12 +217,15 @@ class Trainer:
         return values | {"strength": own * values["strength"]}
 
     @functools.cached_property
-    def _predict(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        def predict(scheme: Scheme, values: Any, x: Array) -> Any:
-            return evaluate.map_examples(self._under(scheme).prediction, values, x)
+    def _predict(self) -> Callable[..., Any]:
+        def predict(schemes: Scheme, values: Any, x: Array, own: bool, size: int) -> Any:
+            def of_lane(scheme: Scheme, values: Any, x: Array) -> Any:
+                prediction = self._under(scheme).prediction
+                return evaluate.map_examples(prediction, values, x, batch_size=size)
 
-        shared, own = (jax.jit(jax.vmap(predict, in_axes=(0, 0, axis))) for axis in (None, 0))
-        return shared, own
+            return jax.vmap(of_lane, in_axes=(0, 0, 0 if own else None))(schemes, values, x)
+
+        return jax.jit(predict, static_argnums=(3, 4))
 
     @functools.cached_property
     def _monte_carlo(self) -> Callable[..., Any]:
@@ -233,6 +240,14 @@ class Trainer:
 
     def _under(self, scheme: Scheme) -> Network:
         return dataclasses.replace(self.network, scheme=scheme)
+
+
+def _diverged(state: State) -> np.ndarray:
+    """(lanes,), where a loss was not finite, or the last update left parameters that are not."""
+    bad = np.asarray(state.diverged_at) >= 0
+    for leaf in jax.tree.leaves(state.params):
+        bad |= ~np.asarray(jnp.isfinite(leaf).all(axis=tuple(range(1, leaf.ndim))))
+    return bad
 
 
 def _lane(cell: Resolved) -> Lane:

@@ -145,6 +145,39 @@ def _answer(analysis: Analysis, row: SchemeRow, against: list[str]) -> Words:
     return [*called(row), verdict, *against, f" by {gap}, {p}."]
 
 
+def verdicts(analysis: Analysis) -> list[Words]:
+    """A sentence a comparison, of the seeds that were added; none if there are none."""
+    of = {row.scheme: row for row in analysis.schemes}
+    against = called(of[analysis.baseline])
+    found: list[Words] = []
+    for verdict in analysis.verdicts:
+        names, unit = called(of[verdict.scheme]), Unit(analysis)
+        runs = counted(len(verdict.differences), "more seed")
+        gap = unit.text(verdict.mean, sign=True) if verdict.differences else NOTHING
+        gap += f" {unit.of_differences}{unit.interval(*verdict.interval, sign=True)}"
+        if not verdict.after:
+            found.append(["Not decided between ", *names, " and ", *against, f" by {runs}: {gap}."])
+            continue
+        word = "better" if (verdict.mean > 0) == analysis.metric.higher else "worse"
+        words = [*names, f" is {word} than ", *against, f": decided by seed {verdict.after}"]
+        found.append([*words, f" of {runs}, {gap}."])
+    return found
+
+
+def note_of_verdicts(analysis: Analysis) -> str:
+    """What the verdicts stand on."""
+    each = 100 * analysis.verdicts[0].level
+    return (
+        f"Seeds from {max(analysis.seeds) + 1} on, which had no part in the choice of settings, "
+        "were added until each comparison was decided or there were as many as allowed. The test "
+        f"may be looked at after every seed: the chance of any wrong decision is at most "
+        f"{100 * analysis.alpha:g} % in all. It assumes that, without a difference, either scheme "
+        f"is as likely to be ahead by any given amount. In brackets is what a {each:.4g} % "
+        "confidence sequence leaves of the difference; it holds for all comparisons together and "
+        "whenever one stops. The runs are in cells_added.csv."
+    )
+
+
 def notes(analysis: Analysis) -> list[str]:
     """How the main table's numbers were made, and what they cannot say."""
     per_cent = f"{100 * analysis.level:g} %"

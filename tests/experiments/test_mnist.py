@@ -49,9 +49,9 @@ def test_a_run_in_x64_mode(python, tmp_path):
 def test_without_a_home_nothing_is_made_where_one_stands(python, tmp_path):
     """`~` of a user that has no home stays `~`: no folder of that name may be made."""
     script = (
-        "import os, experiments.flags as f; os.path.expanduser = lambda path: path; "
+        "import os, experiments.setup as f; os.path.expanduser = lambda path: path; "
         f"os.environ.pop('XDG_CACHE_HOME', None); os.chdir({str(tmp_path)!r}); "
-        "f.jax.config.update('jax_compilation_cache_dir', None); f._use_compilation_cache(); "
+        "f.jax.config.update('jax_compilation_cache_dir', None); f.use_compilation_cache(); "
         "print(os.listdir('.'))"
     )
     assert python("-c", script).stdout.strip() == "[]"
