@@ -1,5 +1,6 @@
 """One ablation from its flags to its report."""
 
+import contextlib
 import dataclasses
 import shlex
 from collections.abc import Sequence
@@ -69,12 +70,12 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
     if options.only == "plan":
         return 0
     shard = options.shard
-    with folder.locked(path / "shards" / f"{shard[0]}-of-{shard[1]}" if shard else path):
+    own = path / "shards" / f"{shard[0]}-of-{shard[1]}" if shard else path
+    with folder.locked(own), _engine(options) as engine:
         store = Store(path)
         about = _about(grid, planned, options)
         store.begin(about | {"exact": options.exact})
         if options.only != "tables":
-            engine = _engine(options)
             run_plan(plan, store, grid.experiment, exact=options.exact, engine=engine)
         found = outcomes(planned, store)
         absent = sum(outcome.status == "missing" for outcome in found)
@@ -85,7 +86,8 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
         analysis = analyse(found, baseline=options.baseline, task=task)
         verdicts, added = [], []
         if options.stop == "decided" and options.only is None:
-            decide = _Decide(Planner(grid.experiment, reader), planned, analysis, store, options)
+            planner = Planner(grid.experiment, reader)
+            decide = _Decide(planner, planned, analysis, store, options, engine)
             verdicts, added = decide.verdicts(), decide.added()
         analysis = write(
             path,
@@ -102,8 +104,8 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
     return 1 if analysis.lost else 0
 
 
-def _engine(options: Options) -> Engine:
-    return ray_engine.run if options.engine == "ray" else local
+def _engine(options: Options) -> contextlib.AbstractContextManager[Engine]:
+    return ray_engine.connected() if options.engine == "ray" else contextlib.nullcontext(local)
 
 
 class _Decide:
@@ -116,9 +118,10 @@ class _Decide:
         analysis: Analysis,
         store: Store,
         options: Options,
+        engine: Engine,
     ) -> None:
         self.planner, self.analysis, self.store = planner, analysis, store
-        self.options = options
+        self.options, self.engine = options, engine
         self.metric = f"test_{analysis.metric.name}"
         self._planned: list[Planned] = []
         self._chosen = {
@@ -166,7 +169,7 @@ class _Decide:
             self.store,
             self.planner.experiment,
             exact=self.options.exact,
-            engine=_engine(self.options),
+            engine=self.engine,
         )
         return {
             scheme: [outcome.result.get(self.metric) for outcome in outcomes(of, self.store)]
@@ -232,13 +235,19 @@ def _about(grid: Grid, planned: list[Planned], options: Options) -> dict[str, An
             "git_commit": where["git_commit"],
             "python": where["python"],
             **where["versions"],
-            "backend": where["backend"],
-            "device": where["device_kind"],
-            "devices": where["devices"],
+            **_devices(where, options),
         },
         "data_sha256": hashes[0] if len(hashes) == 1 else f"{len(hashes)} subsets; see cells.csv",
         "mask_stream": dropjax.STREAM,
     }
+
+
+def _devices(where: dict[str, Any], options: Options) -> dict[str, Any]:
+    """Where cells are trained, as far as this machine knows."""
+    if options.engine == "ray":
+        return {"engine": "ray; each cell's config.json says on which device"}
+    names = {"backend": "backend", "device": "device_kind", "devices": "devices"}
+    return {name: where[of] for name, of in names.items()}
 
 
 def _command(grid: Grid, options: Options) -> str:

@@ -10,12 +10,13 @@ to the bit on a CPU of one kind. On one machine, NPROC=1 trains as many groups a
 CPUs.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import os
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,8 +25,16 @@ import jax
 
 from experiments import folder
 from experiments.ablation.grid import Reader
-from experiments.ablation.run import Advance, Finished, Programs, Work, failed, train_group
-from experiments.ablation.train import Made
+from experiments.ablation.run import (
+    Advance,
+    Engine,
+    Finished,
+    Programs,
+    Work,
+    failed,
+    train_group,
+)
+from experiments.ablation.train import Made, alike
 from experiments.console import say
 from experiments.setup import Flags, LaunchError, use_compilation_cache
 
@@ -57,21 +66,25 @@ def leave_memory() -> None:
         del os.environ[name]  # not the tasks', nor of what makes a run
 
 
-def run(works: Sequence[Work], advance: Advance) -> Generator[Finished, None, None]:
-    """Trains on a Ray cluster; an `experiments.ablation.run.Engine`.
+@contextlib.contextmanager
+def connected() -> Iterator[Engine]:
+    """An engine that connects to a cluster when it is first used, and leaves it at the end.
 
     The cluster is that of RAY_ADDRESS, or one that runs on this machine, or else one that is
     started here for the time. A group whose worker dies is trained again, up to 3 times; one that
     raises an error has failed.
 
-    Args:
-      works: what there is to do, each a task.
-      advance: is told the cells of a task when it is finished.
-
     Raises:
-      LaunchError: Ray is not installed, or the cluster cannot be reached.
+      LaunchError: Ray is not installed, or, when it is used, the cluster cannot be reached.
     """
     ray = load_ray()
+    try:
+        yield functools.partial(_run, ray)
+    finally:
+        ray.shutdown()
+
+
+def _connect(ray: ModuleType) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     packages = [str(_ROOT / name) for name in ("dropjax", "experiments")]
     try:
@@ -86,25 +99,29 @@ def run(works: Sequence[Work], advance: Advance) -> Generator[Finished, None, No
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise LaunchError(f"no Ray cluster: {error}") from error
-    try:
-        needs = _needs(ray)
-        say(f"Ray: groups to train: {len(works)}, each a task that takes {_text(needs)}")
-        task = ray.remote(max_retries=_RETRIES, **needs)(_train)
-        pending = {task.remote(*_arguments(work)): work for work in works}
-        commit = folder.environment()["git_commit"]
-        while pending:
-            (done,), _ = ray.wait(list(pending), num_returns=1)
-            work = pending.pop(done)
-            try:
-                made, environment = ray.get(done)
-            except ray.exceptions.RayError as error:
-                # What the task raised, or else what became of its worker.
-                made = failed(getattr(error, "cause", None) or error, len(work.cells))
-                environment = folder.environment()
-            advance(len(work.cells))
-            yield work.cells, made, environment | {"git_commit": commit}
-    finally:
-        ray.shutdown()
+
+
+def _run(
+    ray: ModuleType, works: Sequence[Work], advance: Advance
+) -> Generator[Finished, None, None]:
+    if not ray.is_initialized():
+        _connect(ray)
+    needs, here = _needs(ray), folder.environment()
+    say(f"Ray: groups to train: {len(works)}, each a task that takes {_text(needs)}")
+    task = ray.remote(max_retries=_RETRIES, **needs)(_train)
+    pending = {task.remote(*_arguments(work)): work for work in works}
+    while pending:
+        (done,), _ = ray.wait(list(pending), num_returns=1)
+        work = pending.pop(done)
+        try:
+            made, environment = ray.get(done)
+        except ray.exceptions.RayError as error:
+            # What the task raised, or else what became of its worker.
+            made = failed(getattr(error, "cause", None) or error, len(work.cells))
+            environment = here
+        advance(len(work.cells))
+        # A worker has a copy of the checkout, without its commit.
+        yield work.cells, made, environment | {"git_commit": here["git_commit"]}
 
 
 def _threads() -> int:
@@ -140,7 +157,7 @@ def _arguments(work: Work) -> tuple[Any, ...]:
     """Those of `_train`: plain values, no data set."""
     configs = [dataclasses.asdict(one.resolved.config) for one in work.cells]
     hashes = [one.cell.config["data_sha256"] for one in work.cells]
-    return configs, hashes, work.program, work.lanes
+    return configs, hashes, work.lanes
 
 
 @functools.cache
@@ -151,7 +168,7 @@ def _kept() -> tuple[Programs, Reader]:
 
 
 def _train(
-    configs: list[dict[str, Any]], hashes: list[str], program: int, lanes: int
+    configs: list[dict[str, Any]], hashes: list[str], lanes: int
 ) -> tuple[list[Made], dict[str, Any]]:
     """The task: trains cells, and says in which environment."""
     programs, reader = _kept()
@@ -165,4 +182,6 @@ def _train(
                 f"{expected}; give both the same"
             )
         cells.append(one)
-    return train_group(programs, program, cells, lanes, lambda n: None), folder.environment()
+    # A plan's number of a program would mean another one in the next plan.
+    made = train_group(programs, alike(cells[0]), cells, lanes, lambda n: None)
+    return made, folder.environment()

@@ -7,7 +7,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from typing import Any
 
 import tqdm
@@ -65,13 +65,13 @@ class Programs:
     """The compiled programs of an ablation, made when they are needed."""
 
     def __init__(self) -> None:
-        self._made: dict[int, Trainer] = {}
+        self._made: dict[Hashable, Trainer] = {}
 
-    def of(self, number: int, cells: Sequence[Resolved]) -> Trainer:
-        """The program of that number, of some cells that it trains."""
-        if number not in self._made:
-            self._made = {number: Trainer(cells)}
-        return self._made[number]
+    def of(self, name: Hashable, cells: Sequence[Resolved]) -> Trainer:
+        """The program of that name, of some cells that it trains. The last one is kept."""
+        if name not in self._made:
+            self._made = {name: Trainer(cells)}
+        return self._made[name]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -203,7 +203,7 @@ def local(works: Sequence[Work], advance: Advance) -> Generator[Finished, None, 
 
 def train_group(
     programs: Programs,
-    program: int,
+    program: Hashable,
     cells: Sequence[Resolved],
     lanes: int,
     advance: Advance,
@@ -212,7 +212,7 @@ def train_group(
 
     Args:
       programs: compiled so far.
-      program: the number of theirs.
+      program: the name of theirs.
       cells: all of the group, or some.
       lanes: of the program; see `Work`.
       advance: is told how many cells' worth of training was done.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.ablation import ray_engine
-from experiments.ablation.grid import Grid, plan_cells
+from experiments.ablation.grid import Grid, Reader, plan_cells
 from experiments.ablation.run import local, make_plan, run_plan
 from experiments.ablation.store import Store
 
@@ -57,7 +57,7 @@ def runs(tmp_path_factory, compile_once) -> dict[str, Path]:
     paths = {name: base / name for name in ("local", "ray", "killed")}
     for path in paths.values():
         path.mkdir()
-    plan = make_plan(plan_cells(GRID, lambda line: None), lanes=LANES)
+    plan = make_plan(plan_cells(GRID, Reader(lambda line: None)), lanes=LANES)
     assert [len(group.cells) for group in plan.groups] == [2, 2, 2]
     run_plan(plan, begun(paths["local"]), "mnist", engine=local)
     last = plan.groups[-1]
@@ -76,7 +76,8 @@ def runs(tmp_path_factory, compile_once) -> dict[str, Path]:
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else it writes a token to the home folder
         plan = dataclasses.replace(plan, groups=groups)
-        run_plan(plan, begun(paths["ray"]), "mnist", engine=ray_engine.run)
+        with ray_engine.connected() as engine:
+            run_plan(plan, begun(paths["ray"]), "mnist", engine=engine)
     assert not ray.is_initialized()
     return paths
 
@@ -88,7 +89,7 @@ def begun(path: Path) -> Store:
 
 
 def outcomes(path: Path):
-    cells = [one.cell for one in plan_cells(GRID, lambda line: None)]
+    cells = [one.cell for one in plan_cells(GRID, Reader(lambda line: None))]
     return [Store(path).outcome(cell) for cell in cells]
 
 
@@ -110,4 +111,4 @@ def test_a_group_whose_worker_was_killed_is_trained_again(runs):
 def test_cells_whose_task_raises_have_failed_and_say_why(runs):
     for outcome in outcomes(runs["ray"])[-2:]:
         assert outcome.status == "failed"
-        assert outcome.error.startswith("LaunchError: digits: this worker's data has sha256 ")
+        assert outcome.error.startswith("digits: this worker's data has sha256 ")
