@@ -1,13 +1,14 @@
 import os
+import pickle
 import sys
 from types import SimpleNamespace
 
 import jax
 import pytest
 
-from experiments.ablation import ray_engine
+from experiments.ablation import ray_engine, run
 from experiments.ablation.ablate import Options, ablate
-from experiments.ablation.grid import Grid
+from experiments.ablation.grid import Grid, Reader, plan_cells
 from experiments.setup import LaunchError
 
 GRID = Grid("mnist", ("none",), {}, (0,), {"dataset": "digits", "model": "mlp(widths=(8,))"})
@@ -75,3 +76,47 @@ def test_the_driver_takes_no_more_of_a_gpu_than_it_needs(monkeypatch):
     monkeypatch.setenv(name, "true")
     ray_engine.leave_memory()
     assert seen == ["false"] and os.environ[name] == "true"
+
+
+class EchoTrainer:
+    """Says with which batch size its program was made, and what it was to train."""
+
+    def __init__(self, cells):
+        self.batch_size, self.steps = cells[0].config.batch_size, 1
+
+    def run(self, cells, advance):
+        advance(1)
+        return [{"batch_size": self.batch_size, "config": cell.config} for cell in cells]
+
+
+@pytest.fixture
+def tasks(monkeypatch):
+    """The arguments of three tasks; what runs them has not run any, and trains nothing."""
+    monkeypatch.setattr(run, "Trainer", EchoTrainer)
+    ray_engine._kept.cache_clear()
+    fixed = GRID.fixed | {"train_examples": 500, "mc_samples": 3, "optimizer": "sgd"}
+    swept = {"batch_size": (50, 100, 25), "learning_rate": (0.1, 0.2), "rate": (0.3,)}
+    planned = plan_cells(
+        Grid("mnist", ("bernoulli",), swept, (0, 1), fixed), Reader(lambda line: None)
+    )
+    yield [run.Work(tuple(planned[i : i + 4]), 0, 6) for i in (0, 4, 8)]
+    ray_engine._kept.cache_clear()
+
+
+def test_a_worker_resolves_what_the_driver_planned_under_its_own_program(tasks):
+    for work in tasks:
+        made, environment = ray_engine._train(*ray_engine._arguments(work))
+        assert environment["backend"] == "cpu"
+        # What fills up the 6 lanes of the program is dropped.
+        assert [of["config"] for of in made] == [one.resolved.config for one in work.cells]
+        assert {of["batch_size"] for of in made} == {work.cells[0].resolved.config.batch_size}
+
+
+def test_a_worker_refuses_data_that_the_driver_does_not_have(tasks):
+    configs, hashes, lanes = ray_engine._arguments(tasks[0])
+    with pytest.raises(LaunchError, match=r"digits: this worker's data .* the driver's other"):
+        ray_engine._train(configs, [*hashes[:-1], "other"], lanes)
+
+
+def test_what_a_task_is_given_holds_no_data(tasks):
+    assert len(pickle.dumps(ray_engine._arguments(tasks[0]))) < 4000
