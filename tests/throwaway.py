@@ -56,6 +56,16 @@ class KeptRate(LearnedRate):
 
 
 @scheme
+class FailsInTraining(LearnedRate):
+    """A mistake that is noticed late: its penalty cannot be computed."""
+
+    learned: dict[str, Any] | None = None
+
+    def penalty_at(self, site: Site, shape: tuple[int, ...], w: Array | None) -> Array:
+        raise RuntimeError("no penalty\nand more about it")
+
+
+@scheme
 class WrongShape(Scheme):
     """A mistake: its mask does not fit the value."""
 

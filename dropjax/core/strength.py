@@ -36,7 +36,9 @@ def check_strength(
     if steps >= 2**31:
         raise ValueError(f"{steps} steps are more than can be counted, 2**31 - 1")
     last = max(steps, 1) if callable(strength) else 1
-    at = jax.jit(jax.vmap(lambda step: strength_at(strength, step)))
+    at = jax.vmap(lambda step: strength_at(strength, step))
+    if callable(strength):  # compiled as in training; a grid of a thousand constants is not
+        at = jax.jit(at)
     most = 0.0
     for start in range(0, last, _BLOCK):
         values = np.asarray(at(jnp.arange(start, min(start + _BLOCK, last))))

@@ -1,0 +1,288 @@
+"""From flags to cells: what is compared, and what is refused before anything runs."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dropjax import data
+from experiments.ablation import grid
+from experiments.ablation.grid import Grid, Planned, parse_grid, plan_cells, values
+from experiments.setup import LaunchError
+
+FIXED = {"dataset": "digits", "model": "mlp(widths=(4,))", "epochs": 1, "optimizer": "sgd"}
+
+
+def silent(line: str) -> None:
+    raise AssertionError(f"nothing should be said, but: {line}")
+
+
+def plan(*schemes: str, swept=None, seeds=1, say=silent, **fixed) -> list[Planned]:
+    return plan_cells(Grid("mnist", schemes, swept or {}, tuple(range(seeds)), FIXED | fixed), say)
+
+
+def refusal(*schemes: str, **given) -> str:
+    with pytest.raises(LaunchError) as caught:
+        plan(*schemes, **given)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("none", ["none"]),
+        ("none, bernoulli ,gaussian", ["none", "bernoulli", "gaussian"]),
+        ('bernoulli(rate=0.2,at="a,b"),none', ['bernoulli(rate=0.2,at="a,b")', "none"]),
+        (
+            "bernoulli|dropconnect(rate=0.1),mlp(widths=(1,2))",
+            ["bernoulli|dropconnect(rate=0.1)", "mlp(widths=(1,2))"],
+        ),
+    ],
+)
+def test_a_list_is_split_at_commas_outside_of_brackets_and_quotes(text, parts):
+    assert list(values(text, "dropout")) == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "dropout='' has an empty value"),
+        ("none,", "has an empty value between its commas"),
+        ("none,,bernoulli", "has an empty value"),
+        ("none,bernoulli, none", "dropout has 'none' twice"),
+        ("bernoulli(rate=0.1", r"does not close its \)"),
+    ],
+)
+def test_a_list_with_a_gap_or_a_value_twice_is_refused(text, words):
+    with pytest.raises(LaunchError, match=words):
+        values(text, "dropout")
+
+
+def test_swept_flags_have_the_types_of_their_flags():
+    found = parse_grid("0.1,.3", "batch_size=32, 128; learning_rate=1e-3,3e-3 ;strength=0.5,1")
+    assert found == {
+        "rate": (0.1, 0.3),
+        "batch_size": (32, 128),
+        "learning_rate": (1e-3, 3e-3),
+        "strength": ("0.5", "1"),
+    }
+    assert parse_grid(None, None) == {}
+    text = "optimizer=sgd(momentum=0.9,nesterov=True),adam"
+    assert parse_grid(None, text)["optimizer"] == ("sgd(momentum=0.9,nesterov=True)", "adam")
+
+
+@pytest.mark.parametrize(
+    ("rate", "text", "words"),
+    [
+        (None, "batch_sice=32", "is not flag=value,value with one of train_examples, epochs"),
+        (None, "batch_size", "'batch_size' is not flag=value,value"),
+        (None, "batch_size=32;", "'' is not flag=value,value"),
+        (None, "dropout=none", "--dropout is its list"),
+        (None, "rate=0.1", "--rate is its list"),
+        (None, "seed=1,2", "--seeds is its list"),
+        (None, "model=mlp", "is not flag=value,value with one of"),
+        (None, "dataset=digits", "is not flag=value,value with one of"),
+        (None, "epochs=1;epochs=2", "grid names epochs twice"),
+        (None, "epochs=1e3", "epochs must be integers, got 1e3"),
+        (None, "learning_rate=fast", "learning_rate must be numbers, got fast"),
+        (None, "learning_rate=1e-3,0.001", "learning_rate has a value twice"),
+        (None, "epochs=", "has an empty value"),
+        ("0.1,O.2", None, "rate must be numbers, got 0.1, O.2"),
+        ("0.1,0.10", None, "rate has a value twice"),
+    ],
+)
+def test_a_grid_that_says_nothing_sensible_is_refused(rate, text, words):
+    with pytest.raises(LaunchError, match=words):
+        parse_grid(rate, text)
+
+
+def ids(planned: list[Planned]) -> list[str]:
+    return [one.cell.id for one in planned]
+
+
+def test_cells_go_by_scheme_then_setting_then_seed():
+    planned = plan("none", "bernoulli", swept={"rate": (0.1, 0.3), "batch_size": (64, 32)}, seeds=2)
+    found = [(one.cell.scheme, *one.cell.setting.values(), one.cell.seed) for one in planned]
+    wanted = [("none", None, batch_size, seed) for batch_size in (64, 32) for seed in (0, 1)]
+    wanted += [
+        ("bernoulli", rate, batch_size, seed)
+        for rate in (0.1, 0.3)
+        for batch_size in (64, 32)
+        for seed in (0, 1)
+    ]
+    assert found == wanted
+    assert all([*one.cell.setting] == ["rate", "batch_size"] for one in planned)
+    last = planned[-1].cell
+    assert last.config["dropout"] == "bernoulli(rate=0.3)" and last.config["batch_size"] == 32
+    assert "--seed=1" in last.command and "'bernoulli(rate=0.3)'" in last.command
+    assert len({*ids(planned)}) == len(planned)
+
+
+def test_an_id_is_what_it_was():
+    """A change here makes every folder of an ablation run anew."""
+    (one,) = plan("bernoulli(rate=0.25)")
+    assert one.cell.id == "4204ab384694"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("validation", 200),
+        ("train_examples", 100),
+        ("epochs", 2),
+        ("batch_size", 64),
+        ("optimizer", "sgd(momentum=0.5)"),
+        ("learning_rate", 0.5),
+        ("strength", "0.5"),
+        ("mc_samples", 3),
+        ("model", "mlp(widths=(5,))"),
+    ],
+)
+def test_an_id_changes_with_every_flag_that_matters(flag, value):
+    first = ids(plan("bernoulli"))
+    assert ids(plan("bernoulli")) == first != ids(plan("bernoulli", **{flag: value}))
+
+
+def test_an_id_changes_with_the_scheme_the_seed_and_the_data(monkeypatch):
+    (first,) = ids(plan("bernoulli"))
+    assert ids(plan("bernoulli", seeds=2))[0] == first != ids(plan("bernoulli", seeds=2))[1]
+    assert ids(plan("bernoulli(rate=0.5)")) == ids(plan("bernoulli()")) == [first]
+    assert ids(plan("bernoulli(rate=0.4)")) != [first]
+    digits = data.load("digits", None, say=silent)
+    other = dataclasses.replace(digits, x_test=digits.x_test[::-1])
+    monkeypatch.setattr(data, "load", lambda *arguments, **options: other)
+    assert ids(plan("bernoulli")) != [first]
+
+
+def test_an_id_does_not_change_with_where_the_data_lies(monkeypatch, tmp_path):
+    digits = dataclasses.replace(data.load("digits", None, say=silent), name="mnist")
+    monkeypatch.setattr(data, "load", lambda *arguments, **options: digits)
+    found = []
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        found += plan("none", dataset="mnist", validation=144, data_dir=str(tmp_path / name))
+    first, second = (one.cell for one in found)
+    assert first.id == second.id and first.config["data_dir"] != second.config["data_dir"]
+
+
+def test_none_has_one_cell_a_seed_for_all_rates():
+    planned = plan("none", "bernoulli", swept={"rate": (0.1, 0.3, 0.5)}, seeds=2)
+    assert [one.cell.setting for one in planned[:2]] == [{"rate": None}] * 2
+    assert len(planned) == 2 + 6 and len({*ids(planned)}) == 8
+
+
+def test_two_spellings_of_one_scheme_are_two_entries_of_one_cell():
+    planned = plan("bernoulli", "bernoulli(rate=0.5)")
+    assert len(planned) == 2 and len({*ids(planned)}) == 1
+    assert [one.cell.scheme for one in planned] == ["bernoulli", "bernoulli(rate=0.5)"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "points", "schemes", "counts"),
+    [
+        ("strength", ("0.5", "1"), ("none", "bernoulli"), (1, 2)),
+        ("penalty", ("0.5", "1"), ("bernoulli", "concrete"), (1, 2)),
+        ("mc_samples", (2, 5), ("none", "bernoulli"), (1, 2)),
+        ("rate", (0.2, 0.4), ("bernoulli(rate=0.1)", "gaussian"), (1, 2)),
+    ],
+)
+def test_a_flag_is_swept_where_it_has_a_meaning(flag, points, schemes, counts):
+    planned = plan(*schemes, swept={flag: points})
+    for scheme, count in zip(schemes, counts, strict=True):
+        own = [one.cell for one in planned if one.cell.scheme == scheme]
+        assert [cell.setting[flag] for cell in own] == ([None] if count == 1 else [*points])
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "schemes"),
+    [
+        ("strength", "0.5", ("none",)),
+        ("penalty", "2", ("none", "bernoulli")),
+        ("mc_samples", 3, ("none",)),
+    ],
+)
+def test_a_flag_that_means_nothing_for_any_scheme_is_refused(flag, value, schemes):
+    words = f"{flag} would do nothing for any of {', '.join(schemes)}"
+    assert words in refusal(*schemes, **{flag: value})
+    assert words in refusal(*schemes, swept={flag: (value,)})
+
+
+def test_a_fixed_flag_is_for_the_schemes_for_which_it_means_something():
+    none, bernoulli = plan("none", "bernoulli", strength="0.5", mc_samples=3)
+    assert (none.cell.config["strength"], none.cell.config["mc_samples"]) == ("1", 0)
+    assert (bernoulli.cell.config["strength"], bernoulli.cell.config["mc_samples"]) == ("0.5", 3)
+
+
+def test_a_flag_that_is_fixed_and_swept_is_refused():
+    assert "--epochs is swept by --grid" in refusal("none", swept={"epochs": (1, 2)}, epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("swept", "words"),
+    [
+        ({"rate": (1.5,)}, "rate is the probability of dropping, in [0, 1]; got 1.5"),
+        ({"rate": (float("nan"),)}, "rate is the probability"),
+        ({"batch_size": (0,)}, "batch_size must be at least 1"),
+        ({"mc_samples": (-1,)}, "mc_samples must be at least 0, got -1"),
+        ({"train_examples": (0,)}, "train_examples=0: digits has 1293 training examples"),
+        ({"learning_rate": (-1.0,)}, "learning_rate must be a finite number"),
+        ({"strength": ("2",)}, "strength must stay in [0, 1]"),
+        ({"strength": ("liner_schedule",)}, "did you mean linear_schedule"),
+    ],
+)
+def test_a_value_that_a_flag_does_not_take_is_refused_before_anything_runs(swept, words):
+    assert words in refusal("bernoulli", swept=swept)
+
+
+def test_no_epochs_are_refused():
+    assert "epochs must be at least 1, got 0" in refusal("none", epochs=0)
+
+
+def test_rates_without_a_scheme_that_takes_one_are_refused():
+    words = "rate would do nothing for any of none, bernoulli(rate=0.1)"
+    assert words in refusal("none", "bernoulli(rate=0.1)", swept={"rate": (0.1,)})
+
+
+def test_an_unknown_scheme_is_refused_with_the_nearest():
+    assert "did you mean bernoulli" in refusal("none", "bernouli")
+
+
+def test_auto_is_the_model_that_all_schemes_were_made_for():
+    said: list[str] = []
+    planned = plan("none", "zoneout", model="auto", say=said.append)
+    assert {one.cell.config["model"].partition("(")[0] for one in planned} == {"rnn"}
+    assert said == ["model=auto: rnn, for all cells"]
+
+
+def test_auto_is_refused_where_networks_would_differ_and_shared_models_are_named():
+    message = refusal("none", "bernoulli", "zoneout", model="auto")
+    assert "model=auto would be mlp for bernoulli, rnn for zoneout" in message
+    assert message.endswith("Set --model: they all act on rnn")
+
+
+def test_cells_of_one_split_share_its_arrays_and_read_the_data_once(monkeypatch):
+    real, read = data.load, []
+
+    def load(*arguments, **options):
+        read.append(arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(data, "load", load)
+    planned = plan("none", "bernoulli", swept={"train_examples": (100, 200)}, seeds=2)
+    assert len(read) == 1 and len(planned) == 8
+    assert len({id(one.resolved.whole.x_train) for one in planned}) == 1
+    by_subset: dict[tuple[int, int], set[int]] = {}
+    for one in planned:
+        config = one.resolved.config
+        subset = by_subset.setdefault((config.train_examples, config.seed), set())
+        subset.add(id(one.resolved.dataset.x_train))
+        assert np.array_equal(
+            one.resolved.dataset.x_train, one.resolved.whole.x_train[one.resolved.rows]
+        )
+    assert len(by_subset) == 4 and all(len(of) == 1 for of in by_subset.values())
+
+
+def test_a_grid_of_too_many_cells_is_refused(monkeypatch):
+    monkeypatch.setattr(grid, "MOST", 5)
+    assert len(plan("none", seeds=5)) == 5
+    assert "the grid has more than 5 cells" in refusal("none", seeds=6)

@@ -1,0 +1,298 @@
+"""Cells in lanes, against the runs that their commands make."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import report
+from experiments.ablation import run
+from experiments.ablation.grid import Grid, Planned, plan_cells
+from experiments.ablation.run import make_plan, outcomes, run_plan
+from experiments.ablation.store import Store
+from experiments.ablation.train import alike
+from experiments.setup import LaunchError
+from tests.experiments.conftest import table
+from tests.throwaway import FailsInTraining
+
+# The flags of `small_run`.
+SMALL = {"dataset": "digits", "model": "mlp(widths=(32,))", "epochs": 2, "batch_size": 256}
+SMALL |= {"optimizer": "sgd(momentum=0.9)", "learning_rate": 0.2, "mc_samples": 3}
+TINY = SMALL | {"model": "mlp(widths=(4,))", "mc_samples": None}
+FAILS = "tests.throwaway:FailsInTraining"
+
+
+@pytest.fixture(autouse=True)
+def no_picture(monkeypatch) -> None:
+    monkeypatch.setattr(report, "draw_curves", lambda history, title, path: None)
+
+
+def plan(*schemes: str, swept=None, seeds=1, **fixed) -> list[Planned]:
+    swept = swept or {}
+    given = {k: v for k, v in (TINY | fixed).items() if k not in swept}
+    return plan_cells(Grid("mnist", schemes, swept, tuple(range(seeds)), given), lambda line: None)
+
+
+def go(path: Path, planned: list[Planned], *, exact=False, **options) -> Store:
+    path.mkdir(exist_ok=True)
+    store = Store(path)
+    store.begin({"experiment": "mnist", "exact": exact})
+    run_plan(make_plan(planned, **{"lanes": None} | options), store, "mnist", exact=exact)
+    return store
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    def value(text: str) -> Any:
+        return json.loads(text, parse_constant=refuse)
+
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return value((path / "result.json").read_text()), [value(line) for line in lines]
+
+
+def assert_same_numbers(cell: Path, single: Path) -> None:
+    found, history = read(cell)
+    wanted, wanted_history = read(single)
+    own = set(wanted) - set(found)
+    assert own == {
+        *("dataset", "model", "dropout", "strength", "penalty", "seed", "mc_samples"),
+        *("resumed_from_step", "seconds", "examples_per_second"),
+    }
+    assert set(found) <= set(wanted) and found["status"] == wanted["status"] == "completed"
+    for name in set(found) - {"param_hash", "learned", "status", "task"}:
+        assert found[name] == pytest.approx(wanted[name], rel=1e-4, abs=1e-6), name
+    for site, numbers in wanted["learned"].items():
+        assert found["learned"][site] == pytest.approx(numbers, rel=1e-4)
+    assert set(found["learned"]) == set(wanted["learned"])
+    assert len(history) == len(wanted_history) > 0
+    for ours, theirs in zip(history, wanted_history, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+
+
+def stamps(store: Store, planned: list[Planned]) -> list[int]:
+    return [(store.folder(one.cell) / "result.json").stat().st_mtime_ns for one in planned]
+
+
+@pytest.fixture
+def nothing_is_run(monkeypatch) -> None:
+    def refuse(*arguments, **options):
+        raise AssertionError("a cell was run")
+
+    monkeypatch.setattr(run, "train_group", refuse)
+    monkeypatch.setattr(run, "_run_alone", refuse)
+
+
+def test_cells_of_other_rates_strengths_and_seeds_are_the_single_runs(small_run, tmp_path):
+    swept = {"learning_rate": (0.2, 0.1), "strength": ("0.5", "1")}
+    planned = plan("bernoulli(rate=0.4)", swept=swept, seeds=2, **SMALL)
+    (group,) = make_plan(planned, lanes=None).groups
+    assert len(group.cells) == 8, "they differ in numbers alone"
+    store = go(tmp_path, planned)
+    for given in ({"strength": "0.5", "seed": 1}, {"learning_rate": 0.1}):
+        wanted = {"strength": "1", "seed": 0, "learning_rate": 0.2} | given
+        (one,) = [one for one in planned if one.cell.config.items() >= wanted.items()]
+        single = small_run(dropout="bernoulli(rate=0.4)", **given)
+        assert_same_numbers(store.folder(one.cell), single)
+        config = json.loads((store.folder(one.cell) / "config.json").read_text())
+        theirs = json.loads((single / "config.json").read_text())
+        assert config == theirs | {"environment": config["environment"]}
+        timing = json.loads((store.folder(one.cell) / "timing.json").read_text())
+        assert timing["lanes"] == 8 and timing["seconds"] > 0
+    assert len({read(store.folder(one.cell))[0]["param_hash"] for one in planned}) == 8
+
+
+def test_cells_that_learn_on_subsets_of_their_seeds_are_the_single_runs(small_run, tmp_path):
+    given = {"train_examples": 300, "mc_samples": 0}
+    planned = plan("concrete", swept={"penalty": ("1", "30")}, seeds=2, **SMALL | given)
+    assert len(make_plan(planned, lanes=None).groups) == 1
+    store = go(tmp_path, planned)
+    single = small_run(dropout="concrete", penalty="30", seed=1, **given)
+    assert_same_numbers(store.folder(planned[3].cell), single)
+    reports = [json.dumps(read(store.folder(one.cell))[0]["learned"]) for one in planned]
+    assert len({*reports}) == 4 and reports[0] != "{}"
+
+
+def test_a_cell_of_a_regression_is_the_single_run(small_run, npz, tmp_path):
+    given = {"epochs": 5, "batch_size": None, "learning_rate": 0.03}
+    given["dataset"] = npz(**table("regression"))
+    store = go(tmp_path, planned := plan("none", **SMALL | given | {"mc_samples": None}))
+    single = small_run(dropout="none", **given | {"mc_samples": 0})
+    assert_same_numbers(store.folder(planned[0].cell), single)
+
+
+def test_exact_cells_are_the_single_runs_to_the_bit(small_run, tmp_path):
+    given = {"dropout": "bernoulli(rate=0.4)", "strength": "0.5", "seed": 1}
+    planned = plan("bernoulli", swept={"rate": (0.4,)}, seeds=2, strength="0.5", **SMALL)
+    store = go(tmp_path, planned[1:], exact=True)
+    found, history = read(store.folder(planned[1].cell))
+    wanted, wanted_history = read(small_run(**given))
+    assert found["param_hash"] == wanted["param_hash"] and history == wanted_history
+    timed = dict.fromkeys(("seconds", "examples_per_second"))
+    assert found | timed == wanted | timed
+    assert "epoch 2/2" in (store.folder(planned[1].cell) / "log.txt").read_text()
+
+
+def test_weights_and_batches_are_those_of_the_seed_whatever_the_scheme(tmp_path):
+    """A scheme that drops nothing is trained as none is."""
+    planned = plan("none", "bernoulli(rate=0.0)", "gaussian(rate=0.0)", seeds=2, mc_samples=0)
+    store = go(tmp_path, planned)
+    losses = [read(store.folder(one.cell))[1][-1]["train_loss"] for one in planned]
+    for scheme in (1, 2):
+        assert losses[2 * scheme : 2 * scheme + 2] == pytest.approx(losses[:2], rel=1e-4)
+    assert losses[0] != pytest.approx(losses[1], rel=1e-2)
+
+
+def test_what_differs_in_more_than_numbers_is_no_one_program():
+    swept = {"learning_rate": (0.1, 0.2), "optimizer": ("sgd", "adam"), "strength": ("1", "0.5")}
+    planned = plan("bernoulli", "gaussian", swept=swept, seeds=2)
+    programs = {alike(one.resolved) for one in planned}
+    assert len(planned) == 32 and len(programs) == 4
+    schedule = "linear_schedule(init_value=0.0,end_value=1.0,transition_steps=9)"
+    planned = plan("bernoulli", swept={"strength": ("1", "0.5", schedule)})
+    assert len({alike(one.resolved) for one in planned}) == 2
+
+
+def test_shards_are_disjoint_and_together_the_whole():
+    planned = plan("none", "bernoulli", swept={"rate": (0.1, 0.2)}, seeds=3)
+
+    def ids(shard: tuple[int, int]) -> list[str]:
+        made = make_plan(planned, lanes=2, shard=shard)
+        assert all(len(group.cells) <= 2 for group in made.groups)
+        assert made.steps == 12 * sum(len(group.cells) for group in made.groups)
+        return [one.cell.id for group in made.groups for one in group.cells]
+
+    whole = ids((0, 1))
+    assert sorted(whole) == sorted(one.cell.id for one in planned)
+    parts = [ids((i, 4)) for i in range(4)]
+    assert sorted(id for part in parts for id in part) == sorted(whole)
+    assert sorted(map(len, parts)) == [2, 2, 2, 3]
+    assert make_plan(planned[:1], lanes=None, shard=(1, 2)).groups == []
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_cell_that_fails_is_listed_and_retried_and_the_others_are_not(
+    tmp_path, monkeypatch, exact
+):
+    planned = plan("none", FAILS, "bernoulli(rate=0.0)", mc_samples=0)
+    store = go(tmp_path, planned, exact=exact)
+    found = outcomes(planned, store)
+    assert [outcome.status for outcome in found] == ["completed", "failed", "completed"]
+    assert found[1].error == "RuntimeError: no penalty" and not found[1].history
+    before = stamps(store, planned)
+    go(tmp_path, planned, exact=exact)
+    assert [outcome.error for outcome in outcomes(planned, store)] == ["", found[1].error, ""]
+    monkeypatch.setattr(FailsInTraining, "penalty_at", FailsInTraining.__base__.penalty_at)
+    go(tmp_path, planned, exact=exact)
+    assert [outcome.status for outcome in outcomes(planned, store)] == ["completed"] * 3
+    after = stamps(store, planned)
+    assert (after[0], after[2]) == (before[0], before[2]) and after[1] > before[1]
+
+
+def test_a_scheme_that_meets_no_site_is_refused_before_anything_is_run():
+    with pytest.raises(LaunchError, match=r"zoneout.* acts on STATE sites; mlp"):
+        make_plan(plan("none", "zoneout"), lanes=None)
+    with pytest.raises(LaunchError, match=r"WrongShape.*cannot be run"):
+        make_plan(plan("tests.throwaway:WrongShape"), lanes=None)
+
+
+def test_a_cell_that_diverges_is_listed_and_not_retried(tmp_path, request):
+    swept = {"learning_rate": (0.1, 1e30)}
+    planned = plan("none", swept=swept)
+    store = go(tmp_path, planned)
+    good, bad = outcomes(planned, store)
+    assert (good.status, bad.status) == ("completed", "diverged")
+    assert bad.error.startswith("the loss is not finite at step ")
+    assert bad.result["test_accuracy"] is None and good.result["test_accuracy"] > 0
+    request.getfixturevalue("nothing_is_run")
+    go(tmp_path, planned)
+
+
+def test_weights_that_the_last_step_made_infinite_are_no_result(tmp_path):
+    """No loss was seen that is not finite, and nothing that is not JSON is written."""
+    given = {"epochs": 1, "batch_size": 1293, "optimizer": "rmsprop(decay=0.99)"}
+    planned = plan("none", swept={"learning_rate": (0.1, 3e38)}, **given)
+    store = go(tmp_path, planned)
+    found, history = read(store.folder(planned[1].cell))
+    assert (found["status"], found["diverged_at"], history) == ("diverged", -1, [])
+    assert len(read(store.folder(planned[0].cell))[1]) == 1
+
+
+def test_a_larger_grid_runs_what_is_new_alone(tmp_path, request):
+    first = plan("none", swept={"learning_rate": (0.1,)}, seeds=2)
+    store = go(tmp_path, first)
+    before = stamps(store, first)
+    second = plan("none", swept={"learning_rate": (0.1, 0.2)}, seeds=3)
+    go(tmp_path, second)
+    assert stamps(store, first) == before
+    assert [outcome.status for outcome in outcomes(second, store)] == ["completed"] * 6
+    request.getfixturevalue("nothing_is_run")
+    go(tmp_path, second)
+    go(tmp_path, plan("none", swept={"learning_rate": (0.2,)}, seeds=2))
+
+
+def test_what_was_interrupted_between_groups_ends_as_if_it_was_not(tmp_path, monkeypatch):
+    planned = plan("none", seeds=5)
+    whole = go(tmp_path / "whole", planned, lanes=2)
+    real, groups = run.keep, []
+
+    def keep(*arguments) -> None:
+        groups.append(arguments)
+        if len(groups) == 2:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "keep", keep)
+        with pytest.raises(KeyboardInterrupt):
+            go(tmp_path / "cut", planned, lanes=2)
+    cut = Store(tmp_path / "cut")
+    done = [outcome.status for outcome in outcomes(planned, cut)]
+    assert done == ["completed"] * 2 + ["missing"] * 3
+    before = stamps(cut, planned[:2])
+    go(tmp_path / "cut", planned, lanes=2)
+    assert stamps(cut, planned[:2]) == before
+    for one in planned:
+        for name in ("result.json", "metrics.jsonl"):
+            ours, theirs = (store.folder(one.cell) / name for store in (cut, whole))
+            assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_stops_an_exact_cell_stops_the_ablation(tmp_path, monkeypatch, number):
+    class Stopped(BaseException):
+        pass
+
+    def handler(number: int, frame: Any) -> None:
+        raise Stopped(number)
+
+    monkeypatch.setattr(run.single, "run", lambda *arguments, **options: 128 + number)
+    before = signal.signal(number, handler)
+    try:
+        with pytest.raises(Stopped):
+            go(tmp_path, plan("none", seeds=2), exact=True)
+    finally:
+        signal.signal(number, before)
+    assert len(list((tmp_path / "cells").iterdir())) == 1
+
+
+def test_a_plan_says_what_will_be_run_and_what_is_the_same():
+    text = make_plan(
+        plan("none", "bernoulli", "bernoulli()", swept={"rate": (0.1, 0.2)}, seeds=2), lanes=3
+    ).text()
+    assert "rate=0.2" in text and "4 of these are the same run as another" in text
+    assert "6 cells of mlp(widths=(4,)): 72 steps of training" in text
+    assert "Programs to compile: 2, which train 2, 2 cells at a time" in text
+
+
+def test_one_group_of_a_program_that_has_another_size_is_the_same_to_rounding(tmp_path):
+    """Whatever the company."""
+    planned = plan("none", seeds=3)
+    by_size = [go(tmp_path / str(lanes), planned, lanes=lanes) for lanes in (1, 3)]
+    for one in planned:
+        (first, history), (second, other) = (read(store.folder(one.cell)) for store in by_size)
+        assert first["test_nll"] == pytest.approx(second["test_nll"], rel=1e-4)
+        assert history[-1] == pytest.approx(other[-1], rel=1e-4)
