@@ -7,7 +7,7 @@ import pytest
 
 from dropjax import data
 from experiments.ablation import grid
-from experiments.ablation.grid import Grid, Planned, parse_grid, plan_cells, values
+from experiments.ablation.grid import Grid, Planned, Reader, parse_grid, plan_cells, values
 from experiments.setup import LaunchError
 
 FIXED = {"dataset": "digits", "model": "mlp(widths=(4,))", "epochs": 1, "optimizer": "sgd"}
@@ -18,7 +18,9 @@ def silent(line: str) -> None:
 
 
 def plan(*schemes: str, swept=None, seeds=1, say=silent, **fixed) -> list[Planned]:
-    return plan_cells(Grid("mnist", schemes, swept or {}, tuple(range(seeds)), FIXED | fixed), say)
+    return plan_cells(
+        Grid("mnist", schemes, swept or {}, tuple(range(seeds)), FIXED | fixed), Reader(say)
+    )
 
 
 def refusal(*schemes: str, **given) -> str:

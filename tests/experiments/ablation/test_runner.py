@@ -9,8 +9,8 @@ import pytest
 
 from experiments import report
 from experiments.ablation import run
-from experiments.ablation.grid import Grid, Planned, plan_cells
-from experiments.ablation.run import make_plan, outcomes, run_plan
+from experiments.ablation.grid import Grid, Planned, Reader, plan_cells
+from experiments.ablation.run import local, make_plan, outcomes, run_plan
 from experiments.ablation.store import Store
 from experiments.ablation.train import alike
 from experiments.setup import LaunchError
@@ -32,14 +32,18 @@ def no_picture(monkeypatch) -> None:
 def plan(*schemes: str, swept=None, seeds=1, **fixed) -> list[Planned]:
     swept = swept or {}
     given = {k: v for k, v in (TINY | fixed).items() if k not in swept}
-    return plan_cells(Grid("mnist", schemes, swept, tuple(range(seeds)), given), lambda line: None)
+    return plan_cells(
+        Grid("mnist", schemes, swept, tuple(range(seeds)), given), Reader(lambda line: None)
+    )
 
 
 def go(path: Path, planned: list[Planned], *, exact=False, **options) -> Store:
     path.mkdir(exist_ok=True)
     store = Store(path)
     store.begin({"experiment": "mnist", "exact": exact})
-    run_plan(make_plan(planned, **{"lanes": None} | options), store, "mnist", exact=exact)
+    run_plan(
+        make_plan(planned, **{"lanes": None} | options), store, "mnist", exact=exact, engine=local
+    )
     return store
 
 
