@@ -50,7 +50,6 @@ import numpy as np
 from absl import app, flags
 
 from experiments.ablation.grid import Grid, Planned, plan_cells
-from experiments.setup import Flags
 from scripts import ablation_peer
 from scripts.ablation_peer import Cell, Work
 
@@ -74,6 +73,9 @@ class Taken(NamedTuple):
 
     seconds: float
     cpu: float
+
+
+_NOTHING = Taken(0.0, 0.0)
 
 
 class Row(NamedTuple):
@@ -120,7 +122,7 @@ def spread(cells: Sequence[Any], sample: int) -> list[Any]:
     return [cells[(2 * i + 1) * len(cells) // (2 * sample)] for i in range(sample)]
 
 
-def extrapolated(taken: Sequence[Taken], cells: int, start: Taken = Taken(0, 0)) -> Taken:
+def extrapolated(taken: Sequence[Taken], cells: int, start: Taken = _NOTHING) -> Taken:
     """The mean of what some cells took, times the number of all, after a start."""
     seconds, cpu = (statistics.fmean(values) for values in zip(*taken, strict=True))
     return Taken(start.seconds + cells * seconds, start.cpu + cells * cpu)
@@ -254,7 +256,7 @@ def table(rows: Mapping[str, Row]) -> str:
     for one in targets(rows):
         bound = f"{'at least' if one.at_least else 'at most'} {one.bound:g}{one.unit}"
         met = "met" if one.met else "NOT MET"
-        lines.append(f"{one.name:<{_NAMES}}{one.found:9.1f}  {bound}: {met}")
+        lines.append(f"{one.name:<{_NAMES}}{one.found:9.2f}  {bound}: {met}")
     ours, others = rows["warm"].taken.cpu, [row for key, row in rows.items() if key in _OTHERS]
     cpus = [f"{row.name} {row.taken.cpu / ours:.1f}" for row in others]
     return "\n".join([*lines, "", f"CPU s / ablate's with the filled cache: {'; '.join(cpus)}"])
@@ -322,7 +324,7 @@ def _accuracies(cells: Sequence[Planned], folder: Path, peers: Sequence[dict[str
     files = [folder / "cells" / cell.cell.id / "result.json" for cell in cells]
     ours = percent([json.loads(file.read_text()) for file in files])
     theirs = f", PyTorch {percent(peers)}" if peers else ""
-    return f"mean test accuracy of the {len(cells)} cells measured: ablate {ours}{theirs}"
+    return f"mean test accuracy of the cells measured: ablate {ours}{theirs}"
 
 
 def _measure(cells: Sequence[Planned], folder: Path) -> tuple[dict[str, Row], str]:
