@@ -319,12 +319,12 @@ def _peer_cell(cell: Planned) -> Cell:
 
 def _accuracies(cells: Sequence[Planned], folder: Path, peers: Sequence[dict[str, Any]]) -> str:
     def percent(results: Sequence[Mapping[str, Any]]) -> str:
-        return f"{100 * statistics.fmean(result['test_accuracy'] for result in results):.1f} %"
+        return f"{100 * statistics.median(result['test_accuracy'] for result in results):.1f} %"
 
     files = [folder / "cells" / cell.cell.id / "result.json" for cell in cells]
     ours = percent([json.loads(file.read_text()) for file in files])
     theirs = f", PyTorch {percent(peers)}" if peers else ""
-    return f"mean test accuracy of the cells measured: ablate {ours}{theirs}"
+    return f"median test accuracy of the cells measured: ablate {ours}{theirs}"
 
 
 def _measure(cells: Sequence[Planned], folder: Path) -> tuple[dict[str, Row], str]:
