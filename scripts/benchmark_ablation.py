@@ -17,10 +17,10 @@ batch 32, Adam at 0.003. Three ways:
       was faster before the measurement. Its start, with the import and the data, is counted.
 
 Of the last two ways --sample cells, spread evenly over the grid, are measured in turns; their mean
-times the number of cells is an extrapolation (--sample=0 measures all, in an hour). PyTorch is left
-out, with a line, where --torch_python cannot import it. It has the same data, standardisation,
-shapes, noise, loss and optimiser, not the same random numbers; its test accuracy is printed beside
-that of the same cells here.
+times the number of cells is an extrapolation (--sample=0 measures all, in some 40 minutes). PyTorch
+is left out, with a line, where --torch_python cannot import it. It has the same data,
+standardisation, shapes, noise, loss and optimiser, not the same random numbers; its median test
+accuracy is printed beside that of the same cells here.
 
 CPU seconds are of all threads. Other load on the machine lengthens seconds much and CPU seconds
 little; both are printed, with the load. Ratios are of seconds, within this one run.
@@ -131,8 +131,7 @@ def extrapolated(taken: Sequence[Taken], cells: int, start: Taken = _NOTHING) ->
 def range_note(taken: Sequence[Taken], cells: int) -> str:
     """How many cells were measured, and what one took."""
     seconds = [one.seconds for one in taken]
-    middle = statistics.median(seconds)
-    each = f"{middle:.2f} s a cell ({min(seconds):.2f} to {max(seconds):.2f})"
+    each = f"{statistics.fmean(seconds):.2f} s a cell ({min(seconds):.2f} to {max(seconds):.2f})"
     return f"{each}; {len(taken)} of {cells} cells" + ", extrapolated" * (len(taken) < cells)
 
 

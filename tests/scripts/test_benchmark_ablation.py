@@ -38,7 +38,7 @@ def test_what_is_extrapolated_says_so():
     taken = [Taken(1.0, 2.0), Taken(4.0, 4.0), Taken(1.0, 3.0)]
     assert benchmark.extrapolated(taken, 10) == Taken(20.0, 30.0)
     assert benchmark.extrapolated(taken, 10, Taken(5.0, 1.0)) == Taken(25.0, 31.0)
-    note = "1.00 s a cell (1.00 to 4.00); 3 of 10 cells, extrapolated"
+    note = "2.00 s a cell (1.00 to 4.00); 3 of 10 cells, extrapolated"
     assert benchmark.range_note(taken, 10) == note
     assert benchmark.range_note(taken, 3).endswith("3 of 3 cells")
 
