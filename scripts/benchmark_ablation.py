@@ -377,7 +377,7 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")
     fixed = _FIXED | {"epochs": given.epochs}
     grid = Grid("mnist", SCHEMES, {"rate": RATES}, tuple(range(given.seeds)), fixed)
-    cells = plan_cells(grid, lambda line: None)
+    cells = plan_cells(grid, Reader(lambda line: None))
     config = cells[0].resolved.config
     print(
         f"{len(cells)} cells of {config.model} on {config.dataset}, {config.epochs} epochs\n"

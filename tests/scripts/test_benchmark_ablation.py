@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.ablation.grid import Grid, plan_cells
+from experiments.ablation.grid import Grid, Reader, plan_cells
 from scripts import benchmark_ablation as benchmark
 from scripts.ablation_peer import Cell, Peer, Work
 from scripts.benchmark_ablation import Row, Taken
@@ -14,7 +14,9 @@ from scripts.benchmark_ablation import Row, Taken
 
 def planned(*schemes, seeds=(0,)):
     fixed = {"model": "mlp(widths=(256,))", "dataset": "digits"}
-    return plan_cells(Grid("mnist", schemes, {"rate": (0.1, 0.3)}, seeds, fixed), lambda line: None)
+    return plan_cells(
+        Grid("mnist", schemes, {"rate": (0.1, 0.3)}, seeds, fixed), Reader(lambda line: None)
+    )
 
 
 def work(tmp_path, **changes):
