@@ -49,7 +49,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from experiments.ablation.grid import Grid, Planned, plan_cells
+from experiments.ablation.grid import Grid, Planned, Reader, plan_cells
 from scripts import ablation_peer
 from scripts.ablation_peer import Cell, Work
 
