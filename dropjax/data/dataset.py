@@ -178,7 +178,14 @@ class Dataset:
                 f"train_examples={size}: {self.name} has a class of a single training example; "
                 "leave it out"
             )
-        return stratified_split(self._strata, size, seed)[1]
+        rows = stratified_split(self._strata, size, seed)[1]
+        lost = np.setdiff1d(self._strata, self._strata[rows])
+        if len(lost):
+            raise DataError(
+                f"train_examples={size}: {self.name} has so few training examples of class "
+                f"{lost[0]} that none would be among them; give more"
+            )
+        return rows
 
     def sha256(self) -> str:
         """A fingerprint of every value and label and of which split it is in."""

@@ -250,3 +250,63 @@ def test_default_validation_is_a_tenth_within_limits(examples, classes, size):
 @pytest.mark.parametrize(("examples", "size"), [(1, 0), (2, 1), (9, 1), (308, 30), (60_000, 5000)])
 def test_default_validation_of_a_regression(examples, size):
     assert default_validation(floats(np.zeros((examples, 1)))) == size
+
+
+@pytest.mark.parametrize("size", [10, 40, 77])
+def test_a_part_of_the_training_data_is_drawn_by_class_and_by_seed(dataset, size):
+    cut = dataset.with_validation(20)  # leaves 48, 24 and 8
+    rows = cut.train_rows(size, seed=5)
+    assert len(rows) == size and np.all(np.diff(rows) > 0)
+    assert np.array_equal(rows, cut.train_rows(size, seed=5))
+    part = cut.of_rows(rows)
+    assert np.array_equal(part.x_train, cut.x_train[rows])
+    assert np.array_equal(part.y_train, dataset.y_train[part.x_train.ravel()])
+    counts = np.bincount(part.y_train, minlength=3)
+    assert np.all(np.abs(counts - size * np.array([48, 24, 8]) / 80) < 1) and counts.min() >= 1
+    for name in ("x_validation", "y_validation", "x_test", "y_test"):
+        assert getattr(part, name) is getattr(cut, name)
+    if size < 77:
+        assert not np.array_equal(rows, cut.train_rows(size, seed=6))
+
+
+def test_a_part_does_not_depend_on_the_global_seed(dataset):
+    first = dataset.train_rows(20, seed=1)
+    np.random.seed(3)
+    assert np.array_equal(first, dataset.train_rows(20, seed=1))
+
+
+def test_all_of_the_training_data_is_itself_for_every_seed(dataset):
+    for seed in (0, 2**31 - 1):
+        assert dataset.train_rows(100, seed).tolist() == list(range(100))
+
+
+@pytest.mark.parametrize("size", [-1, 0, 2, 98, 99, 101])
+def test_a_part_that_cannot_be_had_is_refused(dataset, size):
+    words = rf"train_examples={size}: toy has 100 .* of 3 classes .* from 3 to 97, or 100$"
+    with pytest.raises(DataError, match=words):
+        dataset.train_rows(size, seed=0)
+
+
+def test_a_part_of_a_regression_is_any_rows():
+    numbers = floats(np.arange(100.0)[:, None])
+    rows = numbers.train_rows(30, seed=2)
+    assert len({*rows}) == 30 and 35 < rows.mean() < 65
+    part = numbers.of_rows(rows)
+    assert part.y_train.tolist() == rows.tolist()
+    np.testing.assert_allclose(part.shift, rows.mean(), rtol=1e-6)  # its own statistics
+    with pytest.raises(DataError, match=r"training examples beside those .* from 1 to 99, or 100"):
+        numbers.train_rows(0, seed=0)
+
+
+def test_a_class_of_one_example_is_in_no_part():
+    y = np.int32([0] * 10 + [1] + [2] * 10)
+    rare = floats(np.zeros((21, 1)), y, task="classification", outputs=3)
+    with pytest.raises(
+        DataError, match=r"train_examples=5: .* a class of a single training example"
+    ):
+        rare.train_rows(5, seed=0)
+
+
+def test_a_part_that_would_have_none_of_a_rare_class_is_refused(dataset):
+    with pytest.raises(DataError, match=r"train_examples=3: .* of class 2 that none would be"):
+        dataset.with_validation(20).train_rows(3, seed=5)

@@ -1,10 +1,11 @@
+import json
 import re
 
 import jax
 import numpy as np
 import pytest
 
-from dropjax import data
+from dropjax import data, runs
 from dropjax.core.strength import strength_at
 from dropjax.train.devices import check_batch_size
 from experiments import flags
@@ -279,3 +280,44 @@ def test_pixels_are_scaled_to_0_to_1():
     values = {"params": setup.params, "mutable": {}, "learned": {}, "strength": np.float32(1)}
     wanted = logits - np.log(np.exp(logits).sum())
     assert np.allclose(setup.network.prediction(values, x), wanted, atol=1e-5)
+
+
+def test_a_part_of_the_training_data_is_the_same_for_two_schemes():
+    def rows(**given) -> np.ndarray:
+        setup = set_up(Flags(**(SMALL | {"train_examples": 100, "batch_size": 32} | given)), silent)
+        assert setup.program.examples == len(setup.dataset.x_train) == 100
+        assert setup.program.steps_per_epoch == 4
+        assert np.bincount(setup.dataset.y_train).tolist() == [10] * 10
+        assert len(setup.dataset.y_validation) == 144
+        return setup.dataset.x_train
+
+    assert np.array_equal(rows(dropout="bernoulli"), rows(dropout="none"))
+    assert not np.array_equal(rows(), rows(seed=1))
+
+
+@pytest.mark.parametrize("size", [0, 9, 1290, 2000])
+def test_a_part_that_cannot_be_had_is_refused_at_launch(size):
+    message = refusal(train_examples=size)
+    assert f"train_examples={size}: digits has 1293 training examples of 10 classes" in message
+    assert message.endswith("it must be from 10 to 1283, or 1293")
+
+
+@pytest.mark.parametrize(("flag", "value", "least"), [("epochs", 0, 1), ("mc_samples", -1, 0)])
+def test_a_number_that_is_too_small_is_refused(flag, value, least):
+    """Also where no command line has checked it, as in a grid."""
+    assert refusal(**{flag: value}) == f"{flag} must be at least {least}, got {value}"
+
+
+def test_a_run_on_a_part_says_so_and_is_replayed(small_run):
+    path = small_run(train_examples=300, seed=1)
+    config = json.loads((path / "config.json").read_text())
+    assert config["train_examples"] == config["flags"]["train_examples"] == 300
+    assert "--train_examples=300" in config["command"]
+    run = runs.load(path)
+    replay = run.replay()
+    assert replay.examples == 300 and replay.steps == 4
+    batches = [replay.batch(step) for step in (0, 1)]
+    assert sorted(np.concatenate(batches).tolist()) == list(range(300))
+    whole = json.loads((small_run(seed=1) / "config.json").read_text())
+    assert whole["train_examples"] == 1293 and whole["flags"]["train_examples"] is None
+    assert config["data_sha256"] != whole["data_sha256"]

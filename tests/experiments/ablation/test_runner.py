@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from experiments import report
 from experiments.ablation import run
 from experiments.ablation.grid import Grid, Planned, Reader, plan_cells
 from experiments.ablation.run import local, make_plan, outcomes, run_plan
@@ -20,13 +19,12 @@ from tests.throwaway import FailsInTraining
 # The flags of `small_run`.
 SMALL = {"dataset": "digits", "model": "mlp(widths=(32,))", "epochs": 2, "batch_size": 256}
 SMALL |= {"optimizer": "sgd(momentum=0.9)", "learning_rate": 0.2, "mc_samples": 3}
-TINY = SMALL | {"model": "mlp(widths=(4,))", "mc_samples": None}
+TINY = SMALL | {"model": "mlp(widths=(4,))", "mc_samples": 0}
+OTHER = {"strength": "0.5", "learning_rate": 0.1, "seed": 1}
 FAILS = "tests.throwaway:FailsInTraining"
 
 
-@pytest.fixture(autouse=True)
-def no_picture(monkeypatch) -> None:
-    monkeypatch.setattr(report, "draw_curves", lambda history, title, path: None)
+pytestmark = pytest.mark.usefixtures("no_picture")
 
 
 def plan(*schemes: str, swept=None, seeds=1, **fixed) -> list[Planned]:
@@ -68,7 +66,8 @@ def assert_same_numbers(cell: Path, single: Path) -> None:
     }
     assert set(found) <= set(wanted) and found["status"] == wanted["status"] == "completed"
     for name in set(found) - {"param_hash", "learned", "status", "task"}:
-        assert found[name] == pytest.approx(wanted[name], rel=1e-4, abs=1e-6), name
+        close = wanted[name] and pytest.approx(wanted[name], rel=1e-4, abs=1e-6)
+        assert found[name] == close, name
     for site, numbers in wanted["learned"].items():
         assert found["learned"][site] == pytest.approx(numbers, rel=1e-4)
     assert set(found["learned"]) == set(wanted["learned"])
@@ -96,16 +95,14 @@ def test_cells_of_other_rates_strengths_and_seeds_are_the_single_runs(small_run,
     (group,) = make_plan(planned, lanes=None).groups
     assert len(group.cells) == 8, "they differ in numbers alone"
     store = go(tmp_path, planned)
-    for given in ({"strength": "0.5", "seed": 1}, {"learning_rate": 0.1}):
-        wanted = {"strength": "1", "seed": 0, "learning_rate": 0.2} | given
-        (one,) = [one for one in planned if one.cell.config.items() >= wanted.items()]
-        single = small_run(dropout="bernoulli(rate=0.4)", **given)
-        assert_same_numbers(store.folder(one.cell), single)
-        config = json.loads((store.folder(one.cell) / "config.json").read_text())
-        theirs = json.loads((single / "config.json").read_text())
-        assert config == theirs | {"environment": config["environment"]}
-        timing = json.loads((store.folder(one.cell) / "timing.json").read_text())
-        assert timing["lanes"] == 8 and timing["seconds"] > 0
+    (one,) = [one for one in planned if one.cell.config.items() >= OTHER.items()]
+    single = small_run(dropout="bernoulli(rate=0.4)", **OTHER)
+    assert_same_numbers(store.folder(one.cell), single)
+    config = json.loads((store.folder(one.cell) / "config.json").read_text())
+    theirs = json.loads((single / "config.json").read_text())
+    assert config == theirs | {"environment": config["environment"]}
+    timing = json.loads((store.folder(one.cell) / "timing.json").read_text())
+    assert timing["lanes"] == 8 and timing["seconds"] > 0
     assert len({read(store.folder(one.cell))[0]["param_hash"] for one in planned}) == 8
 
 
@@ -123,17 +120,17 @@ def test_cells_that_learn_on_subsets_of_their_seeds_are_the_single_runs(small_ru
 def test_a_cell_of_a_regression_is_the_single_run(small_run, npz, tmp_path):
     given = {"epochs": 5, "batch_size": None, "learning_rate": 0.03}
     given["dataset"] = npz(**table("regression"))
-    store = go(tmp_path, planned := plan("none", **SMALL | given | {"mc_samples": None}))
+    store = go(tmp_path, planned := plan("none", **SMALL | given | {"mc_samples": 0}))
     single = small_run(dropout="none", **given | {"mc_samples": 0})
     assert_same_numbers(store.folder(planned[0].cell), single)
 
 
 def test_exact_cells_are_the_single_runs_to_the_bit(small_run, tmp_path):
-    given = {"dropout": "bernoulli(rate=0.4)", "strength": "0.5", "seed": 1}
-    planned = plan("bernoulli", swept={"rate": (0.4,)}, seeds=2, strength="0.5", **SMALL)
+    fixed = SMALL | {k: v for k, v in OTHER.items() if k != "seed"}
+    planned = plan("bernoulli", swept={"rate": (0.4,)}, seeds=2, **fixed)
     store = go(tmp_path, planned[1:], exact=True)
     found, history = read(store.folder(planned[1].cell))
-    wanted, wanted_history = read(small_run(**given))
+    wanted, wanted_history = read(small_run(dropout="bernoulli(rate=0.4)", **OTHER))
     assert found["param_hash"] == wanted["param_hash"] and history == wanted_history
     timed = dict.fromkeys(("seconds", "examples_per_second"))
     assert found | timed == wanted | timed
@@ -142,11 +139,10 @@ def test_exact_cells_are_the_single_runs_to_the_bit(small_run, tmp_path):
 
 def test_weights_and_batches_are_those_of_the_seed_whatever_the_scheme(tmp_path):
     """A scheme that drops nothing is trained as none is."""
-    planned = plan("none", "bernoulli(rate=0.0)", "gaussian(rate=0.0)", seeds=2, mc_samples=0)
+    planned = plan("none", "bernoulli(rate=0.0)", seeds=2)
     store = go(tmp_path, planned)
     losses = [read(store.folder(one.cell))[1][-1]["train_loss"] for one in planned]
-    for scheme in (1, 2):
-        assert losses[2 * scheme : 2 * scheme + 2] == pytest.approx(losses[:2], rel=1e-4)
+    assert losses[2:] == pytest.approx(losses[:2], rel=1e-4)
     assert losses[0] != pytest.approx(losses[1], rel=1e-2)
 
 
@@ -181,19 +177,19 @@ def test_shards_are_disjoint_and_together_the_whole():
 def test_a_cell_that_fails_is_listed_and_retried_and_the_others_are_not(
     tmp_path, monkeypatch, exact
 ):
-    planned = plan("none", FAILS, "bernoulli(rate=0.0)", mc_samples=0)
+    planned = plan("none", FAILS)
     store = go(tmp_path, planned, exact=exact)
     found = outcomes(planned, store)
-    assert [outcome.status for outcome in found] == ["completed", "failed", "completed"]
+    assert [outcome.status for outcome in found] == ["completed", "failed"]
     assert found[1].error == "RuntimeError: no penalty" and not found[1].history
     before = stamps(store, planned)
     go(tmp_path, planned, exact=exact)
-    assert [outcome.error for outcome in outcomes(planned, store)] == ["", found[1].error, ""]
+    assert [outcome.error for outcome in outcomes(planned, store)] == ["", found[1].error]
     monkeypatch.setattr(FailsInTraining, "penalty_at", FailsInTraining.__base__.penalty_at)
     go(tmp_path, planned, exact=exact)
-    assert [outcome.status for outcome in outcomes(planned, store)] == ["completed"] * 3
+    assert [outcome.status for outcome in outcomes(planned, store)] == ["completed"] * 2
     after = stamps(store, planned)
-    assert (after[0], after[2]) == (before[0], before[2]) and after[1] > before[1]
+    assert after[0] == before[0] and after[1] > before[1]
 
 
 def test_a_scheme_that_meets_no_site_is_refused_before_anything_is_run():
@@ -226,16 +222,16 @@ def test_weights_that_the_last_step_made_infinite_are_no_result(tmp_path):
 
 
 def test_a_larger_grid_runs_what_is_new_alone(tmp_path, request):
-    first = plan("none", swept={"learning_rate": (0.1,)}, seeds=2)
+    first = plan("none", swept={"learning_rate": (0.1,)})
     store = go(tmp_path, first)
     before = stamps(store, first)
-    second = plan("none", swept={"learning_rate": (0.1, 0.2)}, seeds=3)
+    second = plan("none", swept={"learning_rate": (0.1, 0.2)})
     go(tmp_path, second)
     assert stamps(store, first) == before
-    assert [outcome.status for outcome in outcomes(second, store)] == ["completed"] * 6
+    assert [outcome.status for outcome in outcomes(second, store)] == ["completed"] * 2
     request.getfixturevalue("nothing_is_run")
     go(tmp_path, second)
-    go(tmp_path, plan("none", swept={"learning_rate": (0.2,)}, seeds=2))
+    go(tmp_path, plan("none", swept={"learning_rate": (0.2,)}))
 
 
 def test_what_was_interrupted_between_groups_ends_as_if_it_was_not(tmp_path, monkeypatch):
@@ -290,13 +286,3 @@ def test_a_plan_says_what_will_be_run_and_what_is_the_same():
     assert "rate=0.2" in text and "4 of these are the same run as another" in text
     assert "6 cells of mlp(widths=(4,)): 72 steps of training" in text
     assert "Programs to compile: 2, which train 2, 2 cells at a time" in text
-
-
-def test_one_group_of_a_program_that_has_another_size_is_the_same_to_rounding(tmp_path):
-    """Whatever the company."""
-    planned = plan("none", seeds=3)
-    by_size = [go(tmp_path / str(lanes), planned, lanes=lanes) for lanes in (1, 3)]
-    for one in planned:
-        (first, history), (second, other) = (read(store.folder(one.cell)) for store in by_size)
-        assert first["test_nll"] == pytest.approx(second["test_nll"], rel=1e-4)
-        assert history[-1] == pytest.approx(other[-1], rel=1e-4)

@@ -1,0 +1,173 @@
+"""An ablation from the command line, cut off and continued."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, run_python
+
+FLAGS = (
+    *("--dataset=digits", "--model=mlp(widths=(4,))", "--epochs=2", "--batch_size=256"),
+    *("--optimizer=sgd(momentum=0.9)", "--learning_rate=0.2"),
+)
+GRID = ("--dropout=none,bernoulli", "--rate=0.1,0.3", "--seeds=3", "--mc_samples=0", "--lanes=1")
+# Compiled once for all processes.
+CACHE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
+def ablate(workdir: Path | None, *arguments: str, **environment: str):
+    where = () if workdir is None else (f"--workdir={workdir}",)
+    return run_python("-m", "scripts.ablate", *FLAGS, *arguments, *where, **CACHE | environment)
+
+
+def results(workdir: Path) -> dict[str, int]:
+    """When each cell was done."""
+    found = workdir.glob("cells/*/result.json")
+    return {path.parent.name: path.stat().st_mtime_ns for path in found}
+
+
+def said(workdir: Path) -> dict[str, bytes]:
+    names = ["cells.csv", "table.md", "report.html", "ablation.json"]
+    pictures = sorted((workdir / "figures").iterdir())
+    paths = [*(workdir / name for name in names), *pictures, *sorted(workdir.glob("sites_*.txt"))]
+    return {str(path.relative_to(workdir)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """An ablation that was not disturbed. Not to be changed."""
+    path = tmp_path_factory.mktemp("whole") / "ablation"
+    done = ablate(path, *GRID)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    for words in ("9 cells of mlp(widths=(4,)): 108 steps", "rate=0.3", f"folder {path}"):
+        assert words in done.stdout
+    return path
+
+
+def test_it_leaves_its_files(whole):
+    assert len(results(whole)) == 9
+    files = said(whole)
+    assert {"cells.csv", "table.md", "report.html", "sites_0.txt", "sites_1.txt"} <= set(files)
+    assert any(name.startswith("figures/") for name in files)
+    assert files["cells.csv"].count(b"\n") == 10
+    about = json.loads(files["ablation.json"])
+    assert about["exact"] is False and about["swept"] == ["rate"]
+    assert "--rate=0.1,0.3" in about["command"] and str(whole) not in about["command"]
+
+
+def test_it_is_killed_and_continued_as_if_it_was_not(whole, tmp_path):
+    path = tmp_path / "killed"
+    command = [sys.executable, "-m", "scripts.ablate", *FLAGS, *GRID, f"--workdir={path}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | CACHE
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    end = time.monotonic() + 120
+    while len(results(path)) < 3 and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it ended before it was killed"
+    before = results(path)
+    assert 3 <= len(before) < 9 and not (path / "table.md").exists()
+    done = ablate(path, *GRID)
+    assert done.returncode == 0, done.stderr
+    # The one that was packed when it was killed, if any, is unpacked now.
+    assert re.search(r"[345678] cells are there already; \d are left", done.stdout)
+    after = results(path)
+    assert len(after) == 9 and {id: after[id] for id in before} == before
+    assert said(path) == said(whole)
+
+
+def test_shards_make_the_whole_and_a_larger_grid_adds_to_it(whole, tmp_path):
+    path = tmp_path / "grown"
+    small = [*GRID, "--rate=0.1", "--seeds=2"]
+    first = ablate(path, *small, "--shard=0/2")
+    assert first.returncode == 0, first.stderr
+    assert "2 cells of other shards are missing; the last shard writes" in first.stdout
+    assert len(results(path)) == 2 and not (path / "table.md").exists()
+    last = ablate(path, *small, "--shard=1/2")
+    assert last.returncode == 0 and (path / "table.md").exists()
+    before = results(path)
+    assert len(before) == 4
+    assert ablate(path, *GRID).returncode == 0
+    after = results(path)
+    assert len(after) == 9 and {id: after[id] for id in before} == before
+    assert said(path) == said(whole)
+
+
+REFUSED = [
+    (["--sedes=3"], "Unknown command line flag 'sedes'. Did you mean: seeds"),
+    (["--seeds=0"], "flag --seeds=0: 0 is not"),
+    (["--lanes=0"], "flag --lanes=0: 0 is not"),
+    (["--grid=batch_sice=32"], "'batch_sice=32' is not flag=value,value"),
+    (["--grid=epochs=0,1"], "--epochs is swept by --grid; leave it out"),
+    (["--dropout=none,bernouli"], "did you mean bernoulli?"),
+    (["--rate=2"], "rate is the probability of dropping, in [0, 1]; got 2.0"),
+    (["--rate=0.1", "--dropout=none"], "rate would do nothing for any of none"),
+    (["--baseline=gaussian"], "baseline='gaussian' is not compared"),
+    (["--shard=4/4"], "shard='4/4' is not i/n with i from 0 to n - 1"),
+    (["--shard=0/2"], "name the folder by --workdir"),
+    (["--only=tables"], "name the folder by --workdir"),
+    (["--exact", "--lanes=2"], "--lanes would do nothing"),
+    (["--dropout=none,zoneout"], "zoneout(rate=0.1) acts on STATE sites"),
+    (["--validation=0", "--rate=0.1,0.2"], "there is no validation split to choose one on"),
+    (["--workdir=file"], "workdir=file cannot be written to"),
+    (["here"], "unexpected arguments: here"),
+]
+SCRIPT = """
+import contextlib, io, json, os, sys
+from absl import flags
+from absl.testing import flagsaver
+from scripts import ablate
+
+open("file", "w").close()
+found = []
+for arguments in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with flagsaver.flagsaver(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = ablate.main(ablate._parsed(["ablate", *arguments]))
+        except SystemExit as error:
+            status = error.code
+    found.append([status, out.getvalue(), err.getvalue(), sorted(os.listdir("."))])
+    flags.FLAGS.unparse_flags()
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory) -> list[tuple[int, str, str, list[str]]]:
+    """What many commands say, one after another in one process and an empty folder."""
+    commands = [[*FLAGS, *arguments] for arguments, _ in REFUSED]
+    commands.append([*FLAGS, *GRID, "--only=plan", "--workdir=new"])
+    done = run_python("-c", SCRIPT, json.dumps(commands), cwd=tmp_path_factory.mktemp("empty"))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("number", range(len(REFUSED)), ids=lambda i: " ".join(REFUSED[i][0]))
+def test_what_cannot_start_is_refused_and_writes_nothing(answers, number):
+    status, out, err, there = answers[number]
+    assert status == 2 and err.startswith("ablate: ") and REFUSED[number][1] in err
+    assert err.count("\n") == 1 and there == ["file"] and "Traceback" not in out
+
+
+def test_a_plan_is_printed_and_nothing_written(answers):
+    status, out, err, there = answers[-1]
+    assert status == 0 and not err and there == ["file"]
+    for words in ("bernoulli  rate=0.3", "3 seeds", "9 cells", "Programs to compile: 2"):
+        assert words in out
+
+
+def test_a_mistyped_flag_exits_2():
+    done = ablate(None, "--sedes=3")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and not done.stdout
