@@ -257,6 +257,8 @@ def _check_used(grid: Grid, parsed: dict[str, Scheme]) -> None:
     """Refuses a flag that means something for none of the schemes."""
     defaults = Flags()
     given = {k for k, v in grid.fixed.items() if v is not None and v != getattr(defaults, k)}
+    if grid.fixed.get("mc_samples") == 0:  # for a scheme without noise that is nothing new
+        given.discard("mc_samples")
     for flag in sorted({*grid.swept, *given}):
         if flag in grid.swept and flag in given:
             raise LaunchError(f"--{flag} is swept by --grid; leave it out")

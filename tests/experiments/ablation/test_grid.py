@@ -213,6 +213,11 @@ def test_a_fixed_flag_is_for_the_schemes_for_which_it_means_something():
     assert (bernoulli.cell.config["strength"], bernoulli.cell.config["mc_samples"]) == ("0.5", 3)
 
 
+def test_no_draws_are_asked_for_where_there_is_no_noise_as_in_a_single_run():
+    (one,) = plan("none", mc_samples=0)
+    assert one.cell.config["mc_samples"] == 0
+
+
 def test_a_flag_that_is_fixed_and_swept_is_refused():
     assert "--epochs is swept by --grid" in refusal("none", swept={"epochs": (1, 2)}, epochs=3)
 
