@@ -26,6 +26,7 @@ from experiments.setup import (
     LaunchError,
     Resolved,
     Split,
+    jax_setting,
     launching,
     model_for,
     resolve,
@@ -230,6 +231,7 @@ def _cell(
         "flags": {k: v for k, v in config.items() if k != "data_dir"},
         "data_sha256": hashes.of(resolved),
         "mask_stream": dropjax.STREAM,
+        "x64": bool(jax_setting("jax_enable_x64")),
     }
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     return Cell(
