@@ -21,7 +21,15 @@ from dropjax.core.scheme import Scheme, rate_fields
 from dropjax.core.spec import lacks_rate
 from experiments.ablation.cells import Cell
 from experiments.folder import command_of
-from experiments.setup import Flags, LaunchError, Resolved, launching, model_for, resolve
+from experiments.setup import (
+    Flags,
+    LaunchError,
+    Resolved,
+    jax_setting,
+    launching,
+    model_for,
+    resolve,
+)
 
 MOST = 100_000
 """Cells of one ablation."""
@@ -218,6 +226,7 @@ class Planner:
             "flags": {k: v for k, v in config.items() if k != "data_dir"},
             "data_sha256": self.reader.sha256(resolved),
             "mask_stream": dropjax.STREAM,
+            "x64": bool(jax_setting("jax_enable_x64")),
         }
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
         command = command_of(config, self.experiment)
@@ -248,6 +257,8 @@ def _check_used(grid: Grid, parsed: dict[str, Scheme]) -> None:
     """Refuses a flag that means something for none of the schemes."""
     defaults = Flags()
     given = {k for k, v in grid.fixed.items() if v is not None and v != getattr(defaults, k)}
+    if grid.fixed.get("mc_samples") == 0:  # for a scheme without noise that is nothing new
+        given.discard("mc_samples")
     for flag in sorted({*grid.swept, *given}):
         if flag in grid.swept and flag in given:
             raise LaunchError(f"--{flag} is swept by --grid; leave it out")

@@ -123,7 +123,7 @@ def test_cells_go_by_scheme_then_setting_then_seed():
 def test_an_id_is_what_it_was():
     """A change here makes every folder of an ablation run anew."""
     (one,) = plan("bernoulli(rate=0.25)")
-    assert one.cell.id == "4204ab384694"
+    assert one.cell.id == "d39e3df4eab8"
 
 
 @pytest.mark.parametrize(
@@ -152,8 +152,11 @@ def test_an_id_changes_with_the_scheme_the_seed_and_the_data(monkeypatch):
     assert ids(plan("bernoulli(rate=0.4)")) != [first]
     digits = data.load("digits", None, say=silent)
     other = dataclasses.replace(digits, x_test=digits.x_test[::-1])
-    monkeypatch.setattr(data, "load", lambda *arguments, **options: other)
-    assert ids(plan("bernoulli")) != [first]
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "load", lambda *arguments, **options: other)
+        assert ids(plan("bernoulli")) != [first]
+    monkeypatch.setattr(grid, "jax_setting", lambda name: name == "jax_enable_x64")
+    assert ids(plan("bernoulli")) != [first], "in double precision"
 
 
 def test_an_id_does_not_change_with_where_the_data_lies(monkeypatch, tmp_path):
@@ -213,6 +216,11 @@ def test_a_fixed_flag_is_for_the_schemes_for_which_it_means_something():
     none, bernoulli = plan("none", "bernoulli", strength="0.5", mc_samples=3)
     assert (none.cell.config["strength"], none.cell.config["mc_samples"]) == ("1", 0)
     assert (bernoulli.cell.config["strength"], bernoulli.cell.config["mc_samples"]) == ("0.5", 3)
+
+
+def test_no_draws_are_asked_for_where_there_is_no_noise_as_in_a_single_run():
+    (one,) = plan("none", mc_samples=0)
+    assert one.cell.config["mc_samples"] == 0
 
 
 def test_a_flag_that_is_fixed_and_swept_is_refused():
