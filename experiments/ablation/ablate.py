@@ -65,7 +65,8 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
     reader = Reader(say)
     planned = plan_cells(grid, reader)
     _check_choice(grid, planned)
-    plan = make_plan(planned, lanes=options.lanes, shard=options.shard or (0, 1))
+    lanes = 1 if options.exact else options.lanes
+    plan = make_plan(planned, lanes=lanes, shard=options.shard or (0, 1))
     say(f"\n{plan.text()}\n")
     if options.only == "plan":
         return 0

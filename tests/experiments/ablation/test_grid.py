@@ -286,9 +286,9 @@ def test_cells_of_one_split_share_its_arrays_and_read_the_data_once(monkeypatch)
         config = one.resolved.config
         subset = by_subset.setdefault((config.train_examples, config.seed), set())
         subset.add(id(one.resolved.dataset.x_train))
-        assert np.array_equal(
-            one.resolved.dataset.x_train, one.resolved.whole.x_train[one.resolved.rows]
-        )
+        rows = one.resolved.whole.train_rows(config.train_examples, config.seed)
+        assert np.array_equal(one.resolved.rows, rows)
+        assert np.array_equal(one.resolved.dataset.x_train, one.resolved.whole.x_train[rows])
     assert len(by_subset) == 4 and all(len(of) == 1 for of in by_subset.values())
 
 

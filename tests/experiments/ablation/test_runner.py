@@ -186,6 +186,19 @@ def test_a_cell_that_fails_is_listed_and_retried_and_the_others_are_not(
     assert nothing[-1] == pytest.approx(none[-1], rel=1e-4)
 
 
+def test_an_exact_cell_that_could_not_start_is_retried(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise LaunchError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.single, "run", refuse)
+        store = go(tmp_path, planned := plan("none"), exact=True)
+    (found,) = outcomes(planned, store)
+    assert (found.status, found.error) == ("failed", "no room")
+    go(tmp_path, planned, exact=True)
+    assert outcomes(planned, store)[0].status == "completed"
+
+
 def test_a_scheme_that_meets_no_site_is_refused_before_anything_is_run():
     with pytest.raises(LaunchError, match=r"zoneout.* acts on STATE sites; mlp"):
         make_plan(plan("none", "zoneout"), lanes=None)
