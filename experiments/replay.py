@@ -107,7 +107,9 @@ def lines(run: runs.Run, step: int, row: int | None, at: str) -> tuple[list[str]
             f"NOTE: the scheme learns, and what it had learned then is not kept. Shown is the noise"
             f" of that step under what it had learned by step {run.step}"
         )
-    text += [f"batch: {len(batch)} examples, these rows of the training data"]
+    part = run.config["flags"].get("train_examples")
+    of = "the training data" if part is None else f"the {part} examples that --train_examples drew"
+    text += [f"batch: {len(batch)} examples, these rows of {of}"]
     text += textwrap.wrap(
         " ".join(map(str, batch)), 88, initial_indent="  ", subsequent_indent="  "
     )

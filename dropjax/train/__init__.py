@@ -2,7 +2,8 @@
 
 from dropjax.train import lanes, schedules
 from dropjax.train.fit import Fitted, fit
-from dropjax.train.lanes import Lane, Lanes
+from dropjax.train.lane import Lane
+from dropjax.train.lanes import Lanes
 from dropjax.train.loop import Chunk, chunks
 from dropjax.train.losses import (
     fraternal,

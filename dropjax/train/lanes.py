@@ -27,14 +27,14 @@ import numpy as np
 import optax
 
 from dropjax.core.plan import no_weights
-from dropjax.core.scheme import Scheme
 from dropjax.core.strength import Strength, strength_at
 from dropjax.ops.keys import derive
 from dropjax.train.devices import parallel, replicate
 from dropjax.train.fit import Fitted
+from dropjax.train.lane import Lane, Stacked, checked_lanes, stack
 from dropjax.train.loop import chunks
 from dropjax.train.program import Program
-from dropjax.train.replay import noise_key_of, order_of
+from dropjax.train.replay import order_of
 from dropjax.train.step import Examples, Problem, State, Step, on_one_device
 
 Array = jax.Array
@@ -46,42 +46,6 @@ _CACHE = 8 * 2**20
 
 # A lane's arrays have an axis of lanes in front; how many steps were done is the same for all.
 _AXES = State(step=None, params=0, opt_state=0, mutable=0, totals=0, diverged_at=0)  # type: ignore[arg-type]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Lane:
-    """One run: what it has for itself.
-
-    Args:
-      key: the run's key, as of `Program` and `fit`.
-      scheme: its scheme, of the problem's structure with numbers of its own; None for the
-        problem's.
-      numbers: what its optimiser is made with, such as {"learning_rate": 1e-3}.
-      strength: multiplies the problem's.
-      penalty: multiplies the problem's.
-      rows: (examples,), the rows of the data that it trains on; None for all. As many for each.
-    """
-
-    key: Array
-    scheme: Scheme | None = None
-    numbers: dict[str, float] = dataclasses.field(default_factory=dict)
-    strength: float = 1.0
-    penalty: float = 1.0
-    rows: np.ndarray | None = None
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Stacked:
-    """What lanes have for themselves, as arrays (lanes, ...)."""
-
-    key: Array
-    noise_key: Array
-    scheme: Scheme | None
-    numbers: dict[str, Array]
-    strength: Array
-    penalty: Array
-    rows: Array | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +91,7 @@ class Lanes:
         devices: Sequence[Any] | None = None,
     ) -> None:
         self._scheme = problem.scheme
-        self.lanes = _checked(lanes, problem.scheme, optimizer, len(examples))
+        self.lanes = checked_lanes(lanes, problem.scheme, optimizer, len(examples))
         first = self.lanes[0]
         own = problem.optimizer if optimizer is None else optimizer(**first.numbers)
         pattern = dataclasses.replace(problem, scheme=first.scheme, optimizer=own)
@@ -148,7 +112,7 @@ class Lanes:
         self._example = jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), data[0])
         self._rows_of_data = len(examples)
         self._data = replicate(data, self.devices)
-        self._stacked = replicate(_stack(self.lanes), self.devices)
+        self._stacked = replicate(stack(self.lanes), self.devices)
         self._orders: dict[int, Array] = {}
         self._start = jax.jit(self._starts)
         self._chunk = parallel(self._steps, self.devices, donate=(0,))
@@ -161,10 +125,10 @@ class Lanes:
           ValueError: they differ in more than numbers, or there is none.
         """
         new = copy.copy(self)
-        new.lanes = _checked(
+        new.lanes = checked_lanes(
             lanes, self._scheme, self._optimizer, self._rows_of_data, like=self.lanes[0]
         )
-        new._stacked, new._orders = replicate(_stack(new.lanes), self.devices), {}
+        new._stacked, new._orders = replicate(stack(new.lanes), self.devices), {}
         return new
 
     def at_a_time(self) -> int:
@@ -254,13 +218,13 @@ class Lanes:
         found = jax.device_get(self._report(self._stacked, state.params, state.mutable))
         return [jax.tree.map(float, _lane_of(found, lane)) for lane in range(len(self))]
 
-    def _report_of(self, own: _Stacked, both: dict[str, Any], mutable: Any) -> Any:
+    def _report_of(self, own: Stacked, both: dict[str, Any], mutable: Any) -> Any:
         assert own.scheme is not None
         found = self._program.step.found_weights(self._example, both["params"], mutable)
         return own.scheme.bind(both["learned"]).report(self.problem.sites or {}, found)
 
-    def _starts(self, stacked: _Stacked) -> State:
-        def one(own: _Stacked) -> State:
+    def _starts(self, stacked: Stacked) -> State:
+        def one(own: Stacked) -> State:
             params, mutable = self._variables(own.key)
             step = self._step(own)
             return step.state(own.key, self._example, params, mutable, self._metrics)
@@ -268,7 +232,7 @@ class Lanes:
         # One after another: each as if it were alone.
         return jax.lax.map(one, stacked)
 
-    def _step(self, own: _Stacked) -> Step:
+    def _step(self, own: Stacked) -> Step:
         """The step of one lane, inside of a map over lanes."""
         problem = self.problem
         changes: dict[str, Any] = {"scheme": own.scheme}
@@ -285,14 +249,14 @@ class Lanes:
         self,
         device: Array,
         state: State,
-        stacked: _Stacked,
+        stacked: Stacked,
         data: tuple[Any, Any],
         orders: Array,
         start: Array,
         stop: Array,
         first: Array,
     ) -> State:
-        def one(number: Array, state: State, own: _Stacked, order: Array) -> State:
+        def one(number: Array, state: State, own: Stacked, order: Array) -> State:
             step = self._step(own)
             return step(number, state, own.noise_key, data, order, first, device)
 
@@ -408,97 +372,8 @@ def even_groups(lanes: Sequence[Any], at_most: int) -> Iterator[tuple[list[Any],
         yield group + group[:1] * (size - len(group)), len(group)
 
 
-def _checked(
-    lanes: Sequence[Lane],
-    scheme: Scheme | None,
-    optimizer: Callable[..., Optimizer] | None,
-    examples: int,
-    like: Lane | None = None,
-) -> list[Lane]:
-    """The lanes with their schemes, if one program, made for those `like` one, serves them all."""
-    if not lanes:
-        raise ValueError("there is no lane")
-    made = [
-        lane if lane.scheme is not None else dataclasses.replace(lane, scheme=scheme)
-        for lane in lanes
-    ]
-    first, other = (made[0], "lane 0") if like is None else (like, "those of the program")
-    for number, lane in enumerate(made):
-        where = f"lane {number} and {other}"
-        if (lane.scheme is None) != (scheme is None):
-            raise ValueError(f"lane {number} has a scheme, but the problem's model takes a key")
-        if _structure(lane.scheme) != _structure(first.scheme):
-            raise ValueError(
-                f"{where} differ in more than numbers: {lane.scheme} and {first.scheme}; train "
-                "them apart"
-            )
-        if lane.numbers.keys() != first.numbers.keys():
-            raise ValueError(
-                f"{where} name different numbers: {[*lane.numbers]} and {[*first.numbers]}"
-            )
-        if _count(lane) != _count(first):
-            raise ValueError(
-                f"{where} train on different numbers of examples: {_count(lane)} and "
-                f"{_count(first)}; train them apart"
-            )
-        _check_rows(lane.rows, number, examples)
-        if lane.strength != 1 and lane.scheme is None:
-            raise ValueError(f"strength={lane.strength} of lane {number} would do nothing")
-        if lane.penalty != 1 and not (lane.scheme is not None and lane.scheme.penalises):
-            raise ValueError(f"penalty={lane.penalty} of lane {number} would do nothing")
-    if optimizer is None and first.numbers:
-        raise ValueError(
-            f"the lanes' numbers {[*first.numbers]} would do nothing: say of which function they "
-            "are the arguments, optimizer=optax.adam for example"
-        )
-    return made
-
-
-def _structure(scheme: Scheme | None) -> tuple[Any, list[tuple[int, ...]]]:
-    return jax.tree.structure(scheme), [np.shape(leaf) for leaf in jax.tree.leaves(scheme)]
-
-
-def _count(lane: Lane) -> int | str:
-    return "all" if lane.rows is None else len(lane.rows)
-
-
-def _check_rows(rows: np.ndarray | None, lane: int, examples: int) -> None:
-    """Refuses rows that there are not: on a device they would be others, without a word."""
-    if rows is None:
-        return
-    found = np.asarray(rows)
-    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
-        raise ValueError(
-            f"rows of lane {lane} must be a list of integers, got {found.dtype}{list(found.shape)}"
-        )
-    if len(found) and not (found.min() >= 0 and found.max() < examples):
-        raise ValueError(
-            f"rows of lane {lane} go from {found.min()} to {found.max()}, and those of the data "
-            f"from 0 to {examples - 1}"
-        )
-
-
 def _select(examples: Examples, rows: np.ndarray) -> Examples:
     return Examples(*jax.tree.map(lambda leaf: leaf[rows], (examples.x, examples.y)))
-
-
-def _stack(lanes: Sequence[Lane]) -> _Stacked:
-    def stack(*values: Any) -> Array:
-        return jnp.stack([jnp.asarray(value) for value in values])
-
-    def floats(values: Sequence[Any]) -> Array:
-        return jnp.asarray(np.asarray(values, np.float32))
-
-    first = lanes[0]
-    return _Stacked(
-        key=stack(*(lane.key for lane in lanes)),
-        noise_key=stack(*(noise_key_of(lane.key) for lane in lanes)),
-        scheme=jax.tree.map(stack, *(lane.scheme for lane in lanes)),
-        numbers={name: floats([lane.numbers[name] for lane in lanes]) for name in first.numbers},
-        strength=floats([lane.strength for lane in lanes]),
-        penalty=floats([lane.penalty for lane in lanes]),
-        rows=None if first.rows is None else stack(*(lane.rows for lane in lanes)),
-    )
 
 
 def _lane_of(tree: Any, lane: int) -> Any:

@@ -82,7 +82,7 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
         absent = sum(outcome.status == "missing" for outcome in found)
         if absent and shard:
             say(f"{absent} cells of other shards are missing; the last shard writes the tables")
-            return 0
+            return int(any(outcome.status in ("failed", "diverged") for outcome in found))
         task = planned[0].resolved.dataset.task
         analysis = analyse(found, baseline=options.baseline, task=task)
         verdicts, added = [], []
@@ -99,6 +99,8 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
             verdicts=verdicts,
             added=added,
         )
+        for old in path.glob("sites_*.txt"):
+            old.unlink()
         for number, table in enumerate(plan.site_tables):
             (path / f"sites_{number}.txt").write_text(table)
         say(f"{answers_text(analysis)}\nfolder {path}: report.html, table.md, cells.csv, figures/")

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import itertools
 import json
+import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -223,11 +224,11 @@ class Planner:
         decides = {
             "experiment": self.experiment,
             # Where the data lies does not matter; what they are does.
-            "flags": {k: v for k, v in config.items() if k != "data_dir"},
+            "flags": {k: v for k, v in config.items() if k != "data_dir"} | _where(config),
             "data_sha256": self.reader.sha256(resolved),
             "mask_stream": dropjax.STREAM,
             "x64": bool(jax_setting("jax_enable_x64")),
-        }
+        } | _own_code(resolved)
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
         command = command_of(config, self.experiment)
         config["data_sha256"] = decides["data_sha256"]
@@ -240,6 +241,24 @@ class Planner:
         config = dataclasses.asdict(planned.resolved.config) | {"rate": None, "seed": seed}
         arguments: dict[str, Any] = config
         return self.cell(planned.cell.scheme, planned.cell.setting, Flags(**arguments))
+
+
+def _where(config: dict[str, Any]) -> dict[str, Any]:
+    """The name of a file of one's own without its folder."""
+    own = config["dataset"].endswith(".npz")
+    return {"dataset": Path(config["dataset"]).name} if own else {}
+
+
+def _own_code(resolved: Resolved) -> dict[str, str]:
+    """The fingerprints of files that define a scheme or a model of one's own."""
+    network = resolved.network
+    classes: list[type] = [type(network.module), *(type(link) for link in network.scheme.links)]
+    found = {}
+    for name in {of.__module__ for of in classes if not of.__module__.startswith("dropjax.")}:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is not None:
+            found[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return found
 
 
 def _means(flag: str, text: str, scheme: Scheme) -> bool:

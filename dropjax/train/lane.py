@@ -1,0 +1,139 @@
+"""One lane: what a run has for itself among others of one program; see `train.lanes`."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dropjax.core.scheme import Scheme
+from dropjax.train.replay import noise_key_of
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lane:
+    """One run: what it has for itself.
+
+    Args:
+      key: the run's key, as of `Program` and `fit`.
+      scheme: its scheme, of the problem's structure with numbers of its own; None for the
+        problem's.
+      numbers: what its optimiser is made with, such as {"learning_rate": 1e-3}.
+      strength: multiplies the problem's.
+      penalty: multiplies the problem's.
+      rows: (examples,), the rows of the data that it trains on; None for all. As many for each.
+    """
+
+    key: Array
+    scheme: Scheme | None = None
+    numbers: dict[str, float] = dataclasses.field(default_factory=dict)
+    strength: float = 1.0
+    penalty: float = 1.0
+    rows: np.ndarray | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Stacked:
+    """What lanes have for themselves, as arrays (lanes, ...)."""
+
+    key: Array
+    noise_key: Array
+    scheme: Scheme | None
+    numbers: dict[str, Array]
+    strength: Array
+    penalty: Array
+    rows: Array | None
+
+
+def checked_lanes(
+    lanes: Sequence[Lane],
+    scheme: Scheme | None,
+    optimizer: Callable[..., Any] | None,
+    examples: int,
+    like: Lane | None = None,
+) -> list[Lane]:
+    """The lanes with their schemes, if one program, made for those `like` one, serves them all."""
+    if not lanes:
+        raise ValueError("there is no lane")
+    made = [
+        lane if lane.scheme is not None else dataclasses.replace(lane, scheme=scheme)
+        for lane in lanes
+    ]
+    first, other = (made[0], "lane 0") if like is None else (like, "those of the program")
+    for number, lane in enumerate(made):
+        where = f"lane {number} and {other}"
+        if (lane.scheme is None) != (scheme is None):
+            raise ValueError(f"lane {number} has a scheme, but the problem's model takes a key")
+        if _structure(lane.scheme) != _structure(first.scheme):
+            raise ValueError(
+                f"{where} differ in more than numbers: {lane.scheme} and {first.scheme}; train "
+                "them apart"
+            )
+        if lane.numbers.keys() != first.numbers.keys():
+            raise ValueError(
+                f"{where} name different numbers: {[*lane.numbers]} and {[*first.numbers]}"
+            )
+        if _count(lane) != _count(first):
+            raise ValueError(
+                f"{where} train on different numbers of examples: {_count(lane)} and "
+                f"{_count(first)}; train them apart"
+            )
+        _check_rows(lane.rows, number, examples)
+        if lane.strength != 1 and lane.scheme is None:
+            raise ValueError(f"strength={lane.strength} of lane {number} would do nothing")
+        if lane.penalty != 1 and not (lane.scheme is not None and lane.scheme.penalises):
+            raise ValueError(f"penalty={lane.penalty} of lane {number} would do nothing")
+    if optimizer is None and first.numbers:
+        raise ValueError(
+            f"the lanes' numbers {[*first.numbers]} would do nothing: say of which function they "
+            "are the arguments, optimizer=optax.adam for example"
+        )
+    return made
+
+
+def _structure(scheme: Scheme | None) -> tuple[Any, list[tuple[int, ...]]]:
+    return jax.tree.structure(scheme), [np.shape(leaf) for leaf in jax.tree.leaves(scheme)]
+
+
+def _count(lane: Lane) -> int | str:
+    return "all" if lane.rows is None else len(lane.rows)
+
+
+def _check_rows(rows: np.ndarray | None, lane: int, examples: int) -> None:
+    """Refuses rows that there are not: on a device they would be others, without a word."""
+    if rows is None:
+        return
+    found = np.asarray(rows)
+    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(
+            f"rows of lane {lane} must be a list of integers, got {found.dtype}{list(found.shape)}"
+        )
+    if len(found) and not (found.min() >= 0 and found.max() < examples):
+        raise ValueError(
+            f"rows of lane {lane} go from {found.min()} to {found.max()}, and those of the data "
+            f"from 0 to {examples - 1}"
+        )
+
+
+def stack(lanes: Sequence[Lane]) -> Stacked:
+    def stack(*values: Any) -> Array:
+        return jnp.stack([jnp.asarray(value) for value in values])
+
+    def floats(values: Sequence[Any]) -> Array:
+        return jnp.asarray(np.asarray(values, np.float32))
+
+    first = lanes[0]
+    return Stacked(
+        key=stack(*(lane.key for lane in lanes)),
+        noise_key=stack(*(noise_key_of(lane.key) for lane in lanes)),
+        scheme=jax.tree.map(stack, *(lane.scheme for lane in lanes)),
+        numbers={name: floats([lane.numbers[name] for lane in lanes]) for name in first.numbers},
+        strength=floats([lane.strength for lane in lanes]),
+        penalty=floats([lane.penalty for lane in lanes]),
+        rows=None if first.rows is None else stack(*(lane.rows for lane in lanes)),
+    )
