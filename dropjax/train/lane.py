@@ -57,7 +57,18 @@ def checked_lanes(
     examples: int,
     like: Lane | None = None,
 ) -> list[Lane]:
-    """The lanes with their schemes, if one program, made for those `like` one, serves them all."""
+    """The lanes with their schemes, if one program serves them all.
+
+    Args:
+      lanes: as given.
+      scheme: of those without their own.
+      optimizer: what takes their numbers.
+      examples: rows of the data.
+      like: a lane that the program was made for; None for the first of these.
+
+    Raises:
+      ValueError: they differ in more than numbers; rows that there are not; what would do nothing.
+    """
     if not lanes:
         raise ValueError("there is no lane")
     made = [
@@ -121,7 +132,9 @@ def _check_rows(rows: np.ndarray | None, lane: int, examples: int) -> None:
 
 
 def stack(lanes: Sequence[Lane]) -> Stacked:
-    def stack(*values: Any) -> Array:
+    """What lanes have for themselves, one array for all of them."""
+
+    def together(*values: Any) -> Array:
         return jnp.stack([jnp.asarray(value) for value in values])
 
     def floats(values: Sequence[Any]) -> Array:
@@ -129,11 +142,11 @@ def stack(lanes: Sequence[Lane]) -> Stacked:
 
     first = lanes[0]
     return Stacked(
-        key=stack(*(lane.key for lane in lanes)),
-        noise_key=stack(*(noise_key_of(lane.key) for lane in lanes)),
-        scheme=jax.tree.map(stack, *(lane.scheme for lane in lanes)),
+        key=together(*(lane.key for lane in lanes)),
+        noise_key=together(*(noise_key_of(lane.key) for lane in lanes)),
+        scheme=jax.tree.map(together, *(lane.scheme for lane in lanes)),
         numbers={name: floats([lane.numbers[name] for lane in lanes]) for name in first.numbers},
         strength=floats([lane.strength for lane in lanes]),
         penalty=floats([lane.penalty for lane in lanes]),
-        rows=None if first.rows is None else stack(*(lane.rows for lane in lanes)),
+        rows=None if first.rows is None else together(*(lane.rows for lane in lanes)),
     )
