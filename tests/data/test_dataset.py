@@ -258,7 +258,7 @@ def test_a_part_of_the_training_data_is_drawn_by_class_and_by_seed(dataset, size
     rows = cut.train_rows(size, seed=5)
     assert len(rows) == size and np.all(np.diff(rows) > 0)
     assert np.array_equal(rows, cut.train_rows(size, seed=5))
-    part = cut.of_rows(rows)
+    part = cut.with_train_examples(size, seed=5)
     assert np.array_equal(part.x_train, cut.x_train[rows])
     assert np.array_equal(part.y_train, dataset.y_train[part.x_train.ravel()])
     counts = np.bincount(part.y_train, minlength=3)
@@ -291,7 +291,7 @@ def test_a_part_of_a_regression_is_any_rows():
     numbers = floats(np.arange(100.0)[:, None])
     rows = numbers.train_rows(30, seed=2)
     assert len({*rows}) == 30 and 35 < rows.mean() < 65
-    part = numbers.of_rows(rows)
+    part = numbers.with_train_examples(30, seed=2)
     assert part.y_train.tolist() == rows.tolist()
     np.testing.assert_allclose(part.shift, rows.mean(), rtol=1e-6)  # its own statistics
     with pytest.raises(DataError, match=r"training examples beside those .* from 1 to 99, or 100"):

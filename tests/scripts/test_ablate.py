@@ -166,8 +166,3 @@ def test_a_plan_is_printed_and_nothing_written(answers):
     assert status == 0 and not err and there == ["file"]
     for words in ("bernoulli  rate=0.3", "3 seeds", "9 cells", "Programs to compile: 2"):
         assert words in out
-
-
-def test_a_mistyped_flag_exits_2():
-    done = ablate(None, "--sedes=3")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and not done.stdout

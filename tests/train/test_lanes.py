@@ -441,20 +441,14 @@ def test_every_scheme_is_traced_in_lanes():
     assert all(jax.tree.leaves(same))
 
 
-@pytest.fixture(scope="module")
-def some() -> tuple[Fitted, Fitted]:
+def test_schemes_in_a_lane_are_themselves_alone():
     of, x, y, init = of_sites(SOME)
     other, *_ = of_sites(SOME, 0.4)
     found = train(of, [Lane(key(1)), Lane(key(2), other.scheme)], x, y, init)[1]
-    return found, alone(other, key(2), x, y, init)
-
-
-@pytest.mark.parametrize("name", DIFFERENT)
-def test_a_scheme_in_a_lane_is_itself_alone(some, name):
-    found, wanted = some
-    number = DIFFERENT.index(name)
-    assert_same(found.params[number], wanted.params[number])
-    assert_same(found.learned[number], wanted.learned[number])
+    wanted = alone(other, key(2), x, y, init)
+    for number, _ in enumerate(DIFFERENT):
+        assert_same(found.params[number], wanted.params[number])
+        assert_same(found.learned[number], wanted.learned[number])
 
 
 SCRIPT = """
