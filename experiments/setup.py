@@ -135,10 +135,18 @@ class Resolved:
         """The run's key."""
         return jax.random.key(self.config.seed)
 
-    @property
-    def examples(self) -> Examples:
-        """The training data, in the form that a module learns to predict it."""
-        return Examples(self.dataset.x_train, _targets(self.dataset))
+    def examples(self, dataset: data.Dataset | None = None) -> Examples:
+        """Training data, in the form that the module learns to predict it.
+
+        Args:
+          dataset: whose; None for this run's own. Targets are standardised by the run's statistics
+            in any case.
+        """
+        dataset, network = dataset or self.dataset, self.network
+        y = dataset.y_train
+        if dataset.task == "regression":
+            y = (y - np.asarray(network.target_shift)) / np.asarray(network.target_scale)
+        return Examples(dataset.x_train, y)
 
     def problem(self, sites: Sites | None = None, mutable: bool = False) -> Problem:
         """What is trained.
@@ -293,7 +301,7 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
         plan.check(scheme, sites, model)
         program = Program(
             resolved.problem(sites, bool(mutable)),
-            resolved.examples,
+            resolved.examples(),
             key=key,
             batch_size=config.batch_size,
         )
@@ -315,13 +323,6 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
         + ("" if resolved.strength == 1.0 else f"every rate times strength={config.strength}\n"),
         eval_key=derive(key, "eval"),
     )
-
-
-def _targets(dataset: data.Dataset) -> Any:
-    """What the module learns to predict: labels, or standardised numbers."""
-    if dataset.task != "regression":
-        return dataset.y_train
-    return (dataset.y_train - dataset.target_shift) / dataset.target_scale
 
 
 def jax_setting(name: str) -> Any:

@@ -27,6 +27,7 @@ import numpy as np
 import optax
 
 from dropjax.core.plan import no_weights
+from dropjax.core.scheme import Scheme
 from dropjax.core.strength import Strength, strength_at
 from dropjax.ops.keys import derive
 from dropjax.train.devices import parallel, replicate
@@ -104,8 +105,7 @@ class Lanes:
         self.steps_per_epoch = self._program.steps_per_epoch
         self._optimizer, self._variables = optimizer, _Variables(init, problem.stateful)
         # Only shapes matter for what is checked.
-        shapes = jax.eval_shape(self._variables, first.key)
-        params, mutable = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        params, mutable = self._zeros()
         self._metrics = self._program.check(params, mutable if problem.stateful else None)
         data = jax.tree.map(jnp.asarray, (examples.x, examples.y))
         # Only its shape matters.
@@ -148,10 +148,14 @@ class Lanes:
         room = memory["bytes_limit"] / 2 if memory else _CACHE
         return int(min(max(room // each, 1), _MOST))
 
+    def _zeros(self) -> tuple[Any, Any]:
+        """Parameters and mutable variables of the right shapes."""
+        shapes = jax.eval_shape(self._variables, self.lanes[0].key)
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
     def _bytes_of_outputs(self) -> int:
         step, of = self._program.step, self.problem
-        shapes = jax.eval_shape(self._variables, self.lanes[0].key)
-        params, mutable = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        params, mutable = self._zeros()
         rows = jnp.zeros(step.batch_size // len(self.devices), jnp.int32)
         x, y = jax.tree.map(lambda leaf: leaf[rows], self._data)
         learned = step.learned(self.lanes[0].key, no_weights(of.sites or {}))
@@ -174,6 +178,11 @@ class Lanes:
         """What is trained, with its sites, and the scheme of the first lane it was made for."""
         return self._program.problem
 
+    @property
+    def schemes(self) -> Scheme | None:
+        """The lanes' schemes as one, each of whose numbers is an array (lanes, ...)."""
+        return self._stacked.scheme
+
     def init(self) -> State:
         """The lanes' states before the first step."""
         states = self._start(self._stacked)
@@ -191,11 +200,7 @@ class Lanes:
           start: its step.
           stop: at most the end of the epoch.
         """
-        epoch = start // self.steps_per_epoch
-        first = epoch * self.steps_per_epoch
-        if not start < stop <= first + self.steps_per_epoch:
-            raise ValueError(f"steps {start} to {stop} are not a part of one epoch")
-        window = replicate((jnp.int32(start), jnp.int32(stop), jnp.int32(first)), self.devices)
+        epoch, window = self._program.window(start, stop)
         return self._chunk(state, self._stacked, self._data, self._order(epoch), *window)
 
     def means(self, state: State) -> list[dict[str, float]]:

@@ -166,12 +166,21 @@ class Program:
           start: its step.
           stop: at most the end of the epoch.
         """
+        epoch, window = self.window(start, stop)
+        return self._chunk(state, self._noise_key, self._data, self._order(epoch), *window)
+
+    def window(self, start: int, stop: int) -> tuple[int, tuple[Array, Array, Array]]:
+        """The epoch of steps `start` to `stop` - 1; both with its first step, on the devices.
+
+        Raises:
+          ValueError: they are not all of one epoch.
+        """
         epoch = start // self.steps_per_epoch
         first = epoch * self.steps_per_epoch
         if not start < stop <= first + self.steps_per_epoch:
             raise ValueError(f"steps {start} to {stop} are not a part of one epoch")
-        window = replicate((jnp.int32(start), jnp.int32(stop), jnp.int32(first)), self.devices)
-        return self._chunk(state, self._noise_key, self._data, self._order(epoch), *window)
+        numbers = (jnp.int32(start), jnp.int32(stop), jnp.int32(first))
+        return epoch, replicate(numbers, self.devices)
 
     def _example(self) -> Any:
         return jax.tree.map(lambda leaf: leaf[0], self._data[0])

@@ -24,7 +24,7 @@ from experiments.setup import Flags, LaunchError, launching
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How an ablation is run; nothing here changes what it finds but for rounding.
+    """How an ablation is run and what it is compared with.
 
     Args:
       baseline: the scheme that the others are compared with.

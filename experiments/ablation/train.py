@@ -96,7 +96,7 @@ class Trainer:
                 self.lanes = Lanes(
                     problem,
                     init,
-                    dataclasses.replace(first, dataset=first.whole).examples,
+                    first.examples(first.whole),
                     [_lane(cell) for cell in cells],
                     batch_size=first.config.batch_size,
                     optimizer=functools.partial(optimizer_of, first.config.optimizer),
@@ -202,14 +202,14 @@ class Trainer:
         values = self._values(lanes, state, step)
         # As many at a time over all lanes as a single run takes, or as in training.
         size = max(_EVALUATED // len(cells), self.first.config.batch_size)
-        return np.asarray(self._predict(_schemes(cells), values, x, own, size))
+        return np.asarray(self._predict(lanes.schemes, values, x, own, size))
 
     def _sampled(
         self, lanes: Lanes, cells: Sequence[Resolved], state: State, step: int
     ) -> np.ndarray:
         keys = jnp.stack([derive(cell.key, "eval") for cell in cells])
         values = self._values(lanes, state, step)
-        return np.asarray(self._monte_carlo(_schemes(cells), values, keys, self.whole.x_test))
+        return np.asarray(self._monte_carlo(lanes.schemes, values, keys, self.whole.x_test))
 
     def _values(self, lanes: Lanes, state: State, step: int) -> dict[str, Any]:
         values = values_of(state, self.strength, step)
@@ -260,10 +260,3 @@ def _lane(cell: Resolved) -> Lane:
         rows=cell.rows,
         **{name: value for name, value in constants.items() if value is not None},
     )
-
-
-def _schemes(cells: Sequence[Resolved]) -> Scheme:
-    def stack(*leaves: Any) -> Array:
-        return jnp.stack([jnp.asarray(leaf) for leaf in leaves])
-
-    return jax.tree.map(stack, *(cell.network.scheme for cell in cells))

@@ -117,8 +117,9 @@ def test_cells_that_learn_on_subsets_of_their_seeds_are_the_single_runs(small_ru
     assert len({*reports}) == 4 and reports[0] != "{}"
 
 
-def test_a_cell_of_a_regression_is_the_single_run(small_run, npz, tmp_path):
-    given = {"epochs": 5, "batch_size": None, "learning_rate": 0.03}
+@pytest.mark.parametrize("part", [None, 40])
+def test_a_cell_of_a_regression_is_the_single_run(small_run, npz, tmp_path, part):
+    given = {"epochs": 5, "batch_size": None, "learning_rate": 0.03, "train_examples": part}
     given["dataset"] = npz(**table("regression"))
     store = go(tmp_path, planned := plan("none", **SMALL | given | {"mc_samples": 0}))
     single = small_run(dropout="none", **given | {"mc_samples": 0})
