@@ -43,6 +43,11 @@ class Verdict:
         """Of the differences; NaN if there are none."""
         return float(np.mean(self.differences)) if self.differences else float("nan")
 
+    @property
+    def higher(self) -> bool:
+        """Whether the scheme's results were the higher ones when it was decided."""
+        return sum(self.differences[: self.after]) > 0
+
     @functools.cached_property
     def interval(self) -> tuple[float, float]:
         """What the difference lies between, by the confidence sequence; infinite if unknown."""

@@ -155,12 +155,13 @@ def verdicts(analysis: Analysis) -> list[Words]:
         runs = counted(len(verdict.differences), "more seed")
         gap = unit.text(verdict.mean, sign=True) if verdict.differences else NOTHING
         gap += f" {unit.of_differences}{unit.interval(*verdict.interval, sign=True)}"
+        gap += f"; {counted(verdict.lost, 'pair')} without a result." if verdict.lost else "."
         if not verdict.after:
-            found.append(["Not decided between ", *names, " and ", *against, f" by {runs}: {gap}."])
+            found.append(["Not decided between ", *names, " and ", *against, f" by {runs}: {gap}"])
             continue
-        word = "better" if (verdict.mean > 0) == analysis.metric.higher else "worse"
-        words = [*names, f" is {word} than ", *against, f": decided by seed {verdict.after}"]
-        found.append([*words, f" of {runs}, {gap}."])
+        word = "better" if verdict.higher == analysis.metric.higher else "worse"
+        words = [*names, f" is {word} than ", *against]
+        found.append([*words, f": decided after {verdict.after} of {runs}, {gap}"])
     return found
 
 

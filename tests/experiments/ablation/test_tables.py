@@ -1,12 +1,15 @@
 """table.md and cells.csv: the numbers, where they come from, and what must be escaped."""
 
 import csv
+import dataclasses
 import io
 import re
 
 import pytest
 
 from experiments.ablation.analysis import analyse
+from experiments.ablation.decide import Verdict
+from experiments.ablation.page import page
 from experiments.ablation.tables import cells_csv, table_md
 from tests.experiments.ablation.outcomes import (
     ABOUT,
@@ -197,3 +200,44 @@ def test_errors_of_regression_have_four_digits(scale):
     row = next(r for r in rows_of(written(outcomes, task="regression")) if r[0] == "`none`")
     expected = {1e-3: "0.001600 ± 0.000100", 1.0: "1.600 ± 0.100", 2500.0: "4000 ± 250"}[scale]
     assert row[5].startswith(expected + " [")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "sentence"),
+    [
+        # It turned after it was decided; the direction is that of the decision.
+        (
+            Verdict("bernoulli", (0.01,) * 7 + (-0.2,), 7, 0.95, 0),
+            "`bernoulli` (`rate=0.3`) is better than `none`: decided after 7 of 8 more seeds, "
+            "-1.62 ",
+        ),
+        (
+            Verdict("bernoulli", (-0.02, -0.01) * 4, 8, 0.95, 2),
+            "`bernoulli` (`rate=0.3`) is worse than `none`: decided after 8 of 8 more seeds, "
+            "-1.50 ",
+        ),
+        (
+            Verdict("bernoulli", (), 0, 0.95, 3),
+            "Not decided between `bernoulli` (`rate=0.3`) and `none` by 0 more seeds: - points "
+            "[-inf, +inf]; 3 pairs without a result.",
+        ),
+    ],
+)
+def test_what_added_seeds_say(verdict, sentence):
+    analysis = analyse(small(), baseline="none", task="classification")
+    analysis = dataclasses.replace(analysis, verdicts=(verdict,))
+    text = table_md(analysis, ABOUT)
+    assert f"\n- {sentence}" in text and "Seeds from 3 on, which had no part" in text
+    assert ("2 pairs without a result." in text) == (verdict.lost == 2)
+    assert "Seeds added until it was decided" in page(analysis, small(), ABOUT, {})
+
+
+def test_lower_errors_are_better_there_too():
+    cells = grid({"none": {}, "bernoulli": {"rate": [0.1]}}, seeds=3)
+    outcomes = [completed(c, test_rmse=1.0, validation_rmse=1.0) for c in cells]
+    analysis = analyse(outcomes, baseline="none", task="regression")
+    verdict = Verdict("bernoulli", (-0.5,) * 6, 6, 0.95, 0)
+    text = table_md(dataclasses.replace(analysis, verdicts=(verdict,)), ABOUT)
+    assert (
+        "(`rate=0.1`) is better than `none`: decided after 6 of 6 more seeds, -0.500 RMSE" in text
+    )
