@@ -5,18 +5,11 @@ Flax, Haiku and Equinox are asked themselves; so are PyTorch, Keras and TensorFl
 installed, which the tests do not need.
 """
 
-import contextlib
 import dataclasses
 import functools
-import importlib
-import importlib.util
-import os
-import re
-import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
-
-os.environ.setdefault("KERAS_BACKEND", "jax")
+import math
+from collections.abc import Callable
+from typing import Any
 
 import equinox
 import flax.linen
@@ -32,143 +25,35 @@ import dropjax.nnx
 from dropjax import CLEAN, Kind, Site, models, sampled, schemes
 from dropjax.nn.recurrent import lstm
 from dropjax.ops.bernoulli import drop
-from tests.conftest import ROOT
+from tests.peers import (
+    DRAWS,
+    KEEP,
+    KEYS,
+    PEER_DRAWS,
+    RATE,
+    TEXT,
+    Dropped,
+    Peer,
+    Row,
+    assert_dropout,
+    close,
+    draws,
+    imported,
+    installed,
+    lenient,
+    normal,
+    of_keras,
+    of_torch,
+    ours,
+    run,
+    shared,
+    table,
+)
 from tests.statistics import assert_mean
 
-TEXT = (ROOT / "dropjax" / "COMING_FROM.md").read_text()
-RATE = 0.3
-KEEP = 1 - RATE
-DRAWS = 1000
-PEER_DRAWS = 100
-KEYS = jax.random.split(jax.random.key(1), DRAWS)
-Call = Callable[[jax.Array, jax.Array], jax.Array]
+VECTORS, SEQUENCES, IMAGES, VOLUMES = (4, 5), (3, 4, 5), (2, 3, 4, 5), (2, 3, 2, 4, 3)
 
-
-class Row(NamedTuple):
-    """A row of the table: the peer's first code, all of our code, the note."""
-
-    there: str
-    here: tuple[str, ...]
-    note: str
-
-
-def code(cell: str) -> tuple[str, ...]:
-    return tuple(part.replace("\\|", "|") for part in re.findall(r"`([^`]+)`", cell))
-
-
-def table() -> list[Row]:
-    lines = [line for line in TEXT.splitlines() if line.startswith("|")][2:]
-    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
-    return [Row(code(there)[0], code(here), note) for there, here, note in cells]
-
-
-def run(row: Row, key: jax.Array, x: jax.Array, rate: float = RATE) -> jax.Array:
-    """The first code of a row, applied to x."""
-    out = eval(
-        row.here[0],
-        {
-            "dropjax": dropjax,
-            "key": key,
-            "x": x,
-            "rate": rate,
-            "keep_prob": 1 - rate,
-            "table": x,
-            "params": {"weight_ih_l0": x, "weight_hh_l0": x},
-            "new": x,
-            "old": x + 1,
-            "rngs": flax.nnx.Rngs(dropout=key),
-        },
-    )
-    if isinstance(out, dropjax.linen.Drop):
-        return out.apply({}, x, deterministic=False, rngs={"dropout": key})
-    if isinstance(out, dropjax.nnx.Drop):
-        return out(x)
-    if isinstance(out, dict):
-        assert out["weight_ih_l0"] is x
-        return out["weight_hh_l0"]
-    return out
-
-
-def normal(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-
-def draws(functions: list[Call], xs: list[np.ndarray]) -> list[list[np.ndarray]]:
-    """For each function, what it makes of each x under the same keys: one compilation for all."""
-    f = jax.jit(jax.vmap(lambda key, xs: [[f(key, x) for x in xs] for f in functions], (0, None)))
-    return jax.tree.map(np.asarray, f(KEYS, [jnp.asarray(x) for x in xs]))
-
-
-def ours(row: Row, *xs: np.ndarray) -> list[np.ndarray]:
-    return draws([functools.partial(run, row)], list(xs))[0]
-
-
-def shared(masks: np.ndarray) -> set[int]:
-    """The axes along which none of many masks ever changes."""
-    axes = range(1, masks.ndim)
-    return {axis - 1 for axis in axes if (masks == masks.take([0], axis)).all()}
-
-
-def close(got: Any, expected: Any) -> None:
-    np.testing.assert_allclose(np.asarray(got), np.asarray(expected), rtol=2e-5, atol=2e-6)
-
-
-def assert_dropout(factors: np.ndarray, rate: float) -> None:
-    """Factors 0 and 1 / (1 - rate), with the right rate, mean and variance."""
-    keep = 1 - rate
-    assert np.isclose(factors[factors != 0], 1 / keep, rtol=1e-6).all()
-    rates = (factors == 0).mean(axis=tuple(range(1, factors.ndim)))
-    assert_mean(rates, rate)
-    assert_mean(factors, 1)
-    assert_mean((factors - 1) ** 2, rate / keep)
-
-
-# Peers that need not be there. Each function takes x and a seed.
-
-Peer = Callable[[np.ndarray, int], np.ndarray]
-
-
-def installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
-@contextlib.contextmanager
-def lenient() -> Iterator[None]:
-    """Other people's code promotes and warns as it likes."""
-    with (
-        warnings.catch_warnings(),
-        jax.numpy_dtype_promotion("standard"),
-        jax.numpy_rank_promotion("allow"),
-    ):
-        warnings.simplefilter("ignore")
-        yield
-
-
-def imported(package: str) -> Any:
-    with lenient():
-        return importlib.import_module(package)
-
-
-def of_torch(name: str) -> Peer:
-    def peer(x: np.ndarray, seed: int) -> np.ndarray:
-        torch = imported("torch")
-        torch.manual_seed(seed)
-        with lenient():
-            return getattr(torch.nn, name)(RATE)(torch.from_numpy(x)).numpy()
-
-    peer.package = "torch"
-    return peer
-
-
-def of_keras(name: str, *arguments: Any, **named: Any) -> Peer:
-    def peer(x: np.ndarray, seed: int) -> np.ndarray:
-        keras = imported("keras")
-        with lenient():
-            layer = getattr(keras.layers, name)(*(arguments or (RATE,)), seed=seed, **named)
-            return np.asarray(layer(x, training=True))
-
-    peer.package = "keras"
-    return peer
+# The rows. A case is called with its row.
 
 
 def tensorflow(x: np.ndarray, seed: int) -> np.ndarray:
@@ -185,67 +70,6 @@ def tensorflow_1(x: np.ndarray, seed: int) -> np.ndarray:
 
 
 tensorflow.package = tensorflow_1.package = "tensorflow"
-
-
-# The rows. A case is called with its row.
-
-
-@dataclasses.dataclass(frozen=True)
-class Dropped:
-    """x * mask / (1 - rate).
-
-    Args:
-      shape: of x.
-      drawn: of the peer's mask; broadcasts to x.
-      peer: the real one, if it may be there.
-      jax_peer: (key, x, rate), the real one in JAX.
-      same_key: a key gives both the same mask.
-    """
-
-    shape: tuple[int, ...]
-    drawn: tuple[int, ...]
-    peer: Peer | None = None
-    jax_peer: Callable[[jax.Array, jax.Array, float], jax.Array] | None = None
-    same_key: bool = False
-
-    def __call__(self, row: Row) -> None:
-        x = normal(*self.shape)
-        ones = np.ones_like(x)
-        sides = [functools.partial(run, row), *([self.jax_peer] if self.jax_peer else [])]
-        rates = [RATE, 0.5] if self.same_key else [RATE]
-        made = draws([functools.partial(f, rate=r) for r in rates for f in sides], [ones, x])
-        factors, ys = made[0]
-        self.assert_drawn(factors)
-        close(ys, x * self.mask(factors) / KEEP)
-        if self.jax_peer is not None:
-            self.check(*made[1], x)
-        if self.same_key:
-            np.testing.assert_array_equal(self.mask(factors), self.mask(made[1][0]))
-            close(ys, made[1][1])
-            # Where scaling rounds nothing, all bits are equal.
-            np.testing.assert_array_equal(made[2], made[3])
-        elif self.jax_peer is not None:
-            assert (factors != made[1][0]).any((1, 2, 3)).all()
-        if self.peer is not None and installed(self.peer.package):
-            theirs = np.stack([self.peer(ones, seed) for seed in range(PEER_DRAWS)])
-            self.check(theirs, np.stack([self.peer(x, seed) for seed in range(9)]), x)
-
-    def mask(self, factors: np.ndarray) -> np.ndarray:
-        """Masks in the shape that the peer draws them in."""
-        return factors[(..., *(slice(size) for size in self.drawn))] != 0
-
-    def assert_drawn(self, factors: np.ndarray) -> None:
-        """The moments, and one decision along just those axes where the mask is smaller than x."""
-        assert factors.shape[1:] == self.shape
-        assert_dropout(factors, RATE)
-        axes = {i for i, (n, m) in enumerate(zip(self.shape, self.drawn, strict=True)) if n != m}
-        assert shared(factors) == axes
-
-    def check(self, factors: np.ndarray, ys: np.ndarray, x: np.ndarray) -> None:
-        """A peer: the same moments, and our output from its masks."""
-        self.assert_drawn(factors)
-        for factor, y in zip(factors[:9], ys, strict=False):
-            close(drop(jnp.asarray(self.mask(factor)), jnp.asarray(x), RATE), y)
 
 
 def linen(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
@@ -323,26 +147,43 @@ class Alpha:
         return a * np.where(mask, x, limit) - a * limit * RATE
 
 
+def assert_normal(samples: np.ndarray, mean: float, variance: float) -> None:
+    samples = samples.reshape(-1) - mean
+    for power, moment in ((1, 0), (2, variance), (3, 0), (4, 3 * variance**2)):
+        assert_mean(samples**power, moment)
+
+
 def gaussian(row: Row) -> None:
     """x e, e of mean 1 and variance rate / (1 - rate)."""
     x = normal(4, 5)
     ones = np.ones_like(x)
-
-    def assert_moments(noise: np.ndarray) -> None:
-        variance = RATE / KEEP
-        assert_mean(noise, 1)
-        assert_mean((noise - 1) ** 2, variance)
-        assert_mean((noise - 1) ** 4, 3 * variance**2)
-
     noise, ys = ours(row, ones, x)
     close(ys, x * noise)
-    assert_moments(noise)
+    assert_normal(noise, 1, RATE / KEEP)
     assert not shared(noise)
     if installed("keras"):
         peer = of_keras("GaussianDropout")
         theirs = np.stack([peer(ones, seed) for seed in range(PEER_DRAWS)])
-        assert_moments(theirs.reshape(-1))
+        assert_normal(theirs, 1, RATE / KEEP)
         close(peer(x, 3), x * theirs[3])
+
+
+def noisy(row: Row) -> None:
+    """x + e, e of mean 0 and variance std**2, whatever x."""
+    std, x = 0.4, normal(4, 5)
+    zeros = np.zeros_like(x)
+    noise, ys = ours(row, zeros, x, std=std)
+    close(ys, x + noise)
+    assert_normal(noise, 0, std**2)
+    assert not shared(noise)
+    if installed("keras"):
+        peer = of_keras("GaussianNoise", std)
+        theirs = np.stack([peer(zeros, seed) for seed in range(PEER_DRAWS)])
+        assert_normal(theirs, 0, std**2)
+        assert not shared(theirs)
+        close(peer(x, 3), x + theirs[3])
+        with pytest.raises(ValueError, match="stddev"):
+            of_keras("GaussianNoise", 1.1)(x, 0)
 
 
 def erased(row: Row) -> None:
@@ -379,6 +220,188 @@ def erased(row: Row) -> None:
         assert_mean(half.any((1, 2)), RATE / 2)
 
 
+def windows(masks: np.ndarray, block: int, rank: int) -> np.ndarray:
+    """The windows in the last `rank` axes, as many last axes more."""
+    axes = tuple(range(-rank, 0))
+    return np.lib.stride_tricks.sliding_window_view(masks, (block,) * rank, axes)
+
+
+def blocks_over(seeds: np.ndarray, block: int, rank: int, margin: int) -> np.ndarray:
+    """The number of blocks over each position, by what seeds are in reach of it."""
+    edge = [(0, 0)] * (seeds.ndim - rank) + [(margin, margin)] * rank
+    return windows(np.pad(seeds, edge), block, rank).sum(tuple(range(-rank, 0)))
+
+
+def dropped_by_blocks(
+    sizes: tuple[int, ...], block: int, rate: float, *, cut: bool = False
+) -> np.ndarray:
+    """How often each position of a map is dropped, with seeds at the paper's rate.
+
+    Seeds are wherever a whole block fits, or, if blocks may be cut, at all positions.
+    """
+    inner = [size - block + 1 for size in sizes]
+    gamma = rate * math.prod(sizes) / (block ** len(sizes) * math.prod(inner))
+    seeds, margin = np.ones(sizes if cut else inner, int), block // 2 if cut else block - 1
+    return 1 - (1 - gamma) ** blocks_over(seeds, block, len(sizes), margin)
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """x * mask * positions / kept, in blocks of 3; the peer counts over the whole batch.
+
+    Args:
+      shape: of x, (N, C, ...).
+      peer: the real one, if it may be there.
+      shared: axes along which one mask is shared.
+      cut: whether the border may cut the peer's blocks.
+    """
+
+    shape: tuple[int, ...]
+    peer: Peer
+    shared: frozenset[int] = frozenset()
+    cut: bool = False
+
+    def __call__(self, row: Row) -> None:
+        x = normal(*self.shape)
+        ones, rank, each = np.ones_like(x), x.ndim - 2, tuple(range(1, x.ndim + 1))
+        factors, ys = ours(row, ones, x)
+        dropped = dropped_by_blocks(x.shape[2:], 3, RATE)
+        self.assert_drawn(factors == 0, dropped)
+        holes = factors[:200] == 0
+        whole = windows(holes, 3, rank).all(tuple(range(-rank, 0)))
+        np.testing.assert_array_equal(blocks_over(whole, 3, rank, 2) > 0, holes)
+        # Our scale is that of the peer's in the mean over batches.
+        kept = 1 - dropped.mean()
+        close(ys, x * (factors != 0) / kept)
+        assert_mean((factors != 0).mean(each), kept)
+        # As the note says: both sides drop less than was asked for; of one map they are equal.
+        assert dropped.mean() < 0.95 * RATE
+        (asked,) = ours(changed(row, ', gamma="paper"', ""), ones)
+        assert_mean((asked == 0).mean(each), RATE)
+        one = x[:1, :1]
+        own = changed(row, '"expected"', '"example"')
+        for factor, y in zip(*ours(own, np.ones_like(one), one), strict=True):
+            close(y, self.written(one, factor != 0))
+        if installed(self.peer.package):
+            theirs, y = (np.stack([self.peer(v, i) for i in range(DRAWS)]) for v in (ones, x))
+            self.assert_drawn(theirs == 0, dropped_by_blocks(x.shape[2:], 3, RATE, cut=self.cut))
+            close(y, [self.written(x, factor != 0) for factor in theirs])
+
+    def assert_drawn(self, holes: np.ndarray, dropped: np.ndarray) -> None:
+        assert_mean(holes, np.broadcast_to(dropped, self.shape))
+        assert shared(holes) == self.shared
+
+    def written(self, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return x * mask * np.float32(mask.size / (mask.sum() + 1e-6))
+
+
+def changed(row: Row, old: str, new: str) -> Row:
+    assert old in row.here[0]
+    return row._replace(here=(row.here[0].replace(old, new),))
+
+
+def sides_of_torchvision(
+    side: int, scale: tuple[float, float], ratio: tuple[float, float], number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Heights and widths of rectangles by its rule: ten attempts, then none, which is 0."""
+    rng = np.random.default_rng(0)
+    area = rng.uniform(*scale, (10, number)) * side**2
+    aspect = np.exp(rng.uniform(*np.log(ratio), (10, number)))
+    height, width = np.round(np.sqrt(area * aspect)), np.round(np.sqrt(area / aspect))
+    fits = (height < side) & (width < side)
+    first = fits.argmax(0), np.arange(number)
+    return tuple(np.where(fits.any(0), sides[first], 0).astype(int) for sides in (height, width))
+
+
+def rectangles(filled: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Top, left, height and width of what is True in each image: one rectangle or nothing."""
+    down, across = filled.any(2), filled.any(1)
+    np.testing.assert_array_equal(filled, down[:, :, None] & across[:, None])
+    return down.argmax(1), across.argmax(1), down.sum(1), across.sum(1)
+
+
+def rectangle(row: Row) -> None:
+    """`value` in a rectangle at any place, drawn by two rules that agree where all fit."""
+    side, value = 8, 7.5
+    x = normal(3, 2, side, side)
+
+    def assert_rectangles(filled: np.ndarray, height: np.ndarray, width: np.ndarray) -> None:
+        """All sides and places as often as they should be; of images (number, side, side)."""
+        top, left, h, w = rectangles(filled)
+        found, wanted = (8 * a + b for a, b in ((h, w), (height, width)))
+        sizes, counts = np.unique(wanted, return_counts=True)
+        assert np.isin(found, sizes).all()
+        assert_mean(found[:, None] == sizes, counts / len(wanted))
+        for place, size in ((top, h), (left, w)):
+            chance = 1 / (side - size + 1)
+            assert_mean((place == 0) - chance, 0)
+            assert_mean((place == side - size) - chance, 0)
+
+    def of_ours(scale, ratio, rate=RATE) -> np.ndarray:
+        ones = np.ones_like(x)
+        names = {"scale": scale, "ratio": ratio, "value": value, "rate": rate}
+        of_ones, ys = ours(row, ones, x, **names)
+        np.testing.assert_array_equal(ys, np.where(of_ones == value, value, x))
+        assert shared(of_ones) == {2}
+        return (of_ones[:, :, 0] == value).reshape(-1, side, side)
+
+    def of_theirs(scale, ratio, image=x[0]) -> np.ndarray:
+        peer = of_torch("RandomErasing", 1.0, scale, ratio, value, module="torchvision.transforms")
+        return np.stack([peer(image, seed) for seed in range(DRAWS)]) == value
+
+    fits, wide = ((0.1, 0.2), (0.5, 2.0)), ((0.5, 1.0), (0.3, 3.3))
+    assert_mean(of_ours(*fits).any((1, 2)), RATE)
+    assert_rectangles(of_ours(*fits, rate=1.0), *sides_of_torchvision(side, *fits, 100_000))
+    # Where not all fit it prefers small ones, and may give up.
+    height, width = sides_of_torchvision(side, *wide, 100_000)
+    assert_mean(of_ours(*wide, rate=1.0).mean((1, 2)) > 0, 1)
+    assert of_ours(*wide, rate=1.0).mean() > (height * width).mean() / side**2 + 0.05
+    full = (1.0, 1.0), wide[1]
+    assert of_ours(*full, rate=1.0).any((1, 2)).all()
+    assert (sides_of_torchvision(side, *full, 1000)[0] == 0).all()
+    # The noise is normal.
+    of_zeros, _ = ours(row, np.zeros_like(x), x, scale=fits[0], ratio=fits[1], value="noise")
+    assert_normal(of_zeros[of_zeros != 0], 0, 1)
+    if installed("torchvision"):
+        assert_rectangles(of_theirs(*fits)[:, 0], *sides_of_torchvision(side, *fits, 100_000))
+        assert_rectangles(of_theirs(*wide)[:, 0], height, width)
+        assert not of_theirs(*full).any()
+        assert shared(of_theirs(*fits, image=x)) == {0, 1}
+
+
+def patches(row: Row) -> None:
+    """Some of the tokens after the first, in any order, unscaled."""
+    shape, prefix = (3, 10, 2), 1
+    x = normal(*shape)
+    numbers = np.broadcast_to(np.arange(10.0, dtype=np.float32)[:, None], shape)
+
+    def assert_kept(of_numbers: np.ndarray, ys: np.ndarray) -> None:
+        """By what becomes of tokens that are their own positions."""
+        positions = of_numbers[..., 0].astype(int)
+        assert positions.shape[1:] == (3, prefix + max(1, int(9 * (1 - RATE))))
+        assert (positions[..., 0] == 0).all() and not shared(positions[..., 1:])
+        for position in range(1, 10):
+            assert_mean(positions[..., 1:] == position, 1 / 9)
+            assert_mean((positions == position).any(-1), 6 / 9)
+        for p, y in zip(positions, ys, strict=False):
+            np.testing.assert_array_equal(y, np.take_along_axis(x, p[..., None], 1))
+
+    assert_kept(*ours(row, numbers, x))
+    longer = np.concatenate([numbers, numbers + 10, numbers[:, :2] + 20], 1)
+    both = changed(row, "ordered=False", "prefix=2, ordered=False")
+    (kept,) = (y[..., 0] for y in ours(both, longer, rate=0.9))
+    assert kept.shape[1:] == (3, 2 + 2) and (kept[..., :2] == (0, 1)).all()
+    assert max(1, int(20 * (1 - 0.9))) == 1
+    assert run(row, KEYS[0], jnp.asarray(x), 1.0).shape == (3, 1 + 1, 2)
+    if installed("timm"):
+        peer = of_torch("PatchDropout", module="timm.layers")
+        assert_kept(*(np.stack([peer(v, seed) for seed in range(DRAWS)]) for v in (numbers, x)))
+        few = of_torch("PatchDropout", 0.9, num_prefix_tokens=2, module="timm.layers")(longer, 0)
+        assert few.shape == (3, 2 + 1, 2) and (few[:, :2, 0] == (0, 1)).all()
+        with pytest.raises(AssertionError):
+            of_torch("PatchDropout", 1.0, module="timm.layers")(x, 0)
+
+
 def zoned_out(row: Row) -> None:
     """The old state, here x + 1, where a unit is zoned out."""
     x = normal(4, 5)
@@ -388,6 +411,101 @@ def zoned_out(row: Row) -> None:
     np.testing.assert_array_equal(ys, np.where(mask, x, x + 1))
     mean = dropjax.expected.zoneout(jnp.asarray(x), RATE, previous=jnp.asarray(x + 1))
     close(mean, KEEP * x + RATE * (x + 1))
+
+
+# Attention. N examples, heads, queries and keys: as many as IMAGES.
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    e = np.exp(scores - scores.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def attended(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, dropped: Callable[[np.ndarray], Any] = lambda w: w
+) -> np.ndarray:
+    """Attention of heads (..., T, F), with something done to its weights."""
+    return np.asarray(dropped(softmax(q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])))) @ v
+
+
+def attention_of_torch(row: Row) -> None:
+    """Both of PyTorch's; values that are the identity show its weights as they are dropped."""
+    case = Dropped(IMAGES, IMAGES)
+    case(row)
+    if not installed("torch"):
+        return
+    torch = imported("torch")
+
+    def attend(q, k, v, seed: int) -> np.ndarray:
+        torch.manual_seed(seed)
+        tensors = (torch.from_numpy(a) for a in (q, k, v))
+        return torch.nn.functional.scaled_dot_product_attention(*tensors, dropout_p=RATE).numpy()
+
+    q, k, v = normal(2, 3, 4, 6), 2 * normal(2, 3, 5, 6), normal(2, 3, 5, 7)
+    identity = np.tile(np.eye(5, dtype=np.float32), (2, 3, 1, 1))
+    theirs = np.stack([attend(q, k, identity, seed) for seed in range(PEER_DRAWS)])
+    case.check((theirs != 0) / np.float32(KEEP), theirs, attended(q, k, identity))
+    for seed in range(3):
+        mask = jnp.asarray(theirs[seed] != 0)
+        wanted = attended(q, k, v, lambda w, mask=mask: drop(mask, jnp.asarray(w), RATE))
+        close(attend(q, k, v, seed), wanted)
+
+    layer = torch.nn.MultiheadAttention(6, 3, dropout=RATE, batch_first=True)
+    tensors = [torch.from_numpy(x) for x in (normal(2, 4, 6), normal(2, 5, 6), normal(2, 5, 6))]
+
+    def weights(seed: int) -> np.ndarray:
+        torch.manual_seed(seed)
+        return layer(*tensors, average_attn_weights=False)[1].detach().numpy()
+
+    theirs = np.stack([weights(seed) for seed in range(PEER_DRAWS)])
+    layer.eval()
+    case.check((theirs != 0) / np.float32(KEEP), theirs, weights(0))
+
+
+def layer_of_heads(kernels: list[Any], x: np.ndarray, y: np.ndarray, dropped: Any) -> np.ndarray:
+    """Attention of x to y with the kernels of query, key, value (features, heads, width), out."""
+    *of_inputs, out = (np.asarray(kernel) for kernel in kernels)
+    heads = (np.einsum("ntf,fhd->nhtd", a, w) for a, w in zip((x, y, y), of_inputs, strict=True))
+    return np.einsum("nhtd,hdf->ntf", attended(*heads, dropped), out)
+
+
+def attention_of_flax(row: Row, drawn: tuple[int, ...], **options: Any) -> None:
+    """Whole layers, of which our second code has the mask for the same key."""
+    for here in row.here:
+        Dropped(IMAGES, drawn)(row._replace(here=(here,)))
+    same = row._replace(here=row.here[1:])
+    x, y = normal(2, 4, 6), normal(2, 5, 6)[..., ::-1]
+    layer = flax.linen.MultiHeadDotProductAttention(3, dropout_rate=RATE, **options)
+    params = layer.init(KEYS[0], x, y, deterministic=True)
+    kernels = [params["params"][name]["kernel"] for name in ("query", "key", "value", "out")]
+    nnx_layer = flax.nnx.MultiHeadAttention(
+        3, 6, dropout_rate=RATE, rngs=flax.nnx.Rngs(0), decode=False, **options
+    )
+    nnx_kernels = [
+        getattr(nnx_layer, name).kernel[...] for name in ("query", "key", "value", "out")
+    ]
+    for key in KEYS[:3]:
+        dropped = lambda w, key=key: run(same, key, jnp.asarray(w))  # noqa: E731
+        theirs = layer.apply(params, x, y, deterministic=False, dropout_rng=key)
+        close(theirs, layer_of_heads(kernels, x, y, dropped))
+        theirs = nnx_layer(x, y, deterministic=False, rngs=key)
+        close(theirs, layer_of_heads(nnx_kernels, x, y, dropped))
+
+
+def attention_of_keras(row: Row) -> None:
+    """A whole layer; its mask is that of a `Dropout` with the same seed."""
+    Dropped(IMAGES, IMAGES)(row)
+    if not installed("keras"):
+        return
+    x, y = normal(2, 4, 6), normal(2, 5, 6)[..., ::-1]
+    for seed in range(3):
+        mask = jnp.asarray(of_keras("Dropout")(np.ones(IMAGES, np.float32), seed) != 0)
+        with lenient():
+            layer = imported("keras").layers.MultiHeadAttention(3, 2, dropout=RATE, seed=seed)
+            theirs = np.asarray(layer(x, y, training=True))
+        kernels = [w.value for w in layer.weights if w.name == "kernel"]
+        dropped = lambda w, mask=mask: drop(mask, jnp.asarray(w), RATE)  # noqa: E731
+        close(theirs, layer_of_heads(kernels, x, y, dropped))
 
 
 # Recurrent networks. All of one example: x (steps, features).
@@ -595,8 +713,6 @@ def between_layers(row: Row) -> None:
     assert not shared(np.stack([of_torch(seed)[0] for seed in range(PEER_DRAWS)]))
 
 
-VECTORS, SEQUENCES, IMAGES, VOLUMES = (4, 5), (3, 4, 5), (2, 3, 4, 5), (2, 3, 2, 4, 3)
-
 CASES: dict[str, Callable[[Row], None]] = {
     "torch.nn.Dropout(rate)": Dropped(VECTORS, VECTORS, of_torch("Dropout")),
     "torch.nn.Dropout1d(rate)": Dropped(SEQUENCES, (3, 4, 1), of_torch("Dropout1d")),
@@ -607,8 +723,27 @@ CASES: dict[str, Callable[[Row], None]] = {
         IMAGES, (2, 3, 1, 1), of_torch("FeatureAlphaDropout")
     ),
     "torch.nn.LSTM(inputs, width, 2, dropout=rate)": between_layers,
-    'torchvision.ops.StochasticDepth(rate, "row")': Dropped(IMAGES, (2, 1, 1, 1)),
-    'torchvision.ops.StochasticDepth(rate, "batch")': Dropped(IMAGES, (1, 1, 1, 1)),
+    "torch.nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=rate)": attention_of_torch,
+    'torchvision.ops.StochasticDepth(rate, "row")': Dropped(
+        IMAGES, (2, 1, 1, 1), of_torch("StochasticDepth", RATE, "row", module="torchvision.ops")
+    ),
+    'torchvision.ops.StochasticDepth(rate, "batch")': Dropped(
+        IMAGES, (1, 1, 1, 1), of_torch("StochasticDepth", RATE, "batch", module="torchvision.ops")
+    ),
+    "torchvision.ops.drop_block2d(x, rate, 3)": Blocks(
+        (2, 3, 7, 9), of_torch("DropBlock2d", RATE, 3, module="torchvision.ops")
+    ),
+    "torchvision.ops.drop_block3d(x, rate, 3)": Blocks(
+        (2, 3, 4, 5, 6), of_torch("DropBlock3d", RATE, 3, module="torchvision.ops")
+    ),
+    "DropBlock2d(rate, 3)": Blocks(
+        (2, 3, 7, 9),
+        of_torch("DropBlock2d", RATE, 3, module="timm.layers"),
+        shared=frozenset({1}),
+        cut=True,
+    ),
+    "torchvision.transforms.RandomErasing(rate, scale, ratio, value)": rectangle,
+    "PatchDropout(rate)": patches,
     "keras.layers.Dropout(rate)": Dropped(VECTORS, VECTORS, of_keras("Dropout")),
     "keras.layers.Dropout(rate, noise_shape=(None, 1, None))": Dropped(
         SEQUENCES, (3, 1, 5), of_keras("Dropout", noise_shape=(None, 1, None))
@@ -623,8 +758,10 @@ CASES: dict[str, Callable[[Row], None]] = {
         VOLUMES, (2, 1, 1, 1, 3), of_keras("SpatialDropout3D")
     ),
     "keras.layers.GaussianDropout(rate)": gaussian,
+    "keras.layers.GaussianNoise(std)": noisy,
     "keras.layers.AlphaDropout(rate)": Alpha(VECTORS, VECTORS, of_keras("AlphaDropout")),
     "keras.layers.RandomErasing((rate, rate), (0.25, 0.25), 0.0)": erased,
+    "keras.layers.MultiHeadAttention(heads, width, dropout=rate)": attention_of_keras,
     "keras.layers.LSTM(units, dropout=rate)": inputs_of_keras,
     "keras.layers.LSTM(units, dropout=0.2, recurrent_dropout=0.3)": untied,
     "tf.nn.dropout(x, rate, noise_shape=[3, 1, 5])": Dropped(SEQUENCES, (3, 1, 5), tensorflow),
@@ -636,6 +773,12 @@ CASES: dict[str, Callable[[Row], None]] = {
     "flax.nnx.Dropout(rate, rngs=rngs)": Dropped(SEQUENCES, SEQUENCES, jax_peer=nnx),
     "flax.nnx.Dropout(rate, broadcast_dims=(1,))(x, rngs=key)": Dropped(
         SEQUENCES, (3, 1, 5), jax_peer=nnx_shared, same_key=True
+    ),
+    "flax.linen.MultiHeadDotProductAttention(heads, dropout_rate=rate)": functools.partial(
+        attention_of_flax, drawn=(1, 1, 4, 5)
+    ),
+    "flax.linen.MultiHeadDotProductAttention(heads, dropout_rate=rate, broadcast_dropout=False)": (
+        functools.partial(attention_of_flax, drawn=IMAGES, broadcast_dropout=False)
     ),
     "haiku.dropout(key, rate, x, broadcast_dims=(1,))": Dropped(
         SEQUENCES, (3, 1, 5), jax_peer=haiku_, same_key=True
@@ -678,6 +821,9 @@ def test_rate_1():
     slope = jax.grad(lambda x, f: f(key, x, 1.0).sum())
     assert (slope(x, dropjax.dropout) == 0).all()
     assert jnp.isnan(slope(x, equinox_)).all()
+    assert (dropjax.attention_dropout(key, x, 1.0) == 0).all()
+    layer = flax.linen.MultiHeadDotProductAttention(1, dropout_rate=1.0, deterministic=False)
+    assert jnp.isnan(layer.init_with_output(key, x, dropout_rng=key)[0]).all()
     with pytest.raises(ValueError, match="rate must be in"):
         haiku.dropout(key, 1.0, x)
     if installed("keras"):
@@ -705,6 +851,12 @@ def test_examples_without_a_batch():
         assert shared(ours(row, x)[0]) == axes
         if installed("torch"):
             assert shared(np.stack([of_torch(name)(x, seed) for seed in range(50)])) == theirs
+
+
+def test_what_blocks_drop():
+    """The percentages of timm's note."""
+    assert round(100 * dropped_by_blocks((14, 14), 7, 0.1, cut=True).mean()) == 21
+    assert round(100 * dropped_by_blocks((14, 14), 7, 0.1).mean()) == 9
 
 
 def test_layers_evaluate():
