@@ -1,4 +1,4 @@
-"""What the tests of COMING_FROM.md share: its rows, draws by our code, and peers where installed."""
+"""What the tests of COMING_FROM.md share: its rows, draws by our code, peers if installed."""
 
 import contextlib
 import dataclasses
@@ -30,6 +30,7 @@ KEEP = 1 - RATE
 DRAWS = 1000
 PEER_DRAWS = 100
 KEYS = jax.random.split(jax.random.key(1), DRAWS)
+VECTORS, SEQUENCES, IMAGES, VOLUMES = (4, 5), (3, 4, 5), (2, 3, 4, 5), (2, 3, 2, 4, 3)
 Call = Callable[[jax.Array, jax.Array], jax.Array]
 
 

@@ -8,6 +8,7 @@ installed, which the tests do not need.
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -22,20 +23,29 @@ import pytest
 
 import dropjax.linen
 import dropjax.nnx
-from dropjax import CLEAN, Kind, Site, models, sampled, schemes
-from dropjax.nn.recurrent import lstm
-from dropjax.ops.bernoulli import drop
+from dropjax import Kind, Site, schemes
+from tests.peer_layers import (
+    attention_of_flax,
+    attention_of_keras,
+    attention_of_torch,
+    between_layers,
+    inputs_of_keras,
+    untied,
+)
 from tests.peers import (
     DRAWS,
+    IMAGES,
     KEEP,
     KEYS,
     PEER_DRAWS,
     RATE,
+    SEQUENCES,
     TEXT,
+    VECTORS,
+    VOLUMES,
     Dropped,
     Peer,
     Row,
-    assert_dropout,
     close,
     draws,
     imported,
@@ -50,8 +60,6 @@ from tests.peers import (
     table,
 )
 from tests.statistics import assert_mean
-
-VECTORS, SEQUENCES, IMAGES, VOLUMES = (4, 5), (3, 4, 5), (2, 3, 4, 5), (2, 3, 2, 4, 3)
 
 # The rows. A case is called with its row.
 
@@ -283,7 +291,7 @@ class Blocks:
         for factor, y in zip(*ours(own, np.ones_like(one), one), strict=True):
             close(y, self.written(one, factor != 0))
         if installed(self.peer.package):
-            theirs, y = (np.stack([self.peer(v, i) for i in range(DRAWS)]) for v in (ones, x))
+            theirs, y = (np.stack([self.peer(v, i) for i in range(300)]) for v in (ones, x))
             self.assert_drawn(theirs == 0, dropped_by_blocks(x.shape[2:], 3, RATE, cut=self.cut))
             close(y, [self.written(x, factor != 0) for factor in theirs])
 
@@ -300,73 +308,83 @@ def changed(row: Row, old: str, new: str) -> Row:
     return row._replace(here=(row.here[0].replace(old, new),))
 
 
+SIDE = 8
+FITS, WIDE, FULL = ((0.1, 0.2), (0.5, 2.0)), ((0.5, 1.0), (0.3, 3.3)), ((1.0, 1.0), (0.3, 3.3))
+"""Shares of the area and ratios at which a rectangle fits always, sometimes, never."""
+
+
 def sides_of_torchvision(
-    side: int, scale: tuple[float, float], ratio: tuple[float, float], number: int
+    scale: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Heights and widths of rectangles by its rule: ten attempts, then none, which is 0."""
-    rng = np.random.default_rng(0)
-    area = rng.uniform(*scale, (10, number)) * side**2
+    """Many heights and widths by its rule: of ten attempts the first that fits, or 0."""
+    rng, number = np.random.default_rng(0), 100_000
+    area = rng.uniform(*scale, (10, number)) * SIDE**2
     aspect = np.exp(rng.uniform(*np.log(ratio), (10, number)))
     height, width = np.round(np.sqrt(area * aspect)), np.round(np.sqrt(area / aspect))
-    fits = (height < side) & (width < side)
+    fits = (height < SIDE) & (width < SIDE)
     first = fits.argmax(0), np.arange(number)
     return tuple(np.where(fits.any(0), sides[first], 0).astype(int) for sides in (height, width))
 
 
-def rectangles(filled: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Top, left, height and width of what is True in each image: one rectangle or nothing."""
+def assert_rectangles(filled: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> None:
+    """Images with a rectangle at most, of sides as often as given, anywhere as often."""
     down, across = filled.any(2), filled.any(1)
     np.testing.assert_array_equal(filled, down[:, :, None] & across[:, None])
-    return down.argmax(1), across.argmax(1), down.sum(1), across.sum(1)
+    height, width = down.sum(1), across.sum(1)
+    sizes, counts = np.unique(9 * heights + widths, return_counts=True)
+    assert np.isin(9 * height + width, sizes).all()
+    assert_mean((9 * height + width)[:, None] == sizes, counts / len(heights))
+    for line, size in ((down, height), (across, width)):
+        for first in (line[:, 0], line[:, -1]):
+            assert_mean(first & (size > 0), np.where(size > 0, 1 / (SIDE - size + 1), 0).mean())
 
 
 def rectangle(row: Row) -> None:
-    """`value` in a rectangle at any place, drawn by two rules that agree where all fit."""
-    side, value = 8, 7.5
-    x = normal(3, 2, side, side)
+    """A value, or noise, in a rectangle, drawn by two rules that agree where all fit."""
+    x, each = normal(3, 2, SIDE, SIDE), np.array([2, 3], np.float32)[:, None, None]
+    functions = [
+        functools.partial(run, row, rate=rate, scale=scale, ratio=ratio, value=value)
+        for rate, value, (scale, ratio) in (
+            (RATE, 7.5, FITS),
+            (1.0, 7.5, FITS),
+            (1.0, 7.5, WIDE),
+            (1.0, 7.5, FULL),
+            (1.0, "noise", FITS),
+            (1.0, each, FITS),
+        )
+    ]
+    *made, (noisy_zeros, _), (by_channel, _) = draws(functions, [np.zeros_like(x), x])
+    for of_zeros, ys in made:
+        np.testing.assert_array_equal(ys, np.where(of_zeros == 0, x, np.float32(7.5)))
+    some, fits, wide, full = (of_zeros != 0 for of_zeros, _ in made)
+    assert shared(some) == shared(fits) == shared(wide) == {1}
+    assert_mean(some.any((2, 3, 4)), RATE)
+    assert_rectangles(fits[:, 0, 0], *sides_of_torchvision(*FITS))
+    # Where not all fit, its are smaller, and where none does there are none.
+    height, width = sides_of_torchvision(*WIDE)
+    assert wide.any((2, 3, 4)).all()
+    assert wide.mean() > (height * width).mean() / SIDE**2 + 0.05
+    assert full.any((2, 3, 4)).all() and not sides_of_torchvision(*FULL)[0].any()
+    noise = noisy_zeros[noisy_zeros != 0]
+    assert_normal(noise, 0, 1)
+    assert len(np.unique(noise)) > 0.99 * noise.size  # each of its own
+    np.testing.assert_array_equal(by_channel, np.where(by_channel == 0, 0, each))
+    if not installed("torchvision"):
+        return
 
-    def assert_rectangles(filled: np.ndarray, height: np.ndarray, width: np.ndarray) -> None:
-        """All sides and places as often as they should be; of images (number, side, side)."""
-        top, left, h, w = rectangles(filled)
-        found, wanted = (8 * a + b for a, b in ((h, w), (height, width)))
-        sizes, counts = np.unique(wanted, return_counts=True)
-        assert np.isin(found, sizes).all()
-        assert_mean(found[:, None] == sizes, counts / len(wanted))
-        for place, size in ((top, h), (left, w)):
-            chance = 1 / (side - size + 1)
-            assert_mean((place == 0) - chance, 0)
-            assert_mean((place == side - size) - chance, 0)
+    def theirs(image: np.ndarray, shape: Any, value: Any = 7.5, number: int = DRAWS) -> np.ndarray:
+        peer = of_torch("RandomErasing", 1.0, *shape, value, module="torchvision.transforms")
+        return np.stack([peer(image, seed) for seed in range(number)])
 
-    def of_ours(scale, ratio, rate=RATE) -> np.ndarray:
-        ones = np.ones_like(x)
-        names = {"scale": scale, "ratio": ratio, "value": value, "rate": rate}
-        of_ones, ys = ours(row, ones, x, **names)
-        np.testing.assert_array_equal(ys, np.where(of_ones == value, value, x))
-        assert shared(of_ones) == {2}
-        return (of_ones[:, :, 0] == value).reshape(-1, side, side)
-
-    def of_theirs(scale, ratio, image=x[0]) -> np.ndarray:
-        peer = of_torch("RandomErasing", 1.0, scale, ratio, value, module="torchvision.transforms")
-        return np.stack([peer(image, seed) for seed in range(DRAWS)]) == value
-
-    fits, wide = ((0.1, 0.2), (0.5, 2.0)), ((0.5, 1.0), (0.3, 3.3))
-    assert_mean(of_ours(*fits).any((1, 2)), RATE)
-    assert_rectangles(of_ours(*fits, rate=1.0), *sides_of_torchvision(side, *fits, 100_000))
-    # Where not all fit it prefers small ones, and may give up.
-    height, width = sides_of_torchvision(side, *wide, 100_000)
-    assert_mean(of_ours(*wide, rate=1.0).mean((1, 2)) > 0, 1)
-    assert of_ours(*wide, rate=1.0).mean() > (height * width).mean() / side**2 + 0.05
-    full = (1.0, 1.0), wide[1]
-    assert of_ours(*full, rate=1.0).any((1, 2)).all()
-    assert (sides_of_torchvision(side, *full, 1000)[0] == 0).all()
-    # The noise is normal.
-    of_zeros, _ = ours(row, np.zeros_like(x), x, scale=fits[0], ratio=fits[1], value="noise")
-    assert_normal(of_zeros[of_zeros != 0], 0, 1)
-    if installed("torchvision"):
-        assert_rectangles(of_theirs(*fits)[:, 0], *sides_of_torchvision(side, *fits, 100_000))
-        assert_rectangles(of_theirs(*wide)[:, 0], height, width)
-        assert not of_theirs(*full).any()
-        assert shared(of_theirs(*fits, image=x)) == {0, 1}
+    zeros = np.zeros_like(x)
+    assert_rectangles(theirs(zeros[0], FITS)[:, 0] != 0, *sides_of_torchvision(*FITS))
+    assert_rectangles(theirs(zeros[0], WIDE)[:, 0] != 0, height, width)
+    np.testing.assert_array_equal(theirs(x, FULL, number=9), np.stack([x] * 9))
+    assert shared(theirs(zeros, FITS, number=99)) == {0, 1}
+    noise = theirs(zeros[0], FITS, "random", 99)
+    assert_normal(noise[noise != 0], 0, 1)
+    filled = theirs(zeros[0], FITS, (2.0, 3.0), 9)
+    np.testing.assert_array_equal(filled, np.where(filled == 0, 0, each))
 
 
 def patches(row: Row) -> None:
@@ -387,6 +405,10 @@ def patches(row: Row) -> None:
             np.testing.assert_array_equal(y, np.take_along_axis(x, p[..., None], 1))
 
     assert_kept(*ours(row, numbers, x))
+    tokens, positions = (
+        run(changed(row, "[0]", i), KEYS[0], jnp.asarray(x)) for i in ("[0]", "[1]")
+    )
+    np.testing.assert_array_equal(tokens, jnp.take_along_axis(x, positions[..., None], 1))
     longer = np.concatenate([numbers, numbers + 10, numbers[:, :2] + 20], 1)
     both = changed(row, "ordered=False", "prefix=2, ordered=False")
     (kept,) = (y[..., 0] for y in ours(both, longer, rate=0.9))
@@ -411,306 +433,6 @@ def zoned_out(row: Row) -> None:
     np.testing.assert_array_equal(ys, np.where(mask, x, x + 1))
     mean = dropjax.expected.zoneout(jnp.asarray(x), RATE, previous=jnp.asarray(x + 1))
     close(mean, KEEP * x + RATE * (x + 1))
-
-
-# Attention. N examples, heads, queries and keys: as many as IMAGES.
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    e = np.exp(scores - scores.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-def attended(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, dropped: Callable[[np.ndarray], Any] = lambda w: w
-) -> np.ndarray:
-    """Attention of heads (..., T, F), with something done to its weights."""
-    return np.asarray(dropped(softmax(q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])))) @ v
-
-
-def attention_of_torch(row: Row) -> None:
-    """Both of PyTorch's; values that are the identity show its weights as they are dropped."""
-    case = Dropped(IMAGES, IMAGES)
-    case(row)
-    if not installed("torch"):
-        return
-    torch = imported("torch")
-
-    def attend(q, k, v, seed: int) -> np.ndarray:
-        torch.manual_seed(seed)
-        tensors = (torch.from_numpy(a) for a in (q, k, v))
-        return torch.nn.functional.scaled_dot_product_attention(*tensors, dropout_p=RATE).numpy()
-
-    q, k, v = normal(2, 3, 4, 6), 2 * normal(2, 3, 5, 6), normal(2, 3, 5, 7)
-    identity = np.tile(np.eye(5, dtype=np.float32), (2, 3, 1, 1))
-    theirs = np.stack([attend(q, k, identity, seed) for seed in range(PEER_DRAWS)])
-    case.check((theirs != 0) / np.float32(KEEP), theirs, attended(q, k, identity))
-    for seed in range(3):
-        mask = jnp.asarray(theirs[seed] != 0)
-        wanted = attended(q, k, v, lambda w, mask=mask: drop(mask, jnp.asarray(w), RATE))
-        close(attend(q, k, v, seed), wanted)
-
-    layer = torch.nn.MultiheadAttention(6, 3, dropout=RATE, batch_first=True)
-    tensors = [torch.from_numpy(x) for x in (normal(2, 4, 6), normal(2, 5, 6), normal(2, 5, 6))]
-
-    def weights(seed: int) -> np.ndarray:
-        torch.manual_seed(seed)
-        return layer(*tensors, average_attn_weights=False)[1].detach().numpy()
-
-    theirs = np.stack([weights(seed) for seed in range(PEER_DRAWS)])
-    layer.eval()
-    case.check((theirs != 0) / np.float32(KEEP), theirs, weights(0))
-
-
-def layer_of_heads(kernels: list[Any], x: np.ndarray, y: np.ndarray, dropped: Any) -> np.ndarray:
-    """Attention of x to y with the kernels of query, key, value (features, heads, width), out."""
-    *of_inputs, out = (np.asarray(kernel) for kernel in kernels)
-    heads = (np.einsum("ntf,fhd->nhtd", a, w) for a, w in zip((x, y, y), of_inputs, strict=True))
-    return np.einsum("nhtd,hdf->ntf", attended(*heads, dropped), out)
-
-
-def attention_of_flax(row: Row, drawn: tuple[int, ...], **options: Any) -> None:
-    """Whole layers, of which our second code has the mask for the same key."""
-    for here in row.here:
-        Dropped(IMAGES, drawn)(row._replace(here=(here,)))
-    same = row._replace(here=row.here[1:])
-    x, y = normal(2, 4, 6), normal(2, 5, 6)[..., ::-1]
-    layer = flax.linen.MultiHeadDotProductAttention(3, dropout_rate=RATE, **options)
-    params = layer.init(KEYS[0], x, y, deterministic=True)
-    kernels = [params["params"][name]["kernel"] for name in ("query", "key", "value", "out")]
-    nnx_layer = flax.nnx.MultiHeadAttention(
-        3, 6, dropout_rate=RATE, rngs=flax.nnx.Rngs(0), decode=False, **options
-    )
-    nnx_kernels = [
-        getattr(nnx_layer, name).kernel[...] for name in ("query", "key", "value", "out")
-    ]
-    for key in KEYS[:3]:
-        dropped = lambda w, key=key: run(same, key, jnp.asarray(w))  # noqa: E731
-        theirs = layer.apply(params, x, y, deterministic=False, dropout_rng=key)
-        close(theirs, layer_of_heads(kernels, x, y, dropped))
-        theirs = nnx_layer(x, y, deterministic=False, rngs=key)
-        close(theirs, layer_of_heads(nnx_kernels, x, y, dropped))
-
-
-def attention_of_keras(row: Row) -> None:
-    """A whole layer; its mask is that of a `Dropout` with the same seed."""
-    Dropped(IMAGES, IMAGES)(row)
-    if not installed("keras"):
-        return
-    x, y = normal(2, 4, 6), normal(2, 5, 6)[..., ::-1]
-    for seed in range(3):
-        mask = jnp.asarray(of_keras("Dropout")(np.ones(IMAGES, np.float32), seed) != 0)
-        with lenient():
-            layer = imported("keras").layers.MultiHeadAttention(3, 2, dropout=RATE, seed=seed)
-            theirs = np.asarray(layer(x, y, training=True))
-        kernels = [w.value for w in layer.weights if w.name == "kernel"]
-        dropped = lambda w, mask=mask: drop(mask, jnp.asarray(w), RATE)  # noqa: E731
-        close(theirs, layer_of_heads(kernels, x, y, dropped))
-
-
-# Recurrent networks. All of one example: x (steps, features).
-
-STEPS, FEATURES, OUTPUTS = 4, 6, 10
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
-
-
-def products(x: np.ndarray, masks: np.ndarray, w: np.ndarray) -> list[np.ndarray]:
-    """For each gate, x under that gate's mask times that gate's block of w."""
-    blocks = np.split(w, len(masks), axis=1)
-    return [(x * mask) @ block for mask, block in zip(masks, blocks, strict=True)]
-
-
-def keras_lstm(x, w_x, w_h, b, x_masks, h_masks) -> np.ndarray:
-    """Keras's LSTM, written out: gates i, f, c, o; masks already scaled. The last output."""
-    h = c = np.zeros(len(w_h), np.float32)
-    for x_t in x:
-        parts = zip(
-            products(x_t, x_masks, w_x), products(h, h_masks, w_h), np.split(b, 4), strict=True
-        )
-        i, f, g, o = (a + u + bias for a, u, bias in parts)
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        h = sigmoid(o) * np.tanh(c)
-    return h
-
-
-def keras_gru(x, w_x, w_h, b, x_masks, h_masks) -> np.ndarray:
-    """Keras's GRU, written out: gates z, r, h; two biases; the reset gate after the product."""
-    h = np.zeros(len(w_h), np.float32)
-    for x_t in x:
-        b_x, b_h = np.split(b[0], 3), np.split(b[1], 3)
-        a = [p + q for p, q in zip(products(x_t, x_masks, w_x), b_x, strict=True)]
-        u = [p + q for p, q in zip(products(h, h_masks, w_h), b_h, strict=True)]
-        z, r = sigmoid(a[0] + u[0]), sigmoid(a[1] + u[1])
-        h = z * h + (1 - z) * np.tanh(a[2] + r * u[2])
-    return h
-
-
-def keras_weights(cell: str, layer: dict[str, jax.Array]) -> list[np.ndarray]:
-    """Our parameters as Keras wants them."""
-    names = ["kernel", "recurrent_kernel", "bias"]
-    w_x, w_h, b = (np.asarray(layer[name]) for name in names)
-    if cell == "lstm":
-        return [w_x, w_h, b]
-    b = np.stack([b, np.asarray(layer["recurrent_bias"])])
-    return [in_keras_order(cell, w, w.shape[-1] // 3) for w in (w_x, w_h, b)]
-
-
-def in_keras_order(cell: str, w: np.ndarray, width: int) -> np.ndarray:
-    """Blocks of the last axis: r, z, n becomes z, r, n, which Keras calls h."""
-    if cell == "lstm":
-        return w
-    r, z, n = np.split(w, w.shape[-1] // width, axis=-1)
-    return np.concatenate([z, r, n], axis=-1)
-
-
-def untied(row: Row) -> None:
-    """Whole models: ours under a scheme, and Keras's LSTM and GRU with our masks and weights."""
-    for cell in ("lstm", "gru"):
-        gates, written = {"lstm": (4, keras_lstm), "gru": (3, keras_gru)}[cell]
-        text = row.here[0].replace("rnn(", f'rnn(cell="{cell}",width=8,')
-        model, scheme = (
-            eval(c, {"models": models, "schemes": schemes}) for c in (text, row.here[1])
-        )
-        x, key = normal(STEPS, FEATURES), jax.random.key(3)
-        start = functools.partial(model.init, key, jnp.asarray(x), CLEAN)
-        params = jax.tree.map(lambda w: jnp.asarray(0.4 * normal(*w.shape)), jax.eval_shape(start))
-
-        def masks(key: jax.Array, x: jax.Array, scheme=scheme, gates=gates) -> list[jax.Array]:
-            draw, axes = sampled(scheme, key), ("time", "gate", "feature")
-            (x_noise,) = draw.noise(Site("input", Kind.INPUT, axes), (STEPS, gates, FEATURES))
-            site = Site("recurrent", Kind.RECURRENT, axes)
-            (h_noise,) = draw.scope("layer_0").noise(site, (STEPS, gates, 8))
-            return [x_noise.keep(), h_noise.keep()]
-
-        def logits(key: jax.Array, x: jax.Array, model=model, scheme=scheme, params=params):
-            return model.apply(params, x, sampled(scheme, key))
-
-        ((drawn,), (out,)) = draws([masks, logits], [x])
-        scaled = []
-        for mask, rate, size in zip(drawn, (0.2, 0.3), (FEATURES, 8), strict=True):
-            assert mask.shape == (DRAWS, 1, gates, size)  # one for all steps
-            assert_dropout(mask / (1 - rate), rate)
-            assert_mean(mask[:, 0, 0] & mask[:, 0, 1], (1 - rate) ** 2)  # gates are independent
-            mask = mask[:, 0] / np.float32(1 - rate)
-            scaled.append(mask if cell == "lstm" else mask[:, [1, 0, 2]])
-        layer, head = params["params"]["layer_0"], params["params"]["head"]
-        weights = keras_weights(cell, layer)
-        hs = [written(x, *weights, *(mask[i] for mask in scaled)) for i in range(9)]
-        close(out[:9], hs @ np.asarray(head["kernel"]) + np.asarray(head["bias"]))
-        if installed("keras"):
-            kind, rates = cell.upper(), {"dropout": 0.2, "recurrent_dropout": 0.3}
-            theirs = keras_layer(kind, weights, **rates)
-            assert_own_masks(theirs, gates)
-            for i in range(3):
-                close(keras_run(theirs, x, *(list(mask[i]) for mask in scaled)), hs[i])
-            first = keras_weights(cell, start()["params"]["layer_0"])
-            fresh = keras_layer(kind, None, **rates)
-            np.testing.assert_array_equal(of_layer(fresh)[2], first[2])  # unit_forget_bias
-            ignoring = keras_layer(kind, weights, dropout=1.0, recurrent_dropout=1.0)
-            with lenient():
-                a, b = (np.asarray(ignoring(x[None], training=on)) for on in (True, False))
-            np.testing.assert_array_equal(a, b)
-
-
-def keras_layer(kind: str, weights: list[np.ndarray] | None, **rates: float) -> Any:
-    keras = imported("keras")
-    with lenient():
-        layer = getattr(keras.layers, kind)(8, **rates)
-        layer.build((1, STEPS, FEATURES))
-        if weights is not None:
-            layer.set_weights(weights)
-    return layer
-
-
-def of_layer(layer: Any) -> list[np.ndarray]:
-    return [np.asarray(weight.value) for weight in layer.weights]
-
-
-def keras_run(layer: Any, x: np.ndarray, *masks: Any) -> np.ndarray:
-    """The last output of Keras's layer with masks of ours, of inputs and perhaps of states."""
-    layer.cell.get_dropout_mask = lambda step: masks[0]
-    layer.cell.get_recurrent_dropout_mask = lambda step: masks[-1]
-    with lenient():
-        return np.asarray(layer(x[None], training=True))[0]
-
-
-def assert_own_masks(layer: Any, gates: int) -> None:
-    """Keras draws a mask for each gate, of inputs and of states."""
-    with lenient():
-        ones = jnp.ones((9, 50))
-        for masks, rate in (
-            (layer.cell.get_dropout_mask(ones), 0.2),
-            (layer.cell.get_recurrent_dropout_mask(ones), 0.3),
-        ):
-            masks = np.stack([np.asarray(mask) for mask in masks])
-            assert len(masks) == gates and not shared(masks[None])
-            assert_dropout(masks.reshape(-1), rate)
-        layer.cell.reset_dropout_mask()
-        layer.cell.reset_recurrent_dropout_mask()
-
-
-def inputs_of_keras(row: Row) -> None:
-    """Dropout of the inputs alone: one mask for all steps and gates."""
-    Dropped((3, STEPS, FEATURES), (3, 1, FEATURES))(row)
-    if not installed("keras"):
-        return
-    x = normal(3, STEPS, FEATURES)
-    key = jax.random.key(5)
-    dropped = np.asarray(run(row, key, jnp.asarray(x)))
-    factors = np.asarray(run(row, key, jnp.ones_like(x)))[:, :1]
-    for kind, gates in (("LSTM", 4), ("GRU", 3)):
-        layer = keras_layer(kind, None, dropout=RATE)
-        with lenient():
-            mask = np.asarray(layer.cell.get_dropout_mask(jnp.ones((500, FEATURES))))
-            layer.cell.reset_dropout_mask()
-        assert_dropout(mask, RATE)  # one array: all gates share it
-        weights = of_layer(layer)
-        written = {"LSTM": keras_lstm, "GRU": keras_gru}[kind]
-        plain = np.ones((gates, FEATURES)), np.ones((gates, 8))
-        for i in range(3):
-            y = keras_run(layer, x[i], factors[i])
-            close(y, written(dropped[i], *weights, *plain))
-
-
-def between_layers(row: Row) -> None:
-    """PyTorch's LSTM drops what one layer hands to the next, each step on its own."""
-    shape = (STEPS, 3, 8)
-    Dropped(shape, shape)(row)
-    if not installed("torch"):
-        return
-    torch = imported("torch")
-    torch.manual_seed(0)
-    net = torch.nn.LSTM(FEATURES, 8, 2, dropout=RATE)
-    w = {name: jnp.asarray(value.detach().numpy()) for name, value in net.named_parameters()}
-    x = normal(STEPS, 3, FEATURES)
-
-    def layer(x: jax.Array, number: int) -> jax.Array:
-        """Our step with PyTorch's weights, which have the same order of gates."""
-        b = (w[f"bias_ih_l{number}"] + w[f"bias_hh_l{number}"])[None, None]
-        from_input = x @ w[f"weight_ih_l{number}"].T + b
-        state, outputs = (jnp.zeros((3, 8)), jnp.zeros((3, 8))), []
-        for part in from_input:
-            from_hidden = state[0] @ w[f"weight_hh_l{number}"].T
-            state = lstm(part, from_hidden, state, lambda g: g, lambda c: c)
-            outputs.append(state[0])
-        return jnp.stack(outputs)
-
-    def of_torch(seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """The mask that a seed gives, and the network's output under that seed."""
-        torch.manual_seed(seed)
-        factors = torch.nn.functional.dropout(torch.ones(shape), RATE).numpy()
-        torch.manual_seed(seed)
-        with torch.no_grad():
-            return factors, net(torch.from_numpy(x))[0].numpy()
-
-    for seed in range(3):
-        factors, y = of_torch(seed)
-        hidden = drop(jnp.asarray(factors != 0), layer(jnp.asarray(x), 0), RATE)
-        close(layer(hidden, 1), y)
-    assert not shared(np.stack([of_torch(seed)[0] for seed in range(PEER_DRAWS)]))
 
 
 CASES: dict[str, Callable[[Row], None]] = {
@@ -822,8 +544,9 @@ def test_rate_1():
     assert (slope(x, dropjax.dropout) == 0).all()
     assert jnp.isnan(slope(x, equinox_)).all()
     assert (dropjax.attention_dropout(key, x, 1.0) == 0).all()
-    layer = flax.linen.MultiHeadDotProductAttention(1, dropout_rate=1.0, deterministic=False)
-    assert jnp.isnan(layer.init_with_output(key, x, dropout_rng=key)[0]).all()
+    head = jnp.ones((1, 4, 1, 2))
+    attend = functools.partial(flax.linen.dot_product_attention, dropout_rng=key, dropout_rate=1.0)
+    assert jnp.isnan(attend(head, head, head)).all()
     with pytest.raises(ValueError, match="rate must be in"):
         haiku.dropout(key, 1.0, x)
     if installed("keras"):
@@ -853,10 +576,12 @@ def test_examples_without_a_batch():
             assert shared(np.stack([of_torch(name)(x, seed) for seed in range(50)])) == theirs
 
 
-def test_what_blocks_drop():
-    """The percentages of timm's note."""
+def test_what_the_notes_say_of_blocks():
     assert round(100 * dropped_by_blocks((14, 14), 7, 0.1, cut=True).mean()) == 21
     assert round(100 * dropped_by_blocks((14, 14), 7, 0.1).mean()) == 9
+    if installed("torchvision"):
+        with pytest.raises((ValueError, RuntimeError)):
+            of_torch("DropBlock2d", RATE, 2, module="torchvision.ops")(normal(2, 3, 6, 7), 0)
 
 
 def test_layers_evaluate():
