@@ -309,7 +309,7 @@ def changed(row: Row, old: str, new: str) -> Row:
 
 
 SIDE = 8
-FITS, WIDE, FULL = ((0.1, 0.2), (0.5, 2.0)), ((0.5, 1.0), (0.3, 3.3)), ((1.0, 1.0), (0.3, 3.3))
+FITS, WIDE, FULL = ((0.1, 0.2), (0.4, 1.2)), ((0.5, 1.0), (0.3, 3.3)), ((1.0, 1.0), (0.3, 3.3))
 """Shares of the area and ratios at which a rectangle fits always, sometimes, never."""
 
 
