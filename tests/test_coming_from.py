@@ -1,8 +1,8 @@
 """Every row of dropjax/COMING_FROM.md: the code given there does what the peer does.
 
 What a peer computes from a mask is written out in NumPy, with the shape that it draws the mask in.
-Flax, Haiku and Equinox are asked themselves; so are PyTorch, Keras and TensorFlow where they are
-installed, which the tests do not need.
+Flax, Haiku and Equinox are asked themselves; so are PyTorch, torchvision, timm, Keras and
+TensorFlow where they are installed, which the tests do not need.
 """
 
 import dataclasses
