@@ -1,22 +1,16 @@
 """Every row of dropjax/COMING_FROM.md: the code given there does what the peer does.
 
 What a peer computes from a mask is written out in NumPy, with the shape that it draws the mask in.
-Flax, Haiku and Equinox are asked themselves; so are PyTorch, Keras and TensorFlow where they are
-installed, which the tests do not need.
+Flax, Haiku and Equinox are asked themselves; so are PyTorch, torchvision, timm, Keras and
+TensorFlow where they are installed, which the tests do not need.
 """
 
-import contextlib
 import dataclasses
 import functools
-import importlib
-import importlib.util
-import os
+import math
 import re
-import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
-
-os.environ.setdefault("KERAS_BACKEND", "jax")
+from collections.abc import Callable
+from typing import Any
 
 import equinox
 import flax.linen
@@ -29,146 +23,45 @@ import pytest
 
 import dropjax.linen
 import dropjax.nnx
-from dropjax import CLEAN, Kind, Site, models, sampled, schemes
-from dropjax.nn.recurrent import lstm
-from dropjax.ops.bernoulli import drop
-from tests.conftest import ROOT
+from dropjax import Kind, Site, schemes
+from tests.peer_layers import (
+    attention_of_flax,
+    attention_of_keras,
+    attention_of_torch,
+    between_layers,
+    inputs_of_keras,
+    untied,
+)
+from tests.peers import (
+    DRAWS,
+    IMAGES,
+    KEEP,
+    KEYS,
+    PEER_DRAWS,
+    RATE,
+    SEQUENCES,
+    TEXT,
+    VECTORS,
+    VOLUMES,
+    Dropped,
+    Peer,
+    Row,
+    close,
+    draws,
+    imported,
+    installed,
+    lenient,
+    normal,
+    of_keras,
+    of_torch,
+    ours,
+    run,
+    shared,
+    table,
+)
 from tests.statistics import assert_mean
 
-TEXT = (ROOT / "dropjax" / "COMING_FROM.md").read_text()
-RATE = 0.3
-KEEP = 1 - RATE
-DRAWS = 1000
-PEER_DRAWS = 100
-KEYS = jax.random.split(jax.random.key(1), DRAWS)
-Call = Callable[[jax.Array, jax.Array], jax.Array]
-
-
-class Row(NamedTuple):
-    """A row of the table: the peer's first code, all of our code, the note."""
-
-    there: str
-    here: tuple[str, ...]
-    note: str
-
-
-def code(cell: str) -> tuple[str, ...]:
-    return tuple(part.replace("\\|", "|") for part in re.findall(r"`([^`]+)`", cell))
-
-
-def table() -> list[Row]:
-    lines = [line for line in TEXT.splitlines() if line.startswith("|")][2:]
-    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
-    return [Row(code(there)[0], code(here), note) for there, here, note in cells]
-
-
-def run(row: Row, key: jax.Array, x: jax.Array, rate: float = RATE) -> jax.Array:
-    """The first code of a row, applied to x."""
-    out = eval(
-        row.here[0],
-        {
-            "dropjax": dropjax,
-            "key": key,
-            "x": x,
-            "rate": rate,
-            "keep_prob": 1 - rate,
-            "table": x,
-            "params": {"weight_ih_l0": x, "weight_hh_l0": x},
-            "new": x,
-            "old": x + 1,
-            "rngs": flax.nnx.Rngs(dropout=key),
-        },
-    )
-    if isinstance(out, dropjax.linen.Drop):
-        return out.apply({}, x, deterministic=False, rngs={"dropout": key})
-    if isinstance(out, dropjax.nnx.Drop):
-        return out(x)
-    if isinstance(out, dict):
-        assert out["weight_ih_l0"] is x
-        return out["weight_hh_l0"]
-    return out
-
-
-def normal(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-
-def draws(functions: list[Call], xs: list[np.ndarray]) -> list[list[np.ndarray]]:
-    """For each function, what it makes of each x under the same keys: one compilation for all."""
-    f = jax.jit(jax.vmap(lambda key, xs: [[f(key, x) for x in xs] for f in functions], (0, None)))
-    return jax.tree.map(np.asarray, f(KEYS, [jnp.asarray(x) for x in xs]))
-
-
-def ours(row: Row, *xs: np.ndarray) -> list[np.ndarray]:
-    return draws([functools.partial(run, row)], list(xs))[0]
-
-
-def shared(masks: np.ndarray) -> set[int]:
-    """The axes along which none of many masks ever changes."""
-    axes = range(1, masks.ndim)
-    return {axis - 1 for axis in axes if (masks == masks.take([0], axis)).all()}
-
-
-def close(got: Any, expected: Any) -> None:
-    np.testing.assert_allclose(np.asarray(got), np.asarray(expected), rtol=2e-5, atol=2e-6)
-
-
-def assert_dropout(factors: np.ndarray, rate: float) -> None:
-    """Factors 0 and 1 / (1 - rate), with the right rate, mean and variance."""
-    keep = 1 - rate
-    assert np.isclose(factors[factors != 0], 1 / keep, rtol=1e-6).all()
-    rates = (factors == 0).mean(axis=tuple(range(1, factors.ndim)))
-    assert_mean(rates, rate)
-    assert_mean(factors, 1)
-    assert_mean((factors - 1) ** 2, rate / keep)
-
-
-# Peers that need not be there. Each function takes x and a seed.
-
-Peer = Callable[[np.ndarray, int], np.ndarray]
-
-
-def installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
-@contextlib.contextmanager
-def lenient() -> Iterator[None]:
-    """Other people's code promotes and warns as it likes."""
-    with (
-        warnings.catch_warnings(),
-        jax.numpy_dtype_promotion("standard"),
-        jax.numpy_rank_promotion("allow"),
-    ):
-        warnings.simplefilter("ignore")
-        yield
-
-
-def imported(package: str) -> Any:
-    with lenient():
-        return importlib.import_module(package)
-
-
-def of_torch(name: str) -> Peer:
-    def peer(x: np.ndarray, seed: int) -> np.ndarray:
-        torch = imported("torch")
-        torch.manual_seed(seed)
-        with lenient():
-            return getattr(torch.nn, name)(RATE)(torch.from_numpy(x)).numpy()
-
-    peer.package = "torch"
-    return peer
-
-
-def of_keras(name: str, *arguments: Any, **named: Any) -> Peer:
-    def peer(x: np.ndarray, seed: int) -> np.ndarray:
-        keras = imported("keras")
-        with lenient():
-            layer = getattr(keras.layers, name)(*(arguments or (RATE,)), seed=seed, **named)
-            return np.asarray(layer(x, training=True))
-
-    peer.package = "keras"
-    return peer
+# The rows. A case is called with its row.
 
 
 def tensorflow(x: np.ndarray, seed: int) -> np.ndarray:
@@ -185,67 +78,6 @@ def tensorflow_1(x: np.ndarray, seed: int) -> np.ndarray:
 
 
 tensorflow.package = tensorflow_1.package = "tensorflow"
-
-
-# The rows. A case is called with its row.
-
-
-@dataclasses.dataclass(frozen=True)
-class Dropped:
-    """x * mask / (1 - rate).
-
-    Args:
-      shape: of x.
-      drawn: of the peer's mask; broadcasts to x.
-      peer: the real one, if it may be there.
-      jax_peer: (key, x, rate), the real one in JAX.
-      same_key: a key gives both the same mask.
-    """
-
-    shape: tuple[int, ...]
-    drawn: tuple[int, ...]
-    peer: Peer | None = None
-    jax_peer: Callable[[jax.Array, jax.Array, float], jax.Array] | None = None
-    same_key: bool = False
-
-    def __call__(self, row: Row) -> None:
-        x = normal(*self.shape)
-        ones = np.ones_like(x)
-        sides = [functools.partial(run, row), *([self.jax_peer] if self.jax_peer else [])]
-        rates = [RATE, 0.5] if self.same_key else [RATE]
-        made = draws([functools.partial(f, rate=r) for r in rates for f in sides], [ones, x])
-        factors, ys = made[0]
-        self.assert_drawn(factors)
-        close(ys, x * self.mask(factors) / KEEP)
-        if self.jax_peer is not None:
-            self.check(*made[1], x)
-        if self.same_key:
-            np.testing.assert_array_equal(self.mask(factors), self.mask(made[1][0]))
-            close(ys, made[1][1])
-            # Where scaling rounds nothing, all bits are equal.
-            np.testing.assert_array_equal(made[2], made[3])
-        elif self.jax_peer is not None:
-            assert (factors != made[1][0]).any((1, 2, 3)).all()
-        if self.peer is not None and installed(self.peer.package):
-            theirs = np.stack([self.peer(ones, seed) for seed in range(PEER_DRAWS)])
-            self.check(theirs, np.stack([self.peer(x, seed) for seed in range(9)]), x)
-
-    def mask(self, factors: np.ndarray) -> np.ndarray:
-        """Masks in the shape that the peer draws them in."""
-        return factors[(..., *(slice(size) for size in self.drawn))] != 0
-
-    def assert_drawn(self, factors: np.ndarray) -> None:
-        """The moments, and one decision along just those axes where the mask is smaller than x."""
-        assert factors.shape[1:] == self.shape
-        assert_dropout(factors, RATE)
-        axes = {i for i, (n, m) in enumerate(zip(self.shape, self.drawn, strict=True)) if n != m}
-        assert shared(factors) == axes
-
-    def check(self, factors: np.ndarray, ys: np.ndarray, x: np.ndarray) -> None:
-        """A peer: the same moments, and our output from its masks."""
-        self.assert_drawn(factors)
-        for factor, y in zip(factors[:9], ys, strict=False):
-            close(drop(jnp.asarray(self.mask(factor)), jnp.asarray(x), RATE), y)
 
 
 def linen(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
@@ -323,26 +155,43 @@ class Alpha:
         return a * np.where(mask, x, limit) - a * limit * RATE
 
 
+def assert_normal(samples: np.ndarray, mean: float, variance: float) -> None:
+    samples = samples.reshape(-1) - mean
+    for power, moment in ((1, 0), (2, variance), (3, 0), (4, 3 * variance**2)):
+        assert_mean(samples**power, moment)
+
+
 def gaussian(row: Row) -> None:
     """x e, e of mean 1 and variance rate / (1 - rate)."""
     x = normal(4, 5)
     ones = np.ones_like(x)
-
-    def assert_moments(noise: np.ndarray) -> None:
-        variance = RATE / KEEP
-        assert_mean(noise, 1)
-        assert_mean((noise - 1) ** 2, variance)
-        assert_mean((noise - 1) ** 4, 3 * variance**2)
-
     noise, ys = ours(row, ones, x)
     close(ys, x * noise)
-    assert_moments(noise)
+    assert_normal(noise, 1, RATE / KEEP)
     assert not shared(noise)
     if installed("keras"):
         peer = of_keras("GaussianDropout")
         theirs = np.stack([peer(ones, seed) for seed in range(PEER_DRAWS)])
-        assert_moments(theirs.reshape(-1))
+        assert_normal(theirs, 1, RATE / KEEP)
         close(peer(x, 3), x * theirs[3])
+
+
+def noisy(row: Row) -> None:
+    """x + e, e of mean 0 and variance std**2, whatever x."""
+    std, x = 0.4, normal(4, 5)
+    zeros = np.zeros_like(x)
+    noise, ys = ours(row, zeros, x, std=std)
+    close(ys, x + noise)
+    assert_normal(noise, 0, std**2)
+    assert not shared(noise)
+    if installed("keras"):
+        peer = of_keras("GaussianNoise", std)
+        theirs = np.stack([peer(zeros, seed) for seed in range(PEER_DRAWS)])
+        assert_normal(theirs, 0, std**2)
+        assert not shared(theirs)
+        close(peer(x, 3), x + theirs[3])
+        with pytest.raises(ValueError, match="stddev"):
+            of_keras("GaussianNoise", 1.1)(x, 0)
 
 
 def erased(row: Row) -> None:
@@ -379,6 +228,202 @@ def erased(row: Row) -> None:
         assert_mean(half.any((1, 2)), RATE / 2)
 
 
+def windows(masks: np.ndarray, block: int, rank: int) -> np.ndarray:
+    """The windows in the last `rank` axes, as many last axes more."""
+    axes = tuple(range(-rank, 0))
+    return np.lib.stride_tricks.sliding_window_view(masks, (block,) * rank, axes)
+
+
+def blocks_over(seeds: np.ndarray, block: int, rank: int, margin: int) -> np.ndarray:
+    """The number of blocks over each position, by what seeds are in reach of it."""
+    edge = [(0, 0)] * (seeds.ndim - rank) + [(margin, margin)] * rank
+    return windows(np.pad(seeds, edge), block, rank).sum(tuple(range(-rank, 0)))
+
+
+def dropped_by_blocks(
+    sizes: tuple[int, ...], block: int, rate: float, *, cut: bool = False
+) -> np.ndarray:
+    """How often each position of a map is dropped, with seeds at the paper's rate.
+
+    Seeds are wherever a whole block fits, or, if blocks may be cut, at all positions.
+    """
+    inner = [size - block + 1 for size in sizes]
+    gamma = rate * math.prod(sizes) / (block ** len(sizes) * math.prod(inner))
+    seeds, margin = np.ones(sizes if cut else inner, int), block // 2 if cut else block - 1
+    return 1 - (1 - gamma) ** blocks_over(seeds, block, len(sizes), margin)
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """x * mask * positions / kept, in blocks of 3; the peer counts over the whole batch.
+
+    Args:
+      shape: of x, (N, C, ...).
+      peer: the real one, if it may be there.
+      shared: axes along which one mask is shared.
+      cut: whether the border may cut the peer's blocks.
+    """
+
+    shape: tuple[int, ...]
+    peer: Peer
+    shared: frozenset[int] = frozenset()
+    cut: bool = False
+
+    def __call__(self, row: Row) -> None:
+        x = normal(*self.shape)
+        ones, rank, each = np.ones_like(x), x.ndim - 2, tuple(range(1, x.ndim + 1))
+        factors, ys = ours(row, ones, x)
+        dropped = dropped_by_blocks(x.shape[2:], 3, RATE)
+        self.assert_drawn(factors == 0, dropped)
+        holes = factors[:200] == 0
+        whole = windows(holes, 3, rank).all(tuple(range(-rank, 0)))
+        np.testing.assert_array_equal(blocks_over(whole, 3, rank, 2) > 0, holes)
+        # Our scale is that of the peer's in the mean over batches.
+        kept = 1 - dropped.mean()
+        close(ys, x * (factors != 0) / kept)
+        assert_mean((factors != 0).mean(each), kept)
+        # As the note says: both sides drop less than was asked for; of one map they are equal.
+        assert dropped.mean() < 0.95 * RATE
+        (asked,) = ours(changed(row, ', gamma="paper"', ""), ones)
+        assert_mean((asked == 0).mean(each), RATE)
+        one = x[:1, :1]
+        own = changed(row, '"expected"', '"example"')
+        for factor, y in zip(*ours(own, np.ones_like(one), one), strict=True):
+            close(y, self.written(one, factor != 0))
+        if installed(self.peer.package):
+            theirs, y = (np.stack([self.peer(v, i) for i in range(300)]) for v in (ones, x))
+            self.assert_drawn(theirs == 0, dropped_by_blocks(x.shape[2:], 3, RATE, cut=self.cut))
+            close(y, [self.written(x, factor != 0) for factor in theirs])
+
+    def assert_drawn(self, holes: np.ndarray, dropped: np.ndarray) -> None:
+        assert_mean(holes, np.broadcast_to(dropped, self.shape))
+        assert shared(holes) == self.shared
+
+    def written(self, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return x * mask * np.float32(mask.size / (mask.sum() + 1e-6))
+
+
+def changed(row: Row, old: str, new: str) -> Row:
+    assert old in row.here[0]
+    return row._replace(here=(row.here[0].replace(old, new),))
+
+
+SIDE = 8
+FITS, WIDE, FULL = ((0.1, 0.2), (0.4, 1.2)), ((0.5, 1.0), (0.3, 3.3)), ((1.0, 1.0), (0.3, 3.3))
+"""Shares of the area and ratios at which a rectangle fits always, sometimes, never."""
+
+
+def sides_of_torchvision(
+    scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Many heights and widths by its rule: of ten attempts the first that fits, or 0."""
+    rng, number = np.random.default_rng(0), 100_000
+    area = rng.uniform(*scale, (10, number)) * SIDE**2
+    aspect = np.exp(rng.uniform(*np.log(ratio), (10, number)))
+    height, width = np.round(np.sqrt(area * aspect)), np.round(np.sqrt(area / aspect))
+    fits = (height < SIDE) & (width < SIDE)
+    first = fits.argmax(0), np.arange(number)
+    return tuple(np.where(fits.any(0), sides[first], 0).astype(int) for sides in (height, width))
+
+
+def assert_rectangles(filled: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> None:
+    """Images with a rectangle at most, of sides as often as given, anywhere as often."""
+    down, across = filled.any(2), filled.any(1)
+    np.testing.assert_array_equal(filled, down[:, :, None] & across[:, None])
+    height, width = down.sum(1), across.sum(1)
+    sizes, counts = np.unique(9 * heights + widths, return_counts=True)
+    assert np.isin(9 * height + width, sizes).all()
+    assert_mean((9 * height + width)[:, None] == sizes, counts / len(heights))
+    for line, size in ((down, height), (across, width)):
+        for first in (line[:, 0], line[:, -1]):
+            assert_mean(first & (size > 0), np.where(size > 0, 1 / (SIDE - size + 1), 0).mean())
+
+
+def rectangle(row: Row) -> None:
+    """A value, or noise, in a rectangle, drawn by two rules that agree where all fit."""
+    x, each = normal(3, 2, SIDE, SIDE), np.array([2, 3], np.float32)[:, None, None]
+    functions = [
+        functools.partial(run, row, rate=rate, scale=scale, ratio=ratio, value=value)
+        for rate, value, (scale, ratio) in (
+            (RATE, 7.5, FITS),
+            (1.0, 7.5, FITS),
+            (1.0, 7.5, WIDE),
+            (1.0, 7.5, FULL),
+            (1.0, "noise", FITS),
+            (1.0, each, FITS),
+        )
+    ]
+    *made, (noisy_zeros, _), (by_channel, _) = draws(functions, [np.zeros_like(x), x])
+    for of_zeros, ys in made:
+        np.testing.assert_array_equal(ys, np.where(of_zeros == 0, x, np.float32(7.5)))
+    some, fits, wide, full = (of_zeros != 0 for of_zeros, _ in made)
+    assert shared(some) == shared(fits) == shared(wide) == {1}
+    assert_mean(some.any((2, 3, 4)), RATE)
+    assert_rectangles(fits[:, 0, 0], *sides_of_torchvision(*FITS))
+    # Where not all fit, its are smaller, and where none does there are none.
+    height, width = sides_of_torchvision(*WIDE)
+    assert wide.any((2, 3, 4)).all()
+    assert wide.mean() > (height * width).mean() / SIDE**2 + 0.05
+    assert full.any((2, 3, 4)).all() and not sides_of_torchvision(*FULL)[0].any()
+    noise = noisy_zeros[noisy_zeros != 0]
+    assert_normal(noise, 0, 1)
+    assert len(np.unique(noise)) > 0.99 * noise.size  # each of its own
+    np.testing.assert_array_equal(by_channel, np.where(by_channel == 0, 0, each))
+    if not installed("torchvision"):
+        return
+
+    def theirs(image: np.ndarray, shape: Any, value: Any = 7.5, number: int = DRAWS) -> np.ndarray:
+        peer = of_torch("RandomErasing", 1.0, *shape, value, module="torchvision.transforms")
+        return np.stack([peer(image, seed) for seed in range(number)])
+
+    zeros = np.zeros_like(x)
+    assert_rectangles(theirs(zeros[0], FITS)[:, 0] != 0, *sides_of_torchvision(*FITS))
+    assert_rectangles(theirs(zeros[0], WIDE)[:, 0] != 0, height, width)
+    np.testing.assert_array_equal(theirs(x, FULL, number=9), np.stack([x] * 9))
+    assert shared(theirs(zeros, FITS, number=99)) == {0, 1}
+    noise = theirs(zeros[0], FITS, "random", 99)
+    assert_normal(noise[noise != 0], 0, 1)
+    filled = theirs(zeros[0], FITS, (2.0, 3.0), 9)
+    np.testing.assert_array_equal(filled, np.where(filled == 0, 0, each))
+
+
+def patches(row: Row) -> None:
+    """Some of the tokens after the first, in any order, unscaled."""
+    shape, prefix = (3, 10, 2), 1
+    x = normal(*shape)
+    numbers = np.broadcast_to(np.arange(10.0, dtype=np.float32)[:, None], shape)
+
+    def assert_kept(of_numbers: np.ndarray, ys: np.ndarray) -> None:
+        """By what becomes of tokens that are their own positions."""
+        positions = of_numbers[..., 0].astype(int)
+        assert positions.shape[1:] == (3, prefix + max(1, int(9 * (1 - RATE))))
+        assert (positions[..., 0] == 0).all() and not shared(positions[..., 1:])
+        for position in range(1, 10):
+            assert_mean(positions[..., 1:] == position, 1 / 9)
+            assert_mean((positions == position).any(-1), 6 / 9)
+        for p, y in zip(positions, ys, strict=False):
+            np.testing.assert_array_equal(y, np.take_along_axis(x, p[..., None], 1))
+
+    assert_kept(*ours(row, numbers, x))
+    tokens, positions = (
+        run(changed(row, "[0]", i), KEYS[0], jnp.asarray(x)) for i in ("[0]", "[1]")
+    )
+    np.testing.assert_array_equal(tokens, jnp.take_along_axis(x, positions[..., None], 1))
+    longer = np.concatenate([numbers, numbers + 10, numbers[:, :2] + 20], 1)
+    both = changed(row, "ordered=False", "prefix=2, ordered=False")
+    (kept,) = (y[..., 0] for y in ours(both, longer, rate=0.9))
+    assert kept.shape[1:] == (3, 2 + 2) and (kept[..., :2] == (0, 1)).all()
+    assert max(1, int(20 * (1 - 0.9))) == 1
+    assert run(row, KEYS[0], jnp.asarray(x), 1.0).shape == (3, 1 + 1, 2)
+    if installed("timm"):
+        peer = of_torch("PatchDropout", module="timm.layers")
+        assert_kept(*(np.stack([peer(v, seed) for seed in range(DRAWS)]) for v in (numbers, x)))
+        few = of_torch("PatchDropout", 0.9, num_prefix_tokens=2, module="timm.layers")(longer, 0)
+        assert few.shape == (3, 2 + 1, 2) and (few[:, :2, 0] == (0, 1)).all()
+        with pytest.raises(AssertionError):
+            of_torch("PatchDropout", 1.0, module="timm.layers")(x, 0)
+
+
 def zoned_out(row: Row) -> None:
     """The old state, here x + 1, where a unit is zoned out."""
     x = normal(4, 5)
@@ -390,213 +435,6 @@ def zoned_out(row: Row) -> None:
     close(mean, KEEP * x + RATE * (x + 1))
 
 
-# Recurrent networks. All of one example: x (steps, features).
-
-STEPS, FEATURES, OUTPUTS = 4, 6, 10
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
-
-
-def products(x: np.ndarray, masks: np.ndarray, w: np.ndarray) -> list[np.ndarray]:
-    """For each gate, x under that gate's mask times that gate's block of w."""
-    blocks = np.split(w, len(masks), axis=1)
-    return [(x * mask) @ block for mask, block in zip(masks, blocks, strict=True)]
-
-
-def keras_lstm(x, w_x, w_h, b, x_masks, h_masks) -> np.ndarray:
-    """Keras's LSTM, written out: gates i, f, c, o; masks already scaled. The last output."""
-    h = c = np.zeros(len(w_h), np.float32)
-    for x_t in x:
-        parts = zip(
-            products(x_t, x_masks, w_x), products(h, h_masks, w_h), np.split(b, 4), strict=True
-        )
-        i, f, g, o = (a + u + bias for a, u, bias in parts)
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        h = sigmoid(o) * np.tanh(c)
-    return h
-
-
-def keras_gru(x, w_x, w_h, b, x_masks, h_masks) -> np.ndarray:
-    """Keras's GRU, written out: gates z, r, h; two biases; the reset gate after the product."""
-    h = np.zeros(len(w_h), np.float32)
-    for x_t in x:
-        b_x, b_h = np.split(b[0], 3), np.split(b[1], 3)
-        a = [p + q for p, q in zip(products(x_t, x_masks, w_x), b_x, strict=True)]
-        u = [p + q for p, q in zip(products(h, h_masks, w_h), b_h, strict=True)]
-        z, r = sigmoid(a[0] + u[0]), sigmoid(a[1] + u[1])
-        h = z * h + (1 - z) * np.tanh(a[2] + r * u[2])
-    return h
-
-
-def keras_weights(cell: str, layer: dict[str, jax.Array]) -> list[np.ndarray]:
-    """Our parameters as Keras wants them."""
-    names = ["kernel", "recurrent_kernel", "bias"]
-    w_x, w_h, b = (np.asarray(layer[name]) for name in names)
-    if cell == "lstm":
-        return [w_x, w_h, b]
-    b = np.stack([b, np.asarray(layer["recurrent_bias"])])
-    return [in_keras_order(cell, w, w.shape[-1] // 3) for w in (w_x, w_h, b)]
-
-
-def in_keras_order(cell: str, w: np.ndarray, width: int) -> np.ndarray:
-    """Blocks of the last axis: r, z, n becomes z, r, n, which Keras calls h."""
-    if cell == "lstm":
-        return w
-    r, z, n = np.split(w, w.shape[-1] // width, axis=-1)
-    return np.concatenate([z, r, n], axis=-1)
-
-
-def untied(row: Row) -> None:
-    """Whole models: ours under a scheme, and Keras's LSTM and GRU with our masks and weights."""
-    for cell in ("lstm", "gru"):
-        gates, written = {"lstm": (4, keras_lstm), "gru": (3, keras_gru)}[cell]
-        text = row.here[0].replace("rnn(", f'rnn(cell="{cell}",width=8,')
-        model, scheme = (
-            eval(c, {"models": models, "schemes": schemes}) for c in (text, row.here[1])
-        )
-        x, key = normal(STEPS, FEATURES), jax.random.key(3)
-        start = functools.partial(model.init, key, jnp.asarray(x), CLEAN)
-        params = jax.tree.map(lambda w: jnp.asarray(0.4 * normal(*w.shape)), jax.eval_shape(start))
-
-        def masks(key: jax.Array, x: jax.Array, scheme=scheme, gates=gates) -> list[jax.Array]:
-            draw, axes = sampled(scheme, key), ("time", "gate", "feature")
-            (x_noise,) = draw.noise(Site("input", Kind.INPUT, axes), (STEPS, gates, FEATURES))
-            site = Site("recurrent", Kind.RECURRENT, axes)
-            (h_noise,) = draw.scope("layer_0").noise(site, (STEPS, gates, 8))
-            return [x_noise.keep(), h_noise.keep()]
-
-        def logits(key: jax.Array, x: jax.Array, model=model, scheme=scheme, params=params):
-            return model.apply(params, x, sampled(scheme, key))
-
-        ((drawn,), (out,)) = draws([masks, logits], [x])
-        scaled = []
-        for mask, rate, size in zip(drawn, (0.2, 0.3), (FEATURES, 8), strict=True):
-            assert mask.shape == (DRAWS, 1, gates, size)  # one for all steps
-            assert_dropout(mask / (1 - rate), rate)
-            assert_mean(mask[:, 0, 0] & mask[:, 0, 1], (1 - rate) ** 2)  # gates are independent
-            mask = mask[:, 0] / np.float32(1 - rate)
-            scaled.append(mask if cell == "lstm" else mask[:, [1, 0, 2]])
-        layer, head = params["params"]["layer_0"], params["params"]["head"]
-        weights = keras_weights(cell, layer)
-        hs = [written(x, *weights, *(mask[i] for mask in scaled)) for i in range(9)]
-        close(out[:9], hs @ np.asarray(head["kernel"]) + np.asarray(head["bias"]))
-        if installed("keras"):
-            kind, rates = cell.upper(), {"dropout": 0.2, "recurrent_dropout": 0.3}
-            theirs = keras_layer(kind, weights, **rates)
-            assert_own_masks(theirs, gates)
-            for i in range(3):
-                close(keras_run(theirs, x, *(list(mask[i]) for mask in scaled)), hs[i])
-            first = keras_weights(cell, start()["params"]["layer_0"])
-            fresh = keras_layer(kind, None, **rates)
-            np.testing.assert_array_equal(of_layer(fresh)[2], first[2])  # unit_forget_bias
-            ignoring = keras_layer(kind, weights, dropout=1.0, recurrent_dropout=1.0)
-            with lenient():
-                a, b = (np.asarray(ignoring(x[None], training=on)) for on in (True, False))
-            np.testing.assert_array_equal(a, b)
-
-
-def keras_layer(kind: str, weights: list[np.ndarray] | None, **rates: float) -> Any:
-    keras = imported("keras")
-    with lenient():
-        layer = getattr(keras.layers, kind)(8, **rates)
-        layer.build((1, STEPS, FEATURES))
-        if weights is not None:
-            layer.set_weights(weights)
-    return layer
-
-
-def of_layer(layer: Any) -> list[np.ndarray]:
-    return [np.asarray(weight.value) for weight in layer.weights]
-
-
-def keras_run(layer: Any, x: np.ndarray, *masks: Any) -> np.ndarray:
-    """The last output of Keras's layer with masks of ours, of inputs and perhaps of states."""
-    layer.cell.get_dropout_mask = lambda step: masks[0]
-    layer.cell.get_recurrent_dropout_mask = lambda step: masks[-1]
-    with lenient():
-        return np.asarray(layer(x[None], training=True))[0]
-
-
-def assert_own_masks(layer: Any, gates: int) -> None:
-    """Keras draws a mask for each gate, of inputs and of states."""
-    with lenient():
-        ones = jnp.ones((9, 50))
-        for masks, rate in (
-            (layer.cell.get_dropout_mask(ones), 0.2),
-            (layer.cell.get_recurrent_dropout_mask(ones), 0.3),
-        ):
-            masks = np.stack([np.asarray(mask) for mask in masks])
-            assert len(masks) == gates and not shared(masks[None])
-            assert_dropout(masks.reshape(-1), rate)
-        layer.cell.reset_dropout_mask()
-        layer.cell.reset_recurrent_dropout_mask()
-
-
-def inputs_of_keras(row: Row) -> None:
-    """Dropout of the inputs alone: one mask for all steps and gates."""
-    Dropped((3, STEPS, FEATURES), (3, 1, FEATURES))(row)
-    if not installed("keras"):
-        return
-    x = normal(3, STEPS, FEATURES)
-    key = jax.random.key(5)
-    dropped = np.asarray(run(row, key, jnp.asarray(x)))
-    factors = np.asarray(run(row, key, jnp.ones_like(x)))[:, :1]
-    for kind, gates in (("LSTM", 4), ("GRU", 3)):
-        layer = keras_layer(kind, None, dropout=RATE)
-        with lenient():
-            mask = np.asarray(layer.cell.get_dropout_mask(jnp.ones((500, FEATURES))))
-            layer.cell.reset_dropout_mask()
-        assert_dropout(mask, RATE)  # one array: all gates share it
-        weights = of_layer(layer)
-        written = {"LSTM": keras_lstm, "GRU": keras_gru}[kind]
-        plain = np.ones((gates, FEATURES)), np.ones((gates, 8))
-        for i in range(3):
-            y = keras_run(layer, x[i], factors[i])
-            close(y, written(dropped[i], *weights, *plain))
-
-
-def between_layers(row: Row) -> None:
-    """PyTorch's LSTM drops what one layer hands to the next, each step on its own."""
-    shape = (STEPS, 3, 8)
-    Dropped(shape, shape)(row)
-    if not installed("torch"):
-        return
-    torch = imported("torch")
-    torch.manual_seed(0)
-    net = torch.nn.LSTM(FEATURES, 8, 2, dropout=RATE)
-    w = {name: jnp.asarray(value.detach().numpy()) for name, value in net.named_parameters()}
-    x = normal(STEPS, 3, FEATURES)
-
-    def layer(x: jax.Array, number: int) -> jax.Array:
-        """Our step with PyTorch's weights, which have the same order of gates."""
-        b = (w[f"bias_ih_l{number}"] + w[f"bias_hh_l{number}"])[None, None]
-        from_input = x @ w[f"weight_ih_l{number}"].T + b
-        state, outputs = (jnp.zeros((3, 8)), jnp.zeros((3, 8))), []
-        for part in from_input:
-            from_hidden = state[0] @ w[f"weight_hh_l{number}"].T
-            state = lstm(part, from_hidden, state, lambda g: g, lambda c: c)
-            outputs.append(state[0])
-        return jnp.stack(outputs)
-
-    def of_torch(seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """The mask that a seed gives, and the network's output under that seed."""
-        torch.manual_seed(seed)
-        factors = torch.nn.functional.dropout(torch.ones(shape), RATE).numpy()
-        torch.manual_seed(seed)
-        with torch.no_grad():
-            return factors, net(torch.from_numpy(x))[0].numpy()
-
-    for seed in range(3):
-        factors, y = of_torch(seed)
-        hidden = drop(jnp.asarray(factors != 0), layer(jnp.asarray(x), 0), RATE)
-        close(layer(hidden, 1), y)
-    assert not shared(np.stack([of_torch(seed)[0] for seed in range(PEER_DRAWS)]))
-
-
-VECTORS, SEQUENCES, IMAGES, VOLUMES = (4, 5), (3, 4, 5), (2, 3, 4, 5), (2, 3, 2, 4, 3)
-
 CASES: dict[str, Callable[[Row], None]] = {
     "torch.nn.Dropout(rate)": Dropped(VECTORS, VECTORS, of_torch("Dropout")),
     "torch.nn.Dropout1d(rate)": Dropped(SEQUENCES, (3, 4, 1), of_torch("Dropout1d")),
@@ -607,8 +445,27 @@ CASES: dict[str, Callable[[Row], None]] = {
         IMAGES, (2, 3, 1, 1), of_torch("FeatureAlphaDropout")
     ),
     "torch.nn.LSTM(inputs, width, 2, dropout=rate)": between_layers,
-    'torchvision.ops.StochasticDepth(rate, "row")': Dropped(IMAGES, (2, 1, 1, 1)),
-    'torchvision.ops.StochasticDepth(rate, "batch")': Dropped(IMAGES, (1, 1, 1, 1)),
+    "torch.nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=rate)": attention_of_torch,
+    'torchvision.ops.StochasticDepth(rate, "row")': Dropped(
+        IMAGES, (2, 1, 1, 1), of_torch("StochasticDepth", RATE, "row", module="torchvision.ops")
+    ),
+    'torchvision.ops.StochasticDepth(rate, "batch")': Dropped(
+        IMAGES, (1, 1, 1, 1), of_torch("StochasticDepth", RATE, "batch", module="torchvision.ops")
+    ),
+    "torchvision.ops.drop_block2d(x, rate, 3)": Blocks(
+        (2, 3, 7, 9), of_torch("DropBlock2d", RATE, 3, module="torchvision.ops")
+    ),
+    "torchvision.ops.drop_block3d(x, rate, 3)": Blocks(
+        (2, 3, 4, 5, 6), of_torch("DropBlock3d", RATE, 3, module="torchvision.ops")
+    ),
+    "DropBlock2d(rate, 3)": Blocks(
+        (2, 3, 7, 9),
+        of_torch("DropBlock2d", RATE, 3, module="timm.layers"),
+        shared=frozenset({1}),
+        cut=True,
+    ),
+    "torchvision.transforms.RandomErasing(rate, scale, ratio, value)": rectangle,
+    "PatchDropout(rate)": patches,
     "keras.layers.Dropout(rate)": Dropped(VECTORS, VECTORS, of_keras("Dropout")),
     "keras.layers.Dropout(rate, noise_shape=(None, 1, None))": Dropped(
         SEQUENCES, (3, 1, 5), of_keras("Dropout", noise_shape=(None, 1, None))
@@ -623,8 +480,10 @@ CASES: dict[str, Callable[[Row], None]] = {
         VOLUMES, (2, 1, 1, 1, 3), of_keras("SpatialDropout3D")
     ),
     "keras.layers.GaussianDropout(rate)": gaussian,
+    "keras.layers.GaussianNoise(std)": noisy,
     "keras.layers.AlphaDropout(rate)": Alpha(VECTORS, VECTORS, of_keras("AlphaDropout")),
     "keras.layers.RandomErasing((rate, rate), (0.25, 0.25), 0.0)": erased,
+    "keras.layers.MultiHeadAttention(heads, width, dropout=rate)": attention_of_keras,
     "keras.layers.LSTM(units, dropout=rate)": inputs_of_keras,
     "keras.layers.LSTM(units, dropout=0.2, recurrent_dropout=0.3)": untied,
     "tf.nn.dropout(x, rate, noise_shape=[3, 1, 5])": Dropped(SEQUENCES, (3, 1, 5), tensorflow),
@@ -636,6 +495,12 @@ CASES: dict[str, Callable[[Row], None]] = {
     "flax.nnx.Dropout(rate, rngs=rngs)": Dropped(SEQUENCES, SEQUENCES, jax_peer=nnx),
     "flax.nnx.Dropout(rate, broadcast_dims=(1,))(x, rngs=key)": Dropped(
         SEQUENCES, (3, 1, 5), jax_peer=nnx_shared, same_key=True
+    ),
+    "flax.linen.MultiHeadDotProductAttention(heads, dropout_rate=rate)": functools.partial(
+        attention_of_flax, drawn=(1, 1, 4, 5)
+    ),
+    "flax.linen.MultiHeadDotProductAttention(heads, dropout_rate=rate, broadcast_dropout=False)": (
+        functools.partial(attention_of_flax, drawn=IMAGES, broadcast_dropout=False)
     ),
     "haiku.dropout(key, rate, x, broadcast_dims=(1,))": Dropped(
         SEQUENCES, (3, 1, 5), jax_peer=haiku_, same_key=True
@@ -678,6 +543,10 @@ def test_rate_1():
     slope = jax.grad(lambda x, f: f(key, x, 1.0).sum())
     assert (slope(x, dropjax.dropout) == 0).all()
     assert jnp.isnan(slope(x, equinox_)).all()
+    assert (dropjax.attention_dropout(key, x, 1.0) == 0).all()
+    head = jnp.ones((1, 4, 1, 2))
+    attend = functools.partial(flax.linen.dot_product_attention, dropout_rng=key, dropout_rate=1.0)
+    assert jnp.isnan(attend(head, head, head)).all()
     with pytest.raises(ValueError, match="rate must be in"):
         haiku.dropout(key, 1.0, x)
     if installed("keras"):
@@ -705,6 +574,14 @@ def test_examples_without_a_batch():
         assert shared(ours(row, x)[0]) == axes
         if installed("torch"):
             assert shared(np.stack([of_torch(name)(x, seed) for seed in range(50)])) == theirs
+
+
+def test_what_the_notes_say_of_blocks():
+    assert round(100 * dropped_by_blocks((14, 14), 7, 0.1, cut=True).mean()) == 21
+    assert round(100 * dropped_by_blocks((14, 14), 7, 0.1).mean()) == 9
+    if installed("torchvision"):
+        with pytest.raises((ValueError, RuntimeError)):
+            of_torch("DropBlock2d", RATE, 2, module="torchvision.ops")(normal(2, 3, 6, 7), 0)
 
 
 def test_layers_evaluate():
