@@ -60,7 +60,7 @@ def variational_gaussian_linear(
       product for noise on inputs. x, w and, for noise on weights, the outputs' variances are kept
       for the backward pass.
 
-    Source: Kingma, Salimans, Welling 2015, section 3.2 (weights) and 3.1 (inputs).
+    Source: Kingma, Salimans, Welling 2015, section 3.1 (weights) and 3.2 (inputs).
       `dropjax.schemes` has "variational_gaussian", with the penalty.
 
     Example:
@@ -119,7 +119,8 @@ class VariationalGaussian(Learned):
     Args:
       initial: the drop rate whose Gaussian dropout each site starts from, at most 0.5; alpha is
         then initial / (1 - initial). The paper: 0.5 for hidden units, 0.2 for inputs.
-      noise: on "weights" (the paper's type A) or on "inputs" (type B).
+      noise: on "weights", each its own (section 3.1; the paper's type B, after Wang and Manning),
+        or on "inputs", for all outputs alike (section 3.2; type A, after Srivastava et al.).
       alphas: one for a "layer", for each "unit", which is an input, or for each "element" that has
         noise of its own, a weight (or, with noise on inputs, an input again).
     """

@@ -5,11 +5,12 @@ import math
 import pkgutil
 
 import numpy as np
+import optax
 import pytest
 
 from dropjax.data import Dataset
 from experiments import papers
-from experiments.papers import common
+from experiments.papers import common, local_reparameterization
 from experiments.papers.common import Target
 from tests.conftest import ROOT
 
@@ -82,9 +83,25 @@ def test_local_reparameterization(small_mnist):
         errors=True,
         small_width=6,
         small_epochs=1,
+        runs=2,
     )
     assert len(found) == 6 + 2
     assert found["top layer, single / local"].found > 1
+    with pytest.raises(ValueError, match="runs must be at least 1; got 0"):
+        run("local_reparameterization", errors=True, runs=0)
+
+
+def test_an_average_over_time_takes_in_each_step_s_parameters_and_changes_none():
+    decay = 0.9
+    optimizer = optax.chain(optax.sgd(0.5), local_reparameterization.averaging(decay))
+    params = expected = {"w": np.ones(3, np.float32)}
+    state = optimizer.init(params)
+    for step in range(5):
+        updates, state = optimizer.update({"w": np.float32([1, 2, step])}, state, params)
+        params = optax.apply_updates(params, updates)
+        expected = {"w": decay * expected["w"] + (1 - decay) * np.asarray(params["w"])}
+    np.testing.assert_array_equal(params["w"], [-1.5, -4, -4])
+    np.testing.assert_allclose(state[1].average["w"], expected["w"], rtol=1e-6)
 
 
 def test_selu_alpha_at_a_smaller_width():

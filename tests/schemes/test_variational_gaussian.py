@@ -10,6 +10,7 @@ from dropjax.core.draw import deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind
 from dropjax.schemes import parse
+from dropjax.schemes.variational_gaussian import VariationalGaussian
 from experiments.papers.local_reparameterization import WeightNoise
 from tests.cases import SITES
 from tests.statistics import assert_mean
@@ -23,8 +24,8 @@ B = jnp.arange(6.0)
 NOISES = pytest.mark.parametrize("noise", ["weights", "inputs"])
 
 
-def initial(text):
-    scheme = parse(text)
+def initial(scheme):
+    scheme = parse(scheme) if isinstance(scheme, str) else scheme
     return scheme.bind(scheme.init_learned(KEY, SITES_OF_LAYER, {LINEAR.name: W}))
 
 
@@ -130,9 +131,9 @@ def test_the_variance_of_the_gradient_is_least_with_local_noise_and_most_with_on
     local, separate, single = (
         gradients(scheme)
         for scheme in (
-            initial("variational_gaussian"),
-            WeightNoise(draws="example"),
-            WeightNoise(draws="step"),
+            initial(VariationalGaussian()),
+            initial(WeightNoise(draws="example")),
+            initial(WeightNoise(draws="step")),
         )
     )
     total = [g.var(axis=0).sum() for g in (local, separate, single)]
