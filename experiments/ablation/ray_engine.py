@@ -117,7 +117,8 @@ def _run(
             made, environment = ray.get(done)
         except ray.exceptions.RayError as error:
             # What the task raised, or else what became of its worker.
-            made = failed(getattr(error, "cause", None) or error, len(work.cells))
+            cause = getattr(error, "cause", None) or error
+            made = failed(cause, len(work.cells), work.lanes)
             environment = here
         advance(len(work.cells))
         # A worker has a copy of the checkout, without its commit.

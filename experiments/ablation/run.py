@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import re
 import signal
 import sys
 import time
@@ -222,13 +223,16 @@ def train_group(
         trainer = programs.of(program, cells)
         made = trainer.run(filled, lambda n: advance(n * len(cells) / trainer.steps))
     except Exception as error:  # one group's memory, say; the others go on
-        return failed(error, len(cells))
+        return failed(error, len(cells), lanes)
     return made[: len(cells)]
 
 
-def failed(error: BaseException, cells: int) -> list[Made]:
-    """What cells of a group make that an error ended."""
-    made = {"result": _failed(error), "history": [], "lanes": cells, "seconds": 0.0}
+def failed(error: BaseException, cells: int, lanes: int) -> list[Made]:
+    """What cells of a group make that an error ended, side by side in so many lanes."""
+    result = _failed(error)
+    if lanes > 1 and re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.I):
+        result["error"] += f" (there were {lanes} at a time; try --lanes={lanes // 2})"
+    made = {"result": result, "history": [], "lanes": cells, "seconds": 0.0}
     return [made for _ in range(cells)]
 
 

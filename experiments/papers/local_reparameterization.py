@@ -111,11 +111,11 @@ class Average(NamedTuple):
 def averaging(decay: float = AVERAGED) -> optax.GradientTransformation:
     """Changes no update, and keeps an exponential average of what they make of the parameters."""
 
-    def update(updates: Any, state: Average, params: Any = None) -> tuple[Any, Average]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         params = optax.apply_updates(params, updates)
         return updates, Average(optax.incremental_update(params, state.average, 1 - decay))
 
-    return optax.GradientTransformation(Average, update)
+    return optax.GradientTransformation(lambda params: Average(params), update)
 
 
 def train(

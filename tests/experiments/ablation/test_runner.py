@@ -187,6 +187,25 @@ def test_a_cell_that_fails_is_listed_and_retried_and_the_others_are_not(
     assert nothing[-1] == pytest.approx(none[-1], rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("lanes", "error", "hint"),
+    [
+        (
+            4,
+            RuntimeError("RESOURCE_EXHAUSTED: no 8 GiB\nmore"),
+            " (there were 4 at a time; try --lanes=2)",
+        ),
+        (3, MemoryError("Out of memory"), " (there were 3 at a time; try --lanes=1)"),
+        (1, MemoryError("Out of memory"), ""),
+        (4, RuntimeError("no penalty"), ""),
+    ],
+)
+def test_who_runs_out_of_memory_hears_of_lanes(lanes, error, hint):
+    made = run.failed(error, 2, lanes)
+    line = str(error).partition("\n")[0]
+    assert [of["result"]["error"] for of in made] == [f"{type(error).__name__}: {line}{hint}"] * 2
+
+
 def test_an_exact_cell_that_could_not_start_is_retried(tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise LaunchError("no room")
