@@ -1,9 +1,9 @@
 """Local reparameterisation and variational dropout on MNIST: less noise in gradients.
 
   python -m experiments.papers.local_reparameterization --data_dir=DIR
-      the variance of the gradient: table 1, about 25 minutes on 2 cores.
+      the variance of the gradient: table 1, about 20 minutes on 2 cores.
   python -m experiments.papers.local_reparameterization --data_dir=DIR --variances=False --errors
-      test errors of a small network: figure 1, about MINUTES minutes.
+      test errors of a small network: figure 1, about as long.
 
 Source: Kingma, Salimans, Welling 2015 (arXiv 1506.02557), table 1 and figure 1. Three hidden ReLU
 layers, Adam, alpha from the rates 0.2 for the input and 0.5 for hidden units.
