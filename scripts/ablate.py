@@ -5,8 +5,8 @@
 
 trains each scheme at each rate with each seed, cells that differ in numbers alone side by side in
 one compiled program, and says which scheme is better at the rate that validation chose, by how
-much, and how surely. --grid='batch_size=32,128;learning_rate=1e-3,3e-3' sweeps any other flag of
-the experiment; those not swept are given as to the experiment. A list is split at commas outside of
+much, and how surely. --grid='batch_size=32,128;learning_rate=1e-3,3e-3' sweeps other flags of
+training; those not swept are given as to the experiment. A list is split at commas outside of
 brackets and quotes. The grid is printed with its cost before it starts (--only=plan: that alone).
 
 Writes to --workdir: report.html, table.md, cells.csv, figures/, ablation.json and a folder for each
@@ -131,7 +131,11 @@ def main(argv: list[str]) -> int:
         print(f"ablate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("ablate: interrupted; the same command continues", file=sys.stderr)
+        print(
+            "ablate: interrupted; the same command continues, and begins anew the cells that were "
+            "being trained side by side",
+            file=sys.stderr,
+        )
         return 128 + signal.SIGINT
 
 

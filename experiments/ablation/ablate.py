@@ -65,6 +65,7 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
     reader = Reader(say)
     planned = plan_cells(grid, reader)
     _check_choice(grid, planned)
+    _check_folder(path, planned, options)
     lanes = 1 if options.exact else options.lanes
     plan = make_plan(planned, lanes=lanes, shard=options.shard or (0, 1))
     say(f"\n{plan.text()}\n")
@@ -75,7 +76,9 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
     with folder.locked(own), _engine(options) as engine:
         store = Store(path)
         about = _about(grid, planned, options)
-        store.begin(about | {"exact": options.exact})
+        before = store.begin(about | {"exact": options.exact})
+        if before is not None and before != about["command"]:
+            say(f"tables in {path} will be of this grid; before they were of: {before}")
         if options.only != "tables":
             run_plan(plan, store, grid.experiment, exact=options.exact, engine=engine)
         found = outcomes(planned, store)
@@ -103,7 +106,8 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
             old.unlink()
         for number, table in enumerate(plan.site_tables):
             (path / f"sites_{number}.txt").write_text(table)
-        say(f"{answers_text(analysis)}\nfolder {path}: report.html, table.md, cells.csv, figures/")
+        files = ["report.html", "table.md", "cells.csv", *["cells_added.csv"] * bool(added)]
+        say(f"{answers_text(analysis)}\nfolder {path}: {', '.join(files)}, figures/")
     return 1 if analysis.lost else 0
 
 
@@ -204,6 +208,23 @@ def _check(grid: Grid, options: Options) -> None:
                 "share; use --engine=local, on several machines with --shard"
             )
         ray_engine.load_ray()
+
+
+def _check_folder(path: Path, planned: list[Planned], options: Options) -> None:
+    """Refuses a folder of something else, before anything is written."""
+    if path.exists() and not path.is_dir():
+        raise LaunchError(f"--workdir={path} is no folder; name another")
+    command = Store(path).command()
+    if command is None and (path / "config.json").exists():
+        raise LaunchError(f"--workdir={path} holds a run of an experiment; name another")
+    if options.only == "tables":
+        if command is None:
+            raise LaunchError(f"--only=tables: --workdir={path} holds no ablation")
+        if not any(Store(path).has(one.cell) for one in planned):
+            raise LaunchError(
+                f"--only=tables: --workdir={path} has no cell of this grid; its tables were made "
+                f"by: {command}"
+            )
 
 
 def _check_choice(grid: Grid, planned: list[Planned]) -> None:

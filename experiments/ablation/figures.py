@@ -6,7 +6,7 @@ are drawn as errors in per cent.
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -34,19 +34,61 @@ from experiments.ablation.style import (
 from experiments.ablation.words import NOTHING, Unit
 
 
-def draw(analysis: Analysis, outcomes: Sequence[Outcome]) -> dict[str, bytes]:
-    """All figures that there is something to draw for: PNG files by title."""
-    rate = swept_number(analysis)
+class Picture(NamedTuple):
+    """A figure as a file, and what is to be seen in it."""
+
+    caption: str
+    png: bytes
+
+
+def draw(analysis: Analysis, outcomes: Sequence[Outcome]) -> dict[str, Picture]:
+    """All figures that there is something to draw for, by title."""
+    rate, per_cent = swept_number(analysis), f"{100 * analysis.level:g} %"
+    lacking = rate and any(row.setting.get(rate) is None for row in analysis.settings)
     made = {
-        f"Test error against {rate}": error_against_rate(analysis),
-        "Differences seed by seed": paired_differences(analysis),
-        "Learning curves": learning_curves(analysis, outcomes),
-        "Training and test error": train_test_gap(analysis),
+        f"Test error against {rate}": (
+            f"Means over the seeds, with {per_cent} intervals (Student's t). "
+            f"{_others(analysis, [rate])}"
+            f"{f'A dashed line: a scheme without a {rate}.' if lacking else ''}",
+            error_against_rate(analysis),
+        ),
+        "Differences seed by seed": (
+            f"A dot is a seed, a diamond their mean, a bar its {per_cent} BCa bootstrap interval.",
+            paired_differences(analysis),
+        ),
+        "Learning curves": (
+            "Each scheme at its chosen setting: the mean over its seeds, and one standard "
+            "deviation to either side.",
+            learning_curves(analysis, outcomes),
+        ),
+        "Training and test error": (
+            "Each scheme at its chosen setting, means over the seeds; both without dropout.",
+            train_test_gap(analysis),
+        ),
     }
     if len(analysis.swept) > 1:
         first, second = analysis.swept[:2]
-        made[f"Error against {first} and {second}"] = heat_map(analysis, first, second)
-    return {title: png(figure) for title, figure in made.items() if figure is not None}
+        made[f"Error against {first} and {second}"] = (
+            f"Means over the seeds; the frame is around the chosen setting. "
+            f"{_others(analysis, [first, second])}",
+            heat_map(analysis, first, second),
+        )
+    return {
+        title: Picture(caption.strip(), png(figure))
+        for title, (caption, figure) in made.items()
+        if figure is not None
+    }
+
+
+def _others(analysis: Analysis, shown: Sequence[str | None]) -> str:
+    """What a figure has of the flags that it does not show; a sentence with a space after it."""
+    names = [name for name in analysis.swept if name not in shown]
+    if not names:
+        return ""
+    verb = "is" if len(names) == 1 else "are"
+    return (
+        f"At each point {' and '.join(names)} {verb} what validation chose there, not one for all. "
+    )
 
 
 def png(figure: Figure) -> bytes:

@@ -67,10 +67,11 @@ def values(text: str, flag: str) -> tuple[str, ...]:
     with launching():
         found = tuple(literals.split(text, ","))
     if "" in found:
-        raise LaunchError(f"{flag}={text!r} has an empty value between its commas")
+        where = " between its commas" if "," in text else ""
+        raise LaunchError(f"--{flag}={text!r} has an empty value{where}")
     for value in found:
         if found.count(value) > 1:
-            raise LaunchError(f"{flag} has {value!r} twice")
+            raise LaunchError(f"--{flag} has {value!r} twice")
     return found
 
 
@@ -93,16 +94,21 @@ def parse_grid(rate: str | None, grid: str | None) -> dict[str, tuple[Any, ...]]
     for part in parts:
         flag, equals, text = (word.strip() for word in part.partition("="))
         if not equals or flag not in allowed:
-            own = {"dropout": "--dropout", "rate": "--rate", "seed": "--seeds"}
-            raise LaunchError(
-                f"grid: {part!r}: {own[flag]} is its list"
-                if flag in own
-                else f"grid: {part!r} is not flag=value,value with one of {', '.join(allowed)}"
-            )
+            raise LaunchError(f"--grid: {part!r} {_why_not(flag)}{', '.join(allowed)}")
         if flag in swept:
-            raise LaunchError(f"grid names {flag} twice")
-        swept[flag] = _typed(flag, values(text, flag))
+            raise LaunchError(f"--grid names {flag} twice")
+        swept[flag] = _typed(flag, values(text, f"grid: {flag}"))
     return swept
+
+
+def _why_not(flag: str) -> str:
+    """What is wrong with what --grid says of a flag; what follows are those that it takes."""
+    own = {"dropout": "--dropout", "rate": "--rate", "seed": "--seeds"}
+    if flag in own:
+        return f"has a list of its own, {own[flag]}; what can be swept here: "
+    if flag in _NOT_SWEPT:
+        return f"cannot be swept: schemes are compared with one {flag}; what can be: "
+    return "is not flag=value,value with one of "
 
 
 def _typed(flag: str, texts: Sequence[str]) -> tuple[Any, ...]:
@@ -110,12 +116,13 @@ def _typed(flag: str, texts: Sequence[str]) -> tuple[Any, ...]:
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     kind = next(option for option in options if option is not types.NoneType)
     noun = {int: "integers", float: "numbers"}.get(kind, "texts")
+    name = flag if flag == "rate" else f"grid: {flag}"
     try:
         found = tuple(kind(text) for text in texts)
     except ValueError as error:
-        raise LaunchError(f"{flag} must be {noun}, got {', '.join(texts)}") from error
+        raise LaunchError(f"--{name} must be {noun}, got {', '.join(texts)}") from error
     if len(set(found)) < len(found):
-        raise LaunchError(f"{flag} has a value twice: {', '.join(texts)}")
+        raise LaunchError(f"--{name} has a value twice: {', '.join(texts)}")
     return found
 
 

@@ -27,7 +27,7 @@ def write(
 ) -> Analysis:
     """Writes cells.csv, table.md, figures/*.png and report.html, each whole or not at all.
 
-    Those of an earlier call are replaced.
+    Those of an earlier call are replaced, or removed if there is nothing to put in their place.
 
     Args:
       workdir: the ablation's folder; made if need be.
@@ -53,7 +53,7 @@ def write(
     files = {
         "cells.csv": cells_csv(outcomes).encode(),
         "table.md": table_md(analysis, about).encode(),
-        **{f"figures/{_file_name(title)}": image for title, image in figures.items()},
+        **{f"figures/{_file_name(title)}": picture.png for title, picture in figures.items()},
         "report.html": page(analysis, outcomes, about, figures).encode(),
     }
     if added:
@@ -61,6 +61,8 @@ def write(
     (workdir / "figures").mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         write_whole(workdir / name, data)
+    if not added:
+        (workdir / "cells_added.csv").unlink(missing_ok=True)
     for old in (workdir / "figures").glob("*.png"):
         if f"figures/{old.name}" not in files:
             old.unlink()

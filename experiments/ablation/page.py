@@ -4,7 +4,7 @@ import base64
 import html
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.ablation.analysis import Analysis
 from experiments.ablation.cells import Outcome
@@ -22,12 +22,16 @@ from experiments.ablation.words import (
     Unit,
     Words,
     answers,
+    note_of_settings,
     note_of_verdicts,
     notes,
     overview,
     setting_text,
     verdicts,
 )
+
+if TYPE_CHECKING:  # Matplotlib takes half a second to import
+    from experiments.ablation.figures import Picture
 
 _PARTS = {"validation": "validation", "test": "test", "mc_test": "test, mean of draws:"}
 _STYLE = """
@@ -56,7 +60,7 @@ td details code { display: block; min-width: 20rem; }
 .figures { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }
 figure { margin: 0; }
-figcaption { font-weight: 600; margin-bottom: 0.3rem; }
+figcaption { margin-bottom: 0.3rem; }
 img { max-width: 100%; height: auto; background: #fff; padding: 0.4rem; border-radius: 4px; }
 summary { cursor: pointer; }
 @media print {
@@ -75,7 +79,7 @@ def page(
     analysis: Analysis,
     outcomes: Sequence[Outcome],
     about: dict[str, Any],
-    figures: Mapping[str, bytes],
+    figures: Mapping[str, "Picture"],
 ) -> str:
     """The report.
 
@@ -83,10 +87,9 @@ def page(
       analysis: of the outcomes.
       outcomes: of every cell.
       about: as in `tables.table_md`.
-      figures: PNG files by title.
+      figures: by title.
     """
     title = f"Ablation of {about['experiment']}"
-    name = Unit(analysis).name
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{_line(overview(analysis, about))}</p>",
@@ -98,7 +101,7 @@ def page(
         *_verdicts(analysis),
         *_figures(figures),
         "<h2>All settings</h2>",
-        f"<p>Mean {name} ± standard deviation over the seeds that completed.</p>",
+        f"<p>{html.escape(note_of_settings(analysis))}</p>",
         _table(settings_table(analysis), "All settings"),
     ]
     parts += ["<h2>Without a result</h2>"]
@@ -135,16 +138,16 @@ def _verdicts(analysis: Analysis) -> list[str]:
     ]
 
 
-def _figures(figures: Mapping[str, bytes]) -> list[str]:
+def _figures(figures: Mapping[str, "Picture"]) -> list[str]:
     if not figures:
         return []
     found = []
-    for title, image in figures.items():
-        data = base64.b64encode(image).decode("ascii")
-        text = html.escape(title)
+    for title, picture in figures.items():
+        data = base64.b64encode(picture.png).decode("ascii")
+        name, caption = html.escape(title), html.escape(picture.caption)
         found.append(
-            f'<figure><figcaption>{text}</figcaption><img src="data:image/png;base64,{data}" '
-            f'alt="{text}; its numbers are in the tables of this page"></figure>'
+            f"<figure><figcaption><strong>{name}.</strong> {caption}</figcaption>"
+            f'<img src="data:image/png;base64,{data}" alt="{name}"></figure>'
         )
     return ["<h2>Figures</h2>", '<div class="figures">', *found, "</div>"]
 

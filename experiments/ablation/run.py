@@ -19,6 +19,7 @@ from experiments.ablation.cells import Cell, Outcome
 from experiments.ablation.grid import Planned
 from experiments.ablation.store import Store
 from experiments.ablation.train import Made, Trainer, alike
+from experiments.ablation.words import counted
 from experiments.console import say
 from experiments.setup import Flags, LaunchError, Resolved
 
@@ -102,7 +103,11 @@ class Plan:
             setting = ", ".join(f"{k}={v}" for k, v in one.cell.setting.items() if v is not None)
             rows[one.cell.scheme, setting] = rows.get((one.cell.scheme, setting), 0) + 1
         width = max(len(scheme) for scheme, _ in rows)
-        lines = [f"{scheme:{width}}  {of:<40} {n} seeds" for (scheme, of), n in rows.items()]
+        broad = max(len(setting) for _, setting in rows)
+        lines = [
+            f"{scheme:{width}}  {of:{broad}}  {counted(n, 'seed')}"
+            for (scheme, of), n in rows.items()
+        ]
         if shared:
             lines.append(f"{shared} of these are the same run as another")
         model, most = self.planned[0].resolved.config.model, ", ".join(map(str, self.lanes))
@@ -319,7 +324,9 @@ def _progress(cells: int) -> Iterator[Advance]:
         if not terminal and now - said > _LINE_EVERY:
             said = now
             left = (now - began) * (cells - done) / done / 60
-            say(f"{done:.1f} of {cells} cells, some {left:.0f} min left")
+            # The first steps wait for compilation, and say nothing of those that follow.
+            hint = f", some {left:.0f} min left" if done > cells / 20 else ""
+            say(f"{done:.1f} of {cells} cells{hint}")
 
     with bar:
         yield advance

@@ -36,28 +36,41 @@ class Store:
         """The folder of a cell."""
         return self.path / "cells" / cell.id
 
-    def begin(self, plan: dict[str, Any]) -> None:
+    def command(self) -> str | None:
+        """What made the ablation that is there; None if there is none."""
+        return self._before().get("command")
+
+    def _before(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / "ablation.json").read_text())
+        except OSError:
+            return {}
+
+    def begin(self, plan: dict[str, Any]) -> str | None:
         """Writes ablation.json, and unpacks what a process that was killed left packed.
 
         Args:
           plan: what is run. Grids may grow; whether cells are run exactly may not change.
 
+        Returns:
+          The command of what was there; None if there was nothing.
+
         Raises:
           LaunchError: the cells that are there were run in another way.
         """
+        before = self._before()
+        for name in ("experiment", "exact") if before else ():
+            if before.get(name) != plan[name]:
+                raise LaunchError(
+                    f"{self.path} holds an ablation with {name}={before.get(name)}, and this "
+                    f"one has {name}={plan[name]}; choose another --workdir"
+                )
         file = self.path / "ablation.json"
-        if file.exists():
-            before = json.loads(file.read_text())
-            for name in ("experiment", "exact"):
-                if before.get(name) != plan[name]:
-                    raise LaunchError(
-                        f"{self.path} holds an ablation with {name}={before.get(name)}, and this "
-                        f"one has {name}={plan[name]}; choose another --workdir"
-                    )
         write_whole(file, (json.dumps(plan, indent=2) + "\n").encode())
         self._groups.mkdir(exist_ok=True)
         for packed in sorted(self._groups.glob("*.json")):
             self._unpack(packed)
+        return before.get("command")
 
     def put(self, cells: Sequence[Cell], files: Sequence[dict[str, Any]]) -> None:
         """Keeps what a group has made.

@@ -27,6 +27,7 @@ from experiments.ablation.words import (
     Unit,
     Words,
     answers,
+    note_of_settings,
     note_of_verdicts,
     notes,
     overview,
@@ -47,7 +48,6 @@ def table_md(analysis: Analysis, about: dict[str, Any]) -> str:
         all cells), "swept" (the names of the others), "environment", "data_sha256" and
         "mask_stream".
     """
-    name = Unit(analysis).name
     parts = [
         _line(overview(analysis, about)),
         "\n".join(f"- {_line(words)}" for words in answers(analysis)),
@@ -55,7 +55,7 @@ def table_md(analysis: Analysis, about: dict[str, Any]) -> str:
         "\n".join(f"- {note}" for note in notes(analysis)),
         *_verdicts(analysis),
         "### All settings",
-        f"Mean {name} ± standard deviation over the seeds that completed.",
+        note_of_settings(analysis),
         _table(settings_table(analysis)),
         *_pairs(analysis),
     ]
@@ -99,11 +99,16 @@ def cells_csv(outcomes: Sequence[Outcome]) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["id", "status", "scheme", *flags, *results, "error", "command"])
     for o in outcomes:
-        values = [o.cell.config.get(name) for name in flags]
+        # The rate of a chain is in its text alone.
+        values = [_first(o.cell.config.get(name), o.cell.setting.get(name)) for name in flags]
         values += [o.result.get(name) for name in results]
         texts = [_text(value) for value in values]
         writer.writerow([o.cell.id, o.status, o.cell.scheme, *texts, o.error, o.cell.command])
     return file.getvalue()
+
+
+def _first(value: Any, other: Any) -> Any:
+    return other if value is None else value
 
 
 def _text(value: Any) -> str:

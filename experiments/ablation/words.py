@@ -15,6 +15,10 @@ NOTHING = "-"
 """In a table, where there is no number."""
 
 
+NARROW = "; p decides, as the interval is too narrow with few seeds and of one comparison"
+"""Of an interval without 0 where no difference was found."""
+
+
 class Code(str):
     """Text to be shown letter by letter, in a typewriter's letters."""
 
@@ -133,7 +137,8 @@ def _answer(analysis: Analysis, row: SchemeRow, against: list[str]) -> Words:
     if row.p_holm > analysis.alpha:
         gap = unit.text(found.difference, sign=True)
         interval = unit.interval(found.low, found.high, sign=True)
-        gap = f": {gap} {unit.of_differences}{interval}, {p}."
+        but = NARROW if found.low > 0 or found.high < 0 else ""
+        gap = f": {gap} {unit.of_differences}{interval}, {p}{but}."
         if _least_p(analysis) > analysis.alpha:
             return ["Too few seeds to tell ", *called(row), " from ", *against, gap]
         return ["No difference found between ", *called(row), " and ", *against, gap]
@@ -203,6 +208,17 @@ def notes(analysis: Analysis) -> list[str]:
             "cells are listed below."
         )
     return found + _notes_of_tests(analysis, per_cent)
+
+
+def note_of_settings(analysis: Analysis) -> str:
+    """What the table of all settings has."""
+    text = (
+        f"Mean {Unit(analysis).name} ± standard deviation over the seeds that completed, without "
+        "dropout."
+    )
+    if any(row.mc_test is not None for row in analysis.settings):
+        text += " Mean of draws: of predictions averaged over Monte-Carlo draws, with dropout."
+    return text
 
 
 def _notes_of_tests(analysis: Analysis, per_cent: str) -> list[str]:

@@ -120,7 +120,7 @@ REFUSED = [
     (["--exact", "--lanes=2"], "--lanes would do nothing"),
     (["--dropout=none,zoneout"], "zoneout(rate=0.1) acts on STATE sites"),
     (["--validation=0", "--rate=0.1,0.2"], "there is no validation split to choose one on"),
-    (["--workdir=file"], "workdir=file cannot be written to"),
+    (["--workdir=file"], "--workdir=file is no folder"),
     (["here"], "unexpected arguments: here"),
 ]
 SCRIPT = """

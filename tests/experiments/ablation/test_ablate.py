@@ -1,6 +1,7 @@
 """An ablation from its grid to its files, in this process; tests/scripts has it from outside."""
 
 import csv
+import dataclasses
 
 import pytest
 
@@ -19,13 +20,14 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_seeds_are_added_to_the_chosen_settings_alone(tmp_path, monkeypatch):
+def test_seeds_are_added_to_the_chosen_settings_alone(tmp_path, monkeypatch, capsys):
     assert ablate(GRID, tmp_path, DECIDED) == 0
     first, added = rows(tmp_path / "cells.csv"), rows(tmp_path / "cells_added.csv")
     assert [row["seed"] for row in first] == ["0"] * 3
     best = max((row for row in first[1:]), key=lambda row: float(row["validation_accuracy"]))
     assert len(added) == 12 and {row["seed"] for row in added} == {*"123456"}
     assert {row["dropout"] for row in added} == {"none", best["dropout"]}
+    assert "cells_added.csv, figures/" in capsys.readouterr().out
     table = (tmp_path / "table.md").read_bytes()
     assert b"Seeds added until it was decided" in table and b" 6 more seeds" in table
     assert b"--stop=decided --max_seeds=6" in table
@@ -36,6 +38,41 @@ def test_seeds_are_added_to_the_chosen_settings_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "local", refuse)
     assert ablate(GRID, tmp_path, DECIDED) == 0
     assert (tmp_path / "table.md").read_bytes() == table
+    # Another question in the same folder: what was made for the first one goes, and it says so.
+    assert ablate(GRID, tmp_path, Options("none")) == 0
+    assert not (tmp_path / "cells_added.csv").exists()
+    assert "will be of this grid; before they were of: python -m scripts.ablate" in (
+        capsys.readouterr().out
+    )
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_tables_of_nothing_replace_none(tmp_path):
+    tables = Options("none", only="tables")
+    with pytest.raises(LaunchError, match=r"--only=tables: --workdir=\S*/new holds no ablation"):
+        ablate(GRID, tmp_path / "new", tables)
+    assert not (tmp_path / "new").exists()
+    made = dataclasses.replace(GRID, schemes=("none",), swept={})
+    assert ablate(made, tmp_path / "a", Options("none")) == 0
+    before = contents(tmp_path)
+    other = dataclasses.replace(GRID, fixed=FIXED | {"epochs": 2})
+    with pytest.raises(LaunchError, match=r"has no cell of this grid; its .*=none --seeds"):
+        ablate(other, tmp_path / "a", tables)
+    assert contents(tmp_path) == before
+    assert ablate(made, tmp_path / "a", tables) == 0
+    # Of a grid that is there in part: the rest is missing, as the table says.
+    assert ablate(GRID, tmp_path / "a", tables) == 1
+    assert "it was not run" in (tmp_path / "a" / "table.md").read_text()
+
+
+def test_a_folder_with_a_single_run_is_left_alone(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(LaunchError, match="holds a run of an experiment; name another"):
+        ablate(GRID, tmp_path, Options("none"))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,23 @@ def test_all_are_small_png_files_the_same_at_every_call(drawn, analysis, outcome
         *("Training and test error", "Error against rate and batch_size"),
     ]
     assert figures.draw(analysis, outcomes) == drawn
-    for data in drawn.values():
-        assert len(data) < 60_000
-        image = Image.open(io.BytesIO(data))
+    for picture in drawn.values():
+        assert len(picture.png) < 60_000
+        image = Image.open(io.BytesIO(picture.png))
         assert image.format == "PNG" and not image.info.get("Software")
         assert len(np.unique(np.asarray(image.convert("L")))) > 20  # it is not blank
+
+
+def test_captions_say_what_is_drawn_and_at_which_settings(drawn, outcomes):
+    against, differences, *_, heat = (picture.caption for picture in drawn.values())
+    assert "95 % intervals (Student's t). At each point batch_size is what validation" in against
+    assert against.endswith("A dashed line: a scheme without a rate.")
+    assert "95 % BCa bootstrap interval" in differences
+    assert heat == "Means over the seeds; the frame is around the chosen setting."
+    noisy = [o for o in outcomes if o.cell.scheme == "bernoulli"]
+    analysis = analyse(noisy, baseline="bernoulli", task="classification", level=0.9)
+    (caption, _), *_ = figures.draw(analysis, noisy).values()
+    assert "with 90 % intervals" in caption and "dashed" not in caption
 
 
 def of_bernoulli(analysis, **setting):

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from experiments.ablation.analysis import analyse
+from experiments.ablation.figures import Picture
 from experiments.ablation.page import page
 from tests.experiments.ablation.outcomes import ABOUT, QUOTED, example
 
@@ -41,7 +42,7 @@ def outcomes():
 @pytest.fixture(scope="module")
 def text(outcomes):
     analysis = analyse(outcomes, baseline="none", task="classification")
-    return page(analysis, outcomes, ABOUT, {'Error & "rate"': PNG})
+    return page(analysis, outcomes, ABOUT, {'Error & "rate"': Picture("Means <n>.", PNG)})
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_every_cell_has_its_id_result_and_command(read, outcomes):
 def test_tables_have_scopes_and_pictures_words(read):
     assert all(attrs.get("scope") in ("col", "row") for tag, attrs in read.elements if tag == "th")
     (alt,) = [attrs["alt"] for tag, attrs in read.elements if tag == "img"]
-    assert alt.startswith('Error & "rate"')
+    assert alt == 'Error & "rate"' and 'Error & "rate". Means <n>.' in "".join(read.text)
     assert ("html", {"lang": "en"}) in read.elements
 
 

@@ -95,6 +95,24 @@ def test_no_difference_found_is_said_where_one_could_have_been():
     assert ", p = 1.0.\n" in text
 
 
+def test_an_interval_without_0_is_explained_where_no_difference_was_found():
+    cells = grid({"none": {}, "a": {}}, seeds=5)
+    add = {"none": 0.0, "a": -0.01}
+    test = [0.9 + 0.01 * c.seed + add[c.scheme] for c in cells]
+    text = written([completed(c, test_accuracy=t) for c, t in zip(cells, test, strict=True)])
+    assert "from `none`: -1.00 points [-1.00, -1.00], p = 0.062; p decides, as the interval" in text
+    test[5:] = [0.9, 0.92, 0.91, 0.94, 0.93]  # of mean difference 0
+    text = written([completed(c, test_accuracy=t) for c, t in zip(cells, test, strict=True)])
+    assert "+0.00 points [" in text and "p decides" not in text
+
+
+def test_the_rate_that_a_chain_was_given_is_in_cells_csv():
+    cell = grid({"bernoulli|gaussian": {"rate": [0.25]}}, seeds=1)[0]
+    cell.config["rate"] = None
+    row = next(csv.DictReader(io.StringIO(cells_csv([completed(cell)]))))
+    assert row["rate"] == "0.25"
+
+
 def test_one_seed_has_no_interval():
     text = written(classifiers(grid({"none": {}, "a": {}}, seeds=1)))
     assert "nan" not in text and "±" not in "".join(map("".join, rows_of(text)[2:4]))
