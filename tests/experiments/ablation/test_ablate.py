@@ -38,6 +38,7 @@ def test_seeds_are_added_to_the_chosen_settings_alone(tmp_path, monkeypatch, cap
     monkeypatch.setattr(module, "local", refuse)
     assert ablate(GRID, tmp_path, DECIDED) == 0
     assert (tmp_path / "table.md").read_bytes() == table
+    assert "will be of this grid" not in capsys.readouterr().out
     # Another question in the same folder: what was made for the first one goes, and it says so.
     assert ablate(GRID, tmp_path, Options("none")) == 0
     assert not (tmp_path / "cells_added.csv").exists()
