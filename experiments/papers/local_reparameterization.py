@@ -14,8 +14,7 @@ the variance of the first (bottom) and last (top) layer's gradient is that of no
 parameters and alphas. The ratios are 1.8 to 2.3 (separate to local) and 3.0 to 6.3 (single to
 local). The one independent replication found the same order, other magnitudes. Gradients are those
 of batches of 1000, as in the paper: with one noise for all, only a part of their variance falls
-with the batch, so that in batches of 200 "single" is no worse than "separate" yet. How wide the
-paper's network was it does not say; ours has 500 units a layer.
+with the batch. How wide the paper's network was it does not say; ours has 500 units a layer.
 
 Figure 1, 100 units a layer, type A, which has noise on inputs: 1.42 % error with learned alpha
 (variational), 2.40 % with the same noise at a fixed alpha, which is Gaussian dropout, 1.44 %
