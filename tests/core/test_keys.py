@@ -56,8 +56,31 @@ def test_labels_go_down_one_level_each():
 def test_numbers_may_be_traced():
     traced = jax.jit(lambda n: jax.random.key_data(derive(KEY, "a", n)))(jnp.int32(9))
     assert tuple(np.asarray(traced).tolist()) == bits(derive(KEY, "a", 9))
-    mapped = jax.vmap(lambda n: derive(KEY, n))(jnp.arange(3))
-    assert [bits(key) for key in mapped] == [bits(derive(KEY, n)) for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    "implementation", ["threefry2x32", "threefry4x32", "philox2x32", "philox4x32", "rbg"]
+)
+def test_keys_of_each_generator_map_as_they_loop(implementation):
+    key = jax.random.key(3, impl=implementation)
+    mapped = jax.vmap(lambda n: derive(key, n))(jnp.arange(3))
+    looped = [jax.random.fold_in(key, n) for n in range(3)]
+    assert [bits(key) for key in mapped] == [bits(key) for key in looped]
+
+
+def test_unsafe_rbg_is_derived_as_rbg_is():
+    """Its own `fold_in` makes other keys under `jax.vmap` than in a loop, of each batch size."""
+    key = jax.random.key(3, impl="unsafe_rbg")
+    own = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(3))
+    assert [bits(key) for key in own] != [bits(jax.random.fold_in(key, n)) for n in range(3)]
+    wanted = [bits(derive(jax.random.key(3, impl="rbg"), n)) for n in range(3)]
+    assert [bits(derive(key, n)) for n in range(3)] == wanted
+    mapped = jax.vmap(lambda n: derive(key, n))(jnp.arange(3))
+    assert [bits(key) for key in mapped] == wanted
+    assert mapped.dtype == key.dtype
+    with jax.default_prng_impl("unsafe_rbg"):
+        raw = derive(jax.random.PRNGKey(3), 2)
+    assert raw.dtype == np.uint32 and tuple(raw.tolist()) == wanted[2]
 
 
 def test_a_raw_key_gives_a_raw_key():
