@@ -6,14 +6,22 @@ import numpy as np
 import optax
 import pytest
 from jax import export
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import dropjax
 from dropjax import models, schemes, train
 from dropjax.core import plan
 from dropjax.runs import Network
+from tests.blocks.test_form import CALLS
 
 PLATFORMS = ("cuda", "rocm", "tpu")
 KEY, X = jax.random.key(0), jnp.ones((2, 8, 8, 3), jnp.bfloat16)
+
+
+def weights(x):
+    return x[:, 0, :3].sum(0)
+
+
 OPS = {
     "dropout": lambda key, x: dropjax.dropout(key, x, 0.5),
     "dropout, traced rate": lambda key, x: dropjax.dropout(key, x, x[0, 0, 0, 0].astype("float32")),
@@ -22,9 +30,9 @@ OPS = {
     "variational": lambda key, x: dropjax.variational_dropout(key, x, 0.5),
     "zoneout": lambda key, x: dropjax.zoneout(key, x, 0.5, previous=x),
     "dropconnect": lambda key, x: dropjax.dropconnect(key, x, 0.5),
-    "dropconnect_linear": lambda key, x: dropjax.dropconnect_linear(key, x, 0.5, w=x[0, 0, :3]),
-    "dropconnect_gaussian": lambda key, x: dropjax.dropconnect_gaussian(key, x, 0.5, w=x[0, 0, :3]),
-    "dropconnect_moments": lambda key, x: dropjax.dropconnect_moments(x, 0.5, w=x[0, 0, :3]),
+    "dropconnect_linear": lambda key, x: dropjax.dropconnect_linear(key, x, 0.5, w=weights(x)),
+    "dropconnect_gaussian": lambda key, x: dropjax.dropconnect_gaussian(key, x, 0.5, w=weights(x)),
+    "dropconnect_moments": lambda key, x: dropjax.dropconnect_moments(x, 0.5, w=weights(x)),
     "gaussian": lambda key, x: dropjax.gaussian_dropout(key, x, 0.5),
     "gaussian_noise": lambda key, x: dropjax.gaussian_noise(key, x, 0.5),
     "alpha": lambda key, x: dropjax.alpha_dropout(key, x, 0.5),
@@ -50,15 +58,16 @@ OPS = {
     "targeted": lambda key, x: dropjax.targeted_dropout(key, x, 0.5),
     "concrete": lambda key, x: dropjax.concrete_dropout(key, x, 0.5),
     "variational_gaussian": lambda key, x: dropjax.variational_gaussian_linear(
-        key, x, jnp.zeros(()), w=x[0, 0, :3]
+        key, x, jnp.zeros(()), w=weights(x)
     ),
     "sparse_variational": lambda key, x: dropjax.sparse_variational_linear(
-        key, x, jnp.full_like(x[0, 0, :3], -9), w=x[0, 0, :3]
+        key, x, jnp.full_like(weights(x), -9), w=weights(x)
     ),
     "cutout": lambda key, x: dropjax.cutout(key, x, size=4),
     "patch_dropout": lambda key, x: dropjax.patch_dropout(key, x, 0.5),
     "random_erasing": lambda key, x: dropjax.random_erasing(key, x, fill="noise"),
 }
+SHARDED = OPS | {f"blocks.{name}": call for name, call in CALLS.items()}
 NETWORKS = [
     ("cnn(channels=(4,8),dense=(8,))", "spatial|bernoulli|cutout(size=3)"),
     ('cnn(channels=(4,8),residual=True,norm="batch")', "stochastic_depth|gaussian"),
@@ -83,14 +92,27 @@ def test_every_public_op_is_among_them():
     assert functions <= called
 
 
-@pytest.mark.parametrize("name", OPS)
-def test_an_op_and_its_gradient_lower(name):
+def gradient_of_total(op):
     def total(x):
-        leaves = jax.tree.leaves(OPS[name](KEY, x))
+        leaves = jax.tree.leaves(op(KEY, x))
         return sum(jnp.sum(leaf.astype("float32")) for leaf in leaves)
 
+    return jax.grad(total)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_an_op_and_its_gradient_lower(name):
     lowers(OPS[name], KEY, X)
-    lowers(jax.grad(total), X)
+    lowers(gradient_of_total(OPS[name]), X)
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_an_op_and_its_gradient_take_a_batch_on_an_explicit_mesh(name):
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
+    x = jax.ShapeDtypeStruct(X.shape, X.dtype, sharding=NamedSharding(mesh, PartitionSpec("data")))
+    with jax.set_mesh(mesh):
+        jax.eval_shape(SHARDED[name], KEY, x)
+        jax.eval_shape(gradient_of_total(SHARDED[name]), x)
 
 
 @pytest.mark.parametrize("model, scheme", NETWORKS)
