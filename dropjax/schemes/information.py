@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from dropjax.ops.bernoulli import wide_dtype
 from dropjax.ops.bits import sharding_like
-from dropjax.ops.checks import check_floating
+from dropjax.ops.checks import check_floating, check_spread_value
 from dropjax.ops.gaussian import Normal
 from dropjax.ops.keys import check_key
 from dropjax.ops.lazy import fused
@@ -44,7 +44,7 @@ def information_dropout(key: Array, x: ArrayLike, alpha: ArrayLike) -> Array:
 
     Raises:
       TypeError: x or alpha holds no floats, or key is no PRNG key.
-      ValueError: alpha does not broadcast to x.
+      ValueError: alpha is negative or not finite, or does not broadcast to x.
 
     Cost: 32 random bits, a logarithm and a polynomial an element; 8 bytes a key are kept for the
       backward pass, and x and alpha where alpha has a gradient.
@@ -75,7 +75,10 @@ def expected(x: ArrayLike, alpha: ArrayLike) -> Array:
 
     Raises:
       TypeError: x or alpha holds no floats.
-      ValueError: alpha does not broadcast to x.
+      ValueError: alpha is negative or not finite, or does not broadcast to x.
+
+    Cost: no random bits; an exponential an element of alpha. The factor is kept for the backward
+      pass, and x and alpha where alpha has a gradient.
     """
     x = check_floating(x)
     alpha = _as_alpha(alpha, x)
@@ -98,6 +101,8 @@ def log_uniform_kl(alpha: ArrayLike, *, alpha_max: ArrayLike) -> Array:
 
     Raises:
       TypeError: alpha holds no floats.
+
+    Cost: no random bits; a logarithm an element; alpha is kept for the backward pass.
 
     Source: Achille & Soatto 2018, section 5, proposition on ReLU.
     """
@@ -124,7 +129,10 @@ def log_normal_kl(
 
     Raises:
       TypeError: x or alpha holds no floats.
-      ValueError: alpha does not broadcast to x.
+      ValueError: alpha is negative or not finite, or does not broadcast to x.
+
+    Cost: no random bits; two logarithms an element. 8 bytes an element of x, or 12 where std is
+      learned, and 8 of alpha are kept for the backward pass.
 
     Source: Achille & Soatto 2018, section 5, proposition on softplus.
     """
@@ -142,6 +150,7 @@ def _wide(value: ArrayLike, name: str) -> Array:
 
 def _as_alpha(alpha: ArrayLike, x: Array) -> Array:
     """alpha in the dtype in which x is scaled, of rank 0 or of x's."""
+    check_spread_value(alpha, "alpha")
     alpha = check_floating(alpha, "alpha").astype(wide_dtype(x.dtype))
     if not alpha.ndim:
         return alpha

@@ -138,3 +138,15 @@ def test_errors(key, x, alpha, error, match):
 def test_examples_run():
     failed, tried = doctest.testmod(importlib.import_module("dropjax.schemes.information"))
     assert tried and not failed
+
+
+@pytest.mark.parametrize("alpha", [-0.5, float("nan"), float("inf"), jnp.float32([0.5, -0.1, 1.0])])
+def test_an_alpha_that_is_no_standard_deviation_is_refused(alpha):
+    x = jnp.ones(3)
+    for f in (
+        lambda: dropjax.information_dropout(KEY, x, alpha),
+        lambda: dropjax.expected.information_dropout(x, alpha),
+        lambda: log_normal_kl(x, alpha),
+    ):
+        with pytest.raises(ValueError, match="alpha must be finite and at least 0"):
+            f()

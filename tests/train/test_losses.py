@@ -53,6 +53,13 @@ def test_r_drop_is_the_mean_entropy_and_half_the_divergence_both_ways(alpha):
     assert same == pytest.approx(cross_entropy(ONE), rel=1e-6)
 
 
+def test_the_papers_r_drop_is_twice_ours_at_half_its_alpha():
+    """Section 2.1 adds the two entropies."""
+    alpha, halves = 0.7, (kl(ONE, TWO) + kl(TWO, ONE)) / 2
+    paper = cross_entropy(ONE) + cross_entropy(TWO) + alpha * halves
+    assert 2 * train.r_drop_loss(ONE, TWO, LABEL, alpha / 2) == pytest.approx(paper, rel=1e-5)
+
+
 @pytest.mark.parametrize("kappa", [0, 0.15, 2.0])
 def test_fraternal_is_the_mean_entropy_and_the_mean_square_of_the_difference(kappa):
     entropy = (cross_entropy(ONE) + cross_entropy(TWO)) / 2
