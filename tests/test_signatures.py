@@ -9,6 +9,9 @@ import re
 import pytest
 
 import dropjax
+from dropjax.evaluate import moments
+from dropjax.ops import divergence
+from dropjax.train import losses
 from tests.conftest import ROOT
 
 # Those that make no noise on an array.
@@ -28,6 +31,39 @@ OPS = {
 }
 MODULES = [module.name for module in pkgutil.iter_modules(dropjax.schemes.__path__)]
 EXPECTED = {name: getattr(dropjax.expected, name) for name in dropjax.expected.__all__}
+
+
+def of_users(module):
+    """The functions of a module that say what they return, and in `moments` all."""
+    return {
+        f"{module.__name__}.{name}": value
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"
+        if "\nReturns:" in (inspect.getdoc(value) or "") or module is moments
+    }
+
+
+PACKAGES = [dropjax.schemes, dropjax.blocks, dropjax.evaluate]
+COSTLY = {
+    name: function
+    for module in (
+        *[
+            f"{package.__name__}.{module.name}"
+            for package in PACKAGES
+            for module in pkgutil.iter_modules(package.__path__)
+        ],
+        "dropjax.train.losses",
+        "dropjax.ops.divergence",
+    )
+    for name, function in of_users(importlib.import_module(module)).items()
+}
+# All else that is exported but keys and draws.
+COSTLY |= {
+    f"{value.__module__}.{value.__name__}": value
+    for value in (getattr(dropjax, name) for name in dropjax.__all__)
+    if inspect.isfunction(value)
+    and not value.__module__.startswith(("dropjax.core.", "dropjax.ops.keys"))
+}
 # What is as much a part of the scheme as its rate.
 ALSO_BY_POSITION = {"dropblock": ["block_size"]}
 over_ops = pytest.mark.parametrize("name", OPS)
@@ -72,6 +108,31 @@ def test_docstring_sections(name):
         r"^  (\w+): ", text.partition("Args:")[2].partition("Returns:")[0], re.M
     )
     assert documented == [parameter.name for parameter in parameters(OPS[name])]
+
+
+def check_cost(function):
+    """It says how many random bits are drawn and what is kept for the backward pass."""
+    text = inspect.getdoc(function) or ""
+    found = re.search(r"^Cost: .*?(?=^\S|\Z)", text, re.M | re.S)
+    assert found, "no Cost"
+    cost = " ".join(found[0].split())
+    assert "random bits" in cost, cost
+    assert re.search(r"\b(kept|keeps?)\b", cost), cost
+    sections = re.findall(r"^(Args|Returns|Raises|Cost|Source|Example):", text, re.M)
+    order = ["Args", "Returns", "Raises", "Cost", "Source", "Example"]
+    assert sections == [section for section in order if section in sections]
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_cost_says_how_many_random_bits_and_what_is_kept(name):
+    check_cost(COSTLY[name])
+
+
+def test_no_function_is_left_out_of_the_costly_ones():
+    exported = [*OPS.values(), *EXPECTED.values(), dropjax.keep_mask, dropjax.masksembles_masks]
+    exported += [getattr(dropjax.blocks, name) for name in dropjax.blocks.__all__]
+    assert set(exported) <= set(COSTLY.values())
+    assert {losses.r_drop, moments.relu, divergence.kl_exact} <= set(COSTLY.values())
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -67,8 +67,9 @@ def fractal_join(
       ValueError: rate outside [0, 1], of a shape that does not fit, missing or not wanted; a wrong
         axis or mode; fewer columns than xs has.
 
-    Cost: 32 random bits a column and example; about the time of reading xs and writing the result:
-      the columns have been computed. Which survive is kept for the backward pass.
+    Cost: 32 random bits a column and example, and 32 an example, or with mode "global" these alone;
+      about the time of reading xs and writing the result: the columns have been computed. 5 bytes
+      an element of xs are kept for the backward pass: which survive, and zeros.
 
     Source: Larsson et al. 2017, section 3.
 

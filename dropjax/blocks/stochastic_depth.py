@@ -99,6 +99,8 @@ def depth_rates(
       TypeError: rate is no number, or depth no integer.
       ValueError: rate outside [0, 1]; depth below 1; a wrong rule.
 
+    Cost: no random bits; a product a branch. Nothing but its factor is kept for the backward pass.
+
     Example:
       >>> import dropjax
       >>> dropjax.blocks.depth_rates(0.5, 4)

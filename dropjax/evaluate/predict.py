@@ -41,6 +41,9 @@ def map_examples(
 
     Raises:
       ValueError: batch_size is less than 1.
+
+    Cost: that of `function`, random bits included, for batch_size examples at a time. What it keeps
+      is kept for the backward pass, of all examples.
     """
     return _map_examples(function, params, xs, _check_count("batch_size", batch_size, 1))
 
@@ -83,6 +86,10 @@ def monte_carlo(
       ValueError: samples is less than 2, or batch_size than 1.
       TypeError: the values are complex.
 
+    Cost: `samples` times that of `function`, random bits included, and its memory for batch_size
+      examples. What it keeps is kept for the backward pass, of all samples, and 8 bytes a value of
+      each.
+
     Source: Gal & Ghahramani 2016, "Dropout as a Bayesian Approximation" (arXiv 1506.02142),
       section 4.
     """
@@ -120,6 +127,10 @@ def monte_carlo_log_probabilities(
 
     Raises:
       ValueError: samples or batch_size is less than 1.
+
+    Cost: `samples` times that of `function`, random bits included, and its memory for batch_size
+      examples. What it keeps is kept for the backward pass, of all samples, and 8 bytes a class of
+      each.
     """
     samples = _check_count("samples", samples, 1)
     batch_size = _check_count("batch_size", batch_size, 1)

@@ -38,7 +38,8 @@ def weight_scaling(params: Any, rate: ArrayLike, *, match: str) -> Any:
       TypeError: a matching leaf holds no floats.
       ValueError: match is no regular expression, or no path matches; rate outside [0, 1].
 
-    Cost: about that of reading the matching leaves and writing them, once.
+    Cost: no random bits; about that of reading the matching leaves and writing them, once. Nothing
+      but the rate is kept for the backward pass.
 
     Source: Srivastava et al. 2014 (JMLR 15), section 4 and figure 2; for the geometric mean
       Goodfellow, Warde-Farley et al. 2013, "Maxout Networks" (arXiv 1302.4389), section 3.

@@ -59,7 +59,8 @@ def dropout(
 
     Cost: 32 random bits an element of the mask, made inside the loop that uses them; about the time
       of reading x and writing the result. For the backward pass the mask is drawn again: 8 bytes
-      are kept for each key, and nothing for each element.
+      are kept for each key, and nothing for each element; with bits=32 the mask is kept, a byte an
+      element.
 
     Source: Srivastava et al. 2014, sections 4 and 10.
 
@@ -91,6 +92,9 @@ def expected(
     Raises:
       TypeError: x holds no floats.
       ValueError: rate outside [0, 1]; a wrong scaling.
+
+    Cost: no random bits; at most a product an element. Nothing but the rate is kept for the
+      backward pass.
     """
     return expected_drop(check_floating(x), rate, scaling)
 

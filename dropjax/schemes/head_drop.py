@@ -53,7 +53,7 @@ def head_drop(
       ValueError: rate outside [0, 1] or of a shape that does not fit; a wrong axis.
 
     Cost: 32 random bits a head, and 32 an example; about the time of reading x and writing the
-      result; a boolean a head is kept for the backward pass.
+      result; a boolean a head and 4 bytes an example are kept for the backward pass.
 
     Source: Zhou et al. 2020, section 3.
 

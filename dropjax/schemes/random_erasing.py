@@ -107,8 +107,8 @@ def random_erasing(
       ValueError: rate outside [0, 1]; area not in (0, 1] or aspect not positive, or not in order;
         fill that does not broadcast to x; x has no such axis.
 
-    Cost: a few times 32 random bits an image, and with fill="noise" 32 an element; about the time
-      of reading x and writing the result. For the backward pass the mask is kept, a byte a pixel.
+    Cost: 160 random bits an image, and with fill="noise" 32 an element; about the time of reading x
+      and writing the result. For the backward pass the mask is kept, a byte a pixel.
 
     Source: Zhong et al. 2020, section 3.2. For training only.
 

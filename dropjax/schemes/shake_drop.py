@@ -161,6 +161,9 @@ def expected(
     Raises:
       TypeError: x holds no floats.
       ValueError: rate outside [0, 1]; alpha is no range.
+
+    Cost: no random bits; a product an element. Nothing but the factor is kept for the backward
+      pass.
     """
     x = check_floating(x)
     low, high = _bounds(alpha, "alpha")

@@ -50,6 +50,9 @@ def prune(w: ArrayLike, log_sigma2: ArrayLike, *, threshold: ArrayLike = 3.0) ->
     Raises:
       TypeError: w holds no floats, or threshold is no number.
       ValueError: log_sigma2 is of a shape that does not fit.
+
+    Cost: no random bits; a logarithm a weight. A boolean a weight, and zeros like w, are kept for
+      the backward pass.
     """
     w = check_floating(w, "w")
     check_number_value(threshold, "threshold")
@@ -90,7 +93,8 @@ def sparse_variational_linear(
       ValueError: shapes do not fit.
 
     Cost: 32 random bits an output; two products of matrices, as the outputs are drawn, not the
-      weights. x, w and the outputs' variances are kept for the backward pass.
+      weights. For the backward pass steps of the computation are kept, in float32 12 bytes an
+      element of x and 45 of w, and the variance of each output, 4 bytes.
 
     Source: Molchanov, Ashukha, Vetrov 2017, section 4.1. `dropjax.schemes` has
       "sparse_variational", with the penalty; `dropjax.expected` the layer for evaluation.
@@ -140,6 +144,9 @@ def expected(
     Raises:
       TypeError: x, w or b holds no floats.
       ValueError: shapes do not fit.
+
+    Cost: no random bits; a product of matrices. x, the pruned w and what `prune` keeps are kept for
+      the backward pass.
     """
     x, w, b = check_layer(x, w, b)
     pruned = prune(w, log_sigma2, threshold=threshold).astype(x.dtype)

@@ -97,6 +97,9 @@ def expected(
     Raises:
       TypeError: x holds no floats.
       ValueError: rate outside [0, 1]; a wrong scaling.
+
+    Cost: no random bits; at most a product an element. Nothing but the rate is kept for the
+      backward pass.
     """
     check_choice(scaling, SCALINGS, "scaling")
     return expected_dropout(x, rate, scaling="test" if scaling == "test" else "train")

@@ -54,8 +54,8 @@ def targeted_dropout(
       TypeError: w holds no floats, or key is no PRNG key.
       ValueError: rate or fraction outside [0, 1]; w has fewer than two axes; a wrong target.
 
-    Cost: 32 random bits a weight, or a unit; sorts the weights of each column. A boolean a weight
-      is kept for the backward pass.
+    Cost: 32 random bits a weight, or a unit; sorts the weights of each column. A boolean a weight,
+      or a unit, is kept for the backward pass.
 
     Source: Gomez et al. 2019, section 3.
 
@@ -91,6 +91,9 @@ def expected(
     Raises:
       TypeError: w holds no floats.
       ValueError: rate or fraction outside [0, 1]; w has fewer than two axes; a wrong target.
+
+    Cost: no random bits; sorts the weights of each column. A boolean a weight is kept for the
+      backward pass.
     """
     w = _weights(w)
     return jnp.where(_targets(w, fraction, target), expected_drop(w, rate, "test"), w)

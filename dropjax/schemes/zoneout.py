@@ -68,6 +68,9 @@ def expected(x: ArrayLike, rate: ArrayLike, *, previous: ArrayLike) -> Array:
     Raises:
       TypeError: x or previous holds no floats.
       ValueError: rate outside [0, 1]; previous is not like x.
+
+    Cost: no random bits; about the time of reading both and writing the result. Nothing but the
+      rate is kept for the backward pass.
     """
     x, previous = check_like(x, previous)
     wide = wide_dtype(x.dtype)
