@@ -13,6 +13,14 @@ from dropjax.core.scheme import SCHEMES, Scheme, rate_fields
 from dropjax.core.site import Kind, Site
 from tests.throwaway import LearnedRate, WholeBatch
 
+_SHARED = {*map(SCHEMES.find, ("mixout", "targeted", "weight_drop")), WholeBatch}
+"""Schemes without a `mode` whose noise all examples of a step share."""
+_LEAVES_SOME = {
+    *map(SCHEMES.find, ("head_drop", "shake_drop", "standout", "targeted")),
+    LearnedRate,
+}
+"""Schemes whose rate is another than the probability that an element is dropped."""
+
 # One small pool of shapes: each new one is a compilation.
 AXES = {
     Kind.INPUT: ("height", "width", "feature"),
@@ -94,6 +102,17 @@ class Case(NamedTuple):
     def samples(self) -> bool:
         """Whether it draws noise for a value; others act on a dense layer as a whole."""
         return type(self.scheme).sample is not Scheme.sample
+
+    @property
+    def shared_by_the_batch(self) -> bool:
+        """Whether all examples of a step have the same noise."""
+        return getattr(self.scheme, "mode", None) == "batch" or type(self.scheme) in _SHARED
+
+    @property
+    def leaves_some_at_rate_1(self) -> bool:
+        """Whether its rate is another than the probability that an element here is dropped."""
+        rates = self.at_rate(1.0).rates_at(self.site)
+        return rates != {"rate": 1.0} or type(self.scheme) in _LEAVES_SOME
 
     def __str__(self) -> str:
         return f"{self.scheme}@{self.site.kind.name}"

@@ -1,6 +1,7 @@
 """The laws that every scheme obeys, each over every scheme, none skipped."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,7 @@ def same_bits(a: jax.Array, b: jax.Array) -> bool:
 def test_keeps_shape_and_dtype(case, dtype):
     x, previous = case.value(dtype), case.previous(dtype)
     for draw in (sampled(case.scheme, case.keys()), deterministic(case.scheme)):
-        y = at_site(draw, case, x, previous)
+        y = jax.eval_shape(functools.partial(at_site, draw, case), x, previous)
         assert (y.shape, y.dtype) == (x.shape, x.dtype)
 
 
@@ -79,6 +80,17 @@ def test_noise_broadcasts_against_the_value(case):
 
 
 @over_sampling_cases
+def test_examples_of_a_step_share_their_noise_just_where_the_case_says_so(case):
+    def noise(example):
+        keys = Keys.of(jax.random.key(0), example).within(case.site.name)
+        return jax.tree.leaves(case.scheme.sample(keys, case.site, case.shape))
+
+    first, others = noise(0), (noise(i) for i in range(1, 8))
+    shared = all(np.array_equal(a, b) for o in others for a, b in zip(first, o, strict=True))
+    assert shared == case.shared_by_the_batch
+
+
+@over_sampling_cases
 def test_noise_can_be_looked_at(case):
     """As arrays of the shapes that it has, the same again each time."""
     noise = case.scheme.sample(case.keys(), case.site, case.shape)
@@ -96,6 +108,16 @@ def test_nothing_happens_at_rate_or_strength_0(case):
             assert same_bits(at_site(draw, case, x, previous), x)
 
 
+@over([c for c in CASES if c.rated and not (c.scheme.resizes or c.scheme.train_only)])
+def test_nothing_of_x_is_left_at_rate_1_but_where_the_case_says_so(case):
+    full, x, previous = Case(case.at_rate(1.0), case.site), case.value(), case.previous()
+    left = any(
+        not same_bits(*(realise(full, case.keys(i), value, previous) for value in (x, x + 1)))
+        for i in range(4)
+    )
+    assert left == case.leaves_some_at_rate_1
+
+
 @over([case for case in CASES if not case.rated])
 def test_strength_does_nothing_where_there_is_no_rate(case):
     assert case.scheme.scaled(0.0) is case.scheme or case.scheme.scaled(0.0) == case.scheme
@@ -103,11 +125,8 @@ def test_strength_does_nothing_where_there_is_no_rate(case):
 
 @over_same_size_cases
 def test_something_happens_at_its_rate(case):
-    x = case.value()
-    changed = [
-        bool(jnp.any(realise(case, case.keys(i), x, case.previous()) != x)) for i in range(32)
-    ]
-    assert any(changed)
+    x, previous = case.value(), case.previous()
+    assert any(bool(jnp.any(realise(case, case.keys(i), x, previous) != x)) for i in range(32))
 
 
 @over_same_size_cases
@@ -204,14 +223,13 @@ def test_vmap_equals_loop(case):
 def test_gradients_are_finite_at_a_traced_rate_of_1(case):
     x, previous = case.value(), case.previous()
 
-    @jax.jit
     def total(x, rate):
         at = Case(case.at_rate(rate), case.site)
         return jnp.sum(realise(at, case.keys(), x, previous))
 
+    gradients = jax.jit(jax.grad(total, argnums=(0, 1)))
     for rate in (0.0, 0.5, 1.0):
-        gradients = jax.grad(total, argnums=(0, 1))(x, rate)
-        assert all(bool(jnp.all(jnp.isfinite(g))) for g in gradients)
+        assert all(bool(jnp.all(jnp.isfinite(g))) for g in gradients(x, rate))
 
 
 @over_cases
@@ -225,7 +243,8 @@ def test_does_not_retrace_when_rate_strength_or_key_change(case):
 
     for i, (rate, strength) in enumerate([(0.1, 1.0), (0.5, 1.0), (0.5, 0.5)]):
         scheme = case.at_rate(rate)
-        run(scheme, strength, case.keys(i), case.value(), case.previous())
+        # Traced as a call is, by the cache of `run`, but not compiled.
+        jax.eval_shape(run, scheme, strength, case.keys(i), case.value(), case.previous())
     assert len(traces) == 1
 
 
