@@ -576,6 +576,27 @@ def test_examples_without_a_batch():
             assert shared(np.stack([of_torch(name)(x, seed) for seed in range(50)])) == theirs
 
 
+@pytest.mark.parametrize(
+    "size, block, asked, cut, whole",
+    [
+        (14, 7, 0.1, 0.2092, 0.0929),
+        (14, 7, 0.25, 0.4413, 0.2095),
+        (14, 7, 0.5, 0.6828, 0.3582),
+        (28, 7, 0.1, 0.1329, 0.0939),
+        (7, 5, 0.1, 0.3107, 0.0947),
+        (7, 7, 0.1, 0.93, 0.1),
+        (32, 3, 0.1, 0.1039, 0.0954),
+    ],
+)
+def test_what_is_dropped_by_blocks_that_may_be_cut_and_by_whole_ones(
+    size, block, asked, cut, whole
+):
+    """In timm, which seeds at all positions, and in torchvision."""
+    sizes = (size, size)
+    found = [dropped_by_blocks(sizes, block, asked, cut=which).mean() for which in (True, False)]
+    assert np.round(found, 4).tolist() == [cut, whole]
+
+
 def test_what_the_notes_say_of_blocks():
     assert round(100 * dropped_by_blocks((14, 14), 7, 0.1, cut=True).mean()) == 21
     assert round(100 * dropped_by_blocks((14, 14), 7, 0.1).mean()) == 9

@@ -162,6 +162,16 @@ def test_no_result_depends_on_the_batch_size():
     np.testing.assert_array_equal(mean, results[0][0][:3])
 
 
+def test_a_function_of_all_keys_may_share_a_mask_between_inputs():
+    def masks(params, x, keys):
+        return dropjax.dropout(keys.step, jnp.ones(16), 0.5)
+
+    mean, deviation = monte_carlo(masks, (), XS, KEY, samples=4, of_keys=True)
+    np.testing.assert_array_equal(mean, np.broadcast_to(mean[:1], (EXAMPLES, 16)))
+    np.testing.assert_array_equal(deviation, np.broadcast_to(deviation[:1], (EXAMPLES, 16)))
+    assert deviation.max() > 0
+
+
 def drawn(function, samples):
     """What a function of (example's number, keys) gives: (samples, examples, ...)."""
     numbers = np.arange(EXAMPLES)

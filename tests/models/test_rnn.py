@@ -149,6 +149,34 @@ def test_zoneout_is_the_loop_with_a_mask_a_step(cell):
     assert not np.allclose(logits, by_hand(cell), atol=0.01)
 
 
+def test_gradients_under_zoneout_are_those_of_the_loop():
+    """By central differences: each step's backward pass has that step's mask, not one for all."""
+    draw, params = sampled(parse("zoneout(rate=0.4)"), KEY), params_of("lstm")
+    masks = [
+        noise_at(draw, "layer_0", name, Kind.STATE, (STEPS, WIDTH)) for name in ("state", "cell")
+    ]
+    model, weights = RNN(OUTPUTS, cell="lstm", width=WIDTH), np.float32([1, -2])
+
+    def loss(params):
+        return (model.apply({"params": params}, X, draw) * weights).sum()
+
+    def state(i, t, proposed, old):
+        return tuple(
+            np.where(mask[t], a, b) for mask, a, b in zip(masks, proposed, old, strict=True)
+        )
+
+    gradients, step = jax.jit(jax.grad(loss))(params), 1e-5
+    params = jax.tree.map(np.float64, params)
+    for found, leaf in zip(*map(jax.tree.leaves, (gradients, params)), strict=True):
+        slopes = np.zeros_like(leaf)
+        for i in np.ndindex(leaf.shape):
+            for sign in (1, -1):
+                leaf[i] += sign * step
+                slopes[i] += sign * by_hand("lstm", params=params, state=state) @ weights
+                leaf[i] -= sign * step
+        assert_close(found, slopes / (2 * step))
+
+
 def test_zoneout_of_cell_and_state_at_rates_of_their_own():
     draw = sampled(parse('zoneout(rate=0.5,at="cell")|zoneout(rate=0.05,at="state")'), KEY)
     d_h = noise_at(draw, "layer_0", "state", Kind.STATE, (STEPS, WIDTH))

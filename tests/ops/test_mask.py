@@ -52,18 +52,27 @@ def test_the_measure_sees_what_others_keep():
     assert bytes_kept(lambda x: linen_dropout(x, KEY), X) >= X.size
 
 
+MASK, ROWS = Mask.of(KEY, 0.3, (16, 32)), jnp.ones((16, 32))
+
+
+def scanned(x):
+    def step(carry, inputs):
+        t, row = inputs
+        return carry, drop(MASK.row(t), row, 0.3)
+
+    return jax.lax.scan(step, 0, (jnp.arange(16), x))[1]
+
+
 def test_nothing_is_kept_by_a_scan_over_rows():
-    mask, x = Mask.of(KEY, 0.3, (16, 32)), jnp.ones((16, 32))
+    np.testing.assert_array_equal(scanned(ROWS), drop(MASK, ROWS, 0.3))
+    assert bytes_kept(scanned, ROWS) <= 16 * 8 + 32  # the number of each step
 
-    def scanned(x):
-        def step(carry, inputs):
-            t, row = inputs
-            return carry, drop(mask.row(t), row, 0.3)
 
-        return jax.lax.scan(step, 0, (jnp.arange(16), x))[1]
-
-    np.testing.assert_array_equal(scanned(x), drop(mask, x, 0.3))
-    assert bytes_kept(scanned, x) <= 16 * 8 + 32  # the number of each step
+def test_the_backward_pass_of_a_scan_draws_each_row_again():
+    """Not one step's row for all of them."""
+    slopes = jnp.asarray(np.random.default_rng(0).normal(size=ROWS.shape), ROWS.dtype)
+    gradient = jax.jit(jax.grad(lambda x: (scanned(x) * slopes).sum()))(ROWS)
+    np.testing.assert_array_equal(gradient, drop(MASK, slopes, 0.3))
 
 
 def test_no_mask_is_stored_between_the_passes_of_a_compiled_step():

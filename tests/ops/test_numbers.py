@@ -22,6 +22,7 @@ SCALED = ["dropout", "variational_dropout", "dropconnect"]
 WHAT = {name: "w" if name == "dropconnect" else "x" for name in OPS}
 
 KEY = jax.random.key(5)
+COUNTERS = ["threefry2x32", "philox4x32"]
 X = np.random.default_rng(0).uniform(0.5, 2, (6, 8)).astype(np.float32)
 
 each = pytest.mark.parametrize("op", OPS)
@@ -100,6 +101,19 @@ def test_vmap_and_scan_over_keys_equal_the_loop():
     assert_same(in_scan, loop)
     for y in one_key.values():  # one key for all is one mask for all, as documented
         assert (dropped(y) == dropped(y)[0]).all()
+
+
+@pytest.mark.parametrize("bits, impls", [(None, [*COUNTERS, "rbg"]), (32, COUNTERS)])
+def test_vmap_over_keys_of_any_kind_equals_the_loop(bits, impls):
+    """With 32 bits of the key's own generator, that of rbg draws other masks under vmap."""
+
+    @jax.jit
+    def keep(key):
+        return dropjax.keep_mask(key, 0.5, (64,), bits=bits)
+
+    for impl in impls:
+        keys = jax.random.split(jax.random.key(3, impl=impl), 4)
+        assert same(jax.vmap(keep)(keys), np.stack([keep(key) for key in keys])), impl
 
 
 def test_vmap_over_rates_equals_the_loop():

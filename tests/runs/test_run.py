@@ -198,6 +198,29 @@ def test_noise_of_training_alone_is_no_noise_of_a_prediction(digits):
         np.testing.assert_allclose(found, network.prediction(values, x), rtol=1e-5)
 
 
+def test_a_batch_norm_uses_its_running_statistics_under_draws_too():
+    """So noise is all that a draw adds, and no example changes what another one is."""
+    network = runs.Network(models.parse(NETWORK, 3), parse("spatial(rate=0.5)"))
+    key, rng = jax.random.key(1), np.random.default_rng(0)
+    xs = rng.normal(size=(5, 6, 6, 1)).astype(np.float32)
+    params, mutable = jax.tree.map(
+        lambda leaf: rng.uniform(1, 2, leaf.shape).astype(np.float32),
+        jax.eval_shape(network.init, key, xs[0]),
+    )
+    values = {"params": params, "mutable": mutable, "learned": {}}
+
+    def average(xs, strength):
+        values["strength"] = np.float32(strength)
+        return network.monte_carlo(values, xs, key, samples=3, batch_size=5)
+
+    clean, noisy = average(xs, 0), average(xs, 1)
+    exact = evaluate.map_examples(network.prediction, values, xs)
+    np.testing.assert_allclose(clean, exact, rtol=1e-5, atol=1e-6)
+    assert np.abs(noisy - exact).max() > 0.1
+    others = np.concatenate([xs[:2], 9 * xs[2:]])
+    np.testing.assert_array_equal(average(others, 1)[:2], noisy[:2])
+
+
 # What is refused.
 
 

@@ -44,6 +44,15 @@ def test_rows_sum_to_what_they_did():
     np.testing.assert_allclose(y.sum(-1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_that_of_float32_rounded_once(dtype):
+    x = X.astype(dtype)
+    wide = dropjax.attention_dropout(KEY, x.astype("float32"), 0.4, scaling="row")
+    y = dropjax.attention_dropout(KEY, x, 0.4, scaling="row")
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, wide.astype(dtype))
+
+
 def test_a_row_of_which_nothing_is_kept_is_0_with_finite_gradients():
     def f(x, rate):
         return dropjax.attention_dropout(KEY, x, rate, scaling="row")

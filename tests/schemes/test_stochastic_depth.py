@@ -1,5 +1,7 @@
 """Facts of Huang et al. 2016: branches are dropped whole, the deeper the more often."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,20 +117,30 @@ def test_without_batch_axes_the_decision_is_for_all_and_vmap_gives_each_its_own(
     assert (y == y[:, :1, :1]).all() and set(np.unique(y)) == {0, 2}
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.01, 0.001])
-def test_keep_probabilities_have_no_bias_in_bfloat16(rate):
-    """floor(keep + u) in bfloat16, the usual code, keeps .9454 at .95 and always at .999."""
-    n = 200_000
-    x = jnp.ones((n, 1), jnp.bfloat16)
-    y = dropjax.drop_path(KEY, x, rate, batch_axes=0)
+OPS = {"dropout": dropjax.dropout, "drop_path": partial(dropjax.drop_path, batch_axes=0)}
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("rate", [0.1, 0.05, 0.01, 0.001])
+def test_keep_probabilities_and_the_scale_are_right_in_bfloat16(op, rate):
+    x = jnp.ones((200_000, 1), jnp.bfloat16)
+    y = OPS[op](KEY, x, rate)
     assert y.dtype == jnp.bfloat16
     assert_mean(np.asarray(y[:, 0] == 0), rate)
-    u = jax.random.uniform(KEY, (n,), jnp.bfloat16)
-    usual = np.asarray(jnp.floor(jnp.bfloat16(1 - rate) + u) == 0)
-    with pytest.raises(AssertionError, match="sigma"):
-        assert_mean(usual, rate)
-    kept = np.asarray(dropjax.drop_path(KEY, 3 * x, rate, batch_axes=0).max(), np.float32)
-    assert kept == np.float32(jnp.bfloat16(3 / (1 - rate)))
+    for number in (1, 3):
+        kept = np.asarray(OPS[op](KEY, number * x, rate).max(), np.float32)
+        assert kept == np.float32(jnp.bfloat16(number / (1 - rate)))
+
+
+@pytest.mark.parametrize(
+    "keep, by_floor, by_less",
+    [(0.9, 115, 115), (0.95, 121, 122), (0.99, 126, 127), (0.999, 128, 128)],
+)
+def test_what_the_usual_code_keeps_in_bfloat16(keep, by_floor, by_less):
+    """Of 128 values, all that u takes there: too few, and always at 0.999."""
+    u, keep = jnp.arange(128, dtype=jnp.bfloat16) / jnp.bfloat16(128), jnp.bfloat16(keep)
+    assert np.float32(jnp.floor(keep + u)).tolist().count(1) == by_floor
+    assert np.asarray(u < keep).sum() == by_less
 
 
 def test_a_model_without_branches_is_refused():

@@ -1,5 +1,7 @@
 """Facts of Gal & Ghahramani 2016."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,10 +35,13 @@ def test_inputs_recurrent_state_and_outputs_have_masks_of_their_own():
     scheme, keys = parse("variational"), Keys.of(jax.random.key(0))
     draw = sampled(scheme, keys)
     axes = ("time", "feature")
-    sites = [Site(k.value, k, axes) for k in (Kind.INPUT, Kind.RECURRENT, Kind.EMBED)]
+    sites = [
+        Site(kind.value, kind, axes)
+        for kind in (Kind.INPUT, Kind.RECURRENT, Kind.EMBED, Kind.HIDDEN)
+    ]
     masks = [np.asarray(draw(jnp.ones((4, 64)), site)) for site in sites]
     assert all((mask == mask[:1]).all() for mask in masks)
-    assert (masks[0] != masks[1]).any() and (masks[1] != masks[2]).any()
+    assert all((one != other).any() for one, other in itertools.combinations(masks, 2))
     assert scheme.wants(SITES[Kind.HIDDEN]) and not scheme.wants(SITES[Kind.STATE])
 
 

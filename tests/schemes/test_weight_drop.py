@@ -58,6 +58,20 @@ def test_rate_and_scale():
     assert np.unique(y).tolist() == [0, np.float32(1 / 0.7)]
 
 
+def test_gradients_are_the_scaled_mask_where_it_matches_and_1_elsewhere():
+    def total(tree):
+        dropped = dropjax.weight_drop(KEY, tree, 0.3, match="recurrent")
+        return sum(leaf.sum() for leaf in jax.tree.leaves(dropped))
+
+    floats = TREE | {"step": jnp.float32(3)}
+    gradient = jax.jit(jax.grad(total))(floats)
+    wanted = dropjax.weight_drop(KEY, jax.tree.map(jnp.ones_like, floats), 0.3, match="recurrent")
+    jax.tree.map(np.testing.assert_array_equal, gradient, wanted)
+    kernels = gradient["layer_0"]["recurrent_kernel"], gradient["layer_1"][0]["recurrent_kernel"]
+    assert set(np.unique(kernels)) == {0, np.float32(1 / 0.7)}
+    assert (gradient["layer_0"]["kernel"] == 1).all() and gradient["step"] == 1
+
+
 def test_errors():
     with pytest.raises(ValueError, match="match='foo' matches none of layer_0/kernel, layer_0/rec"):
         dropjax.weight_drop(KEY, TREE, 0.5, match="foo")
