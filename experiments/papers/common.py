@@ -155,17 +155,18 @@ def network(params: Params, x: Array, draw: Draw, activation: Activation = jax.n
 
 
 def mnist(
-    folder: str | None, scale: float = 255.0
+    folder: str | None, *, scale: float = 255.0, centred: bool
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """MNIST's training and test examples, pixels divided by `scale` and without their mean image.
+    """MNIST's training and test examples.
 
     Args:
       folder: where its four files are; None to download them.
       scale: what pixels are divided by.
+      centred: the mean image of the training examples is subtracted from all.
     """
     found = data.load("mnist", None if folder is None else Path(folder), say=print)
     x_train, x_test = (x.astype(np.float32) / scale for x in (found.x_train, found.x_test))
-    mean = x_train.mean(axis=0)
+    mean = x_train.mean(axis=0) if centred else np.float32(0)
     return (x_train - mean, found.y_train), (x_test - mean, found.y_test)
 
 

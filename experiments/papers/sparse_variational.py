@@ -128,7 +128,7 @@ def targets(
       widths: units of the hidden layers.
       seed: of weights, data order and noise.
     """
-    training, testing = common.mnist(data_dir, scale=256.0)
+    training, testing = common.mnist(data_dir, scale=256.0, centred=True)
     training = common.shorten(training, examples)
     of = {"widths": widths, "seed": seed}
     control = train(training, testing, epochs=control_epochs, penalty=False, threshold=NEVER, **of)

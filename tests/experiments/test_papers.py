@@ -4,10 +4,12 @@ import importlib
 import math
 import pkgutil
 
+import jax
 import numpy as np
 import optax
 import pytest
 
+from dropjax.core import plan
 from dropjax.data import Dataset
 from experiments import papers
 from experiments.papers import common, local_reparameterization
@@ -89,6 +91,26 @@ def test_local_reparameterization(small_mnist):
     assert found["top layer, single / local"].found > 1
     with pytest.raises(ValueError, match="runs must be at least 1; got 0"):
         run("local_reparameterization", errors=True, runs=0)
+
+
+def test_noise_of_each_example_s_own_is_measured_in_smaller_batches(small_mnist):
+    """With which the variance of a gradient falls as one over their size; with shared noise not."""
+    module = local_reparameterization
+    training, _ = common.mnist(None, centred=False)
+    params = common.dense_params(jax.random.key(0), [16, 5, 10])
+
+    def variance(name, batch, shared):
+        scheme = module.TABLE[name]
+        shapes = plan.record(lambda draw: common.network(params, training[0][0], draw))
+        learned = scheme.init_learned(jax.random.key(1), shapes, plan.no_weights(shapes))
+        found = module.gradient_variances(
+            params, scheme.bind(learned), training, batch=batch, draws=600, shared=shared, seed=0
+        )
+        return found["bottom"]
+
+    local = variance("local", 400, False)
+    assert variance("local", 400, True) == pytest.approx(local, rel=0.1)
+    assert variance("single", 400, True) > 1.5 * local
 
 
 def test_an_average_over_time_takes_in_each_step_s_parameters_and_changes_none():
