@@ -16,12 +16,13 @@ from jax.typing import ArrayLike
 from dropjax.ops.bernoulli import Mask, wide_dtype
 from dropjax.ops.checks import as_rate, check_choice, check_floating, normalize_axes
 from dropjax.ops.keys import check_key, derive
+from dropjax.ops.lazy import fused
 from dropjax.ops.uniform import below
 
 Array = jax.Array
 
 
-@jax.jit
+@fused
 def _mean_of(keep: Array, xs: Array) -> Array:
     wide = wide_dtype(xs.dtype)
     kept = jnp.where(keep, xs.astype(wide), jnp.zeros((), wide))
@@ -68,8 +69,8 @@ def fractal_join(
         axis or mode; fewer columns than xs has.
 
     Cost: 32 random bits a column and example, and 32 an example, or with mode "global" these alone;
-      about the time of reading xs and writing the result: the columns have been computed. 5 bytes
-      an element of xs are kept for the backward pass: which survive, and zeros.
+      about the time of reading xs and writing the result: the columns have been computed. A byte a
+      column and example, which survive, is kept for the backward pass.
 
     Source: Larsson et al. 2017, section 3.
 

@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 
 from dropjax.ops.bernoulli import SCALINGS, wide_dtype, wide_rate
 from dropjax.ops.checks import check_choice, check_floating, check_real
+from dropjax.ops.lazy import fused
 
 Array = jax.Array
 
@@ -63,15 +64,24 @@ def dropout(
     Raises:
       ValueError: rate outside [0, 1] or of a shape that does not fit; a wrong scaling.
 
-    Cost: no random bits; 12 bytes a unit, or 4 if scaling is "test", are kept for the backward
-      pass.
+    Cost: no random bits; the means are kept for the backward pass.
     """
     check_choice(scaling, SCALINGS, "scaling")
+    rate = wide_rate(of.mean, rate)
+    return _scaled_at_test(of, rate) if scaling == "test" else _scaled_in_training(of, rate)
+
+
+@fused
+def _scaled_at_test(of: Moments, p: Array) -> Moments:
     mean, variance = of
-    p = wide_rate(mean, rate)
     q = 1 - p
-    if scaling == "test":
-        return Moments(q * mean, q * (variance + p * jnp.square(mean)))
+    return Moments(q * mean, q * (variance + p * jnp.square(mean)))
+
+
+@fused
+def _scaled_in_training(of: Moments, p: Array) -> Moments:
+    mean, variance = of
+    q = 1 - p
     some = q > 0
     dropped = (variance + p * jnp.square(mean)) / jnp.where(some, q, 1)
     return Moments(jnp.where(some, mean, 0), jnp.where(some, dropped, 0))
@@ -85,25 +95,31 @@ def dense(of: Moments, w: ArrayLike, b: ArrayLike | None = None) -> Moments:
       w: (inputs, outputs).
       b: (outputs,) or None.
 
-    Cost: no random bits; two products of matrices. The moments, and w three times, are kept for the
-      backward pass.
+    Cost: no random bits; two products of matrices. The moments and w are kept for the backward
+      pass.
     """
     dtype = of.mean.dtype
     w = check_floating(w, "w").astype(dtype)
-    mean, variance = of.mean @ w, of.variance @ jnp.square(w)
+    mean = of.mean @ w
     if b is not None:
         b = check_floating(b, "b").astype(dtype)
         mean = mean + b.reshape((1,) * (mean.ndim - b.ndim) + b.shape)
-    return Moments(mean, variance)
+    return Moments(mean, _through_squares(of.variance, w))
 
 
+@fused
+def _through_squares(variance: Array, w: Array) -> Array:
+    return variance @ jnp.square(w)
+
+
+@fused
 def relu(of: Moments) -> Moments:
     """Of `max(x, 0)`: exact if x is Gaussian.
 
     Args:
       of: the moments of x.
 
-    Cost: no random bits; 107 bytes a unit are kept for the backward pass, steps of the computation.
+    Cost: no random bits; the moments are kept for the backward pass, which computes it again.
     """
     mean, variance = of
     some = variance > 0
@@ -124,6 +140,7 @@ def relu(of: Moments) -> Moments:
     )
 
 
+@fused
 def sigmoid(of: Moments) -> Moments:
     """Of `1 / (1 + exp(-x))`, x Gaussian, by the probit approximation.
 
@@ -132,7 +149,7 @@ def sigmoid(of: Moments) -> Moments:
     Args:
       of: the moments of x.
 
-    Cost: no random bits; 36 bytes a unit are kept for the backward pass, steps of the computation.
+    Cost: no random bits; the moments are kept for the backward pass, which computes it again.
     """
     slope = jax.lax.rsqrt(1 + math.pi / 8 * of.variance)
     mean = jax.nn.sigmoid(slope * of.mean)
@@ -140,6 +157,7 @@ def sigmoid(of: Moments) -> Moments:
     return Moments(mean, mean * (1 - mean) * (1 - slope))
 
 
+@fused
 def maximum(one: Moments, two: Moments) -> Moments:
     """Of the larger of two units: exact if they are Gaussian and independent.
 
@@ -147,7 +165,8 @@ def maximum(one: Moments, two: Moments) -> Moments:
       one: the moments of the first.
       two: the moments of the second, of the same shape.
 
-    Cost: no random bits; 123 bytes a pair are kept for the backward pass, steps of the computation.
+    Cost: no random bits; all four moments are kept for the backward pass, which computes it
+      again.
     """
     both = one.variance + two.variance
     some = both > 0

@@ -15,6 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dropjax.ops.bernoulli import wide_dtype
+from dropjax.ops.lazy import fused
 
 Array = jax.Array
 
@@ -37,10 +38,14 @@ def kl_exact(log_alpha: ArrayLike) -> Array:
     Returns:
       An array like it. Its gradient is exact too.
 
-    Cost: no random bits; 49 exponentials an element, all kept for the backward pass: 221 bytes an
-      element.
+    Cost: no random bits; 49 exponentials an element, and again backward; log_alpha is kept for
+      the backward pass.
     """
-    log_alpha = _floats(log_alpha)
+    return _exact(_floats(log_alpha))
+
+
+@fused
+def _exact(log_alpha: Array) -> Array:
     dtype = log_alpha.dtype
     small = log_alpha < _SMALL
     alpha = jnp.exp(jnp.where(small, log_alpha, _SMALL))
@@ -59,12 +64,16 @@ def kl_kingma(log_alpha: ArrayLike) -> Array:
     Returns:
       An array like it.
 
-    Cost: no random bits; an exponential an element. Powers of alpha are kept for the backward pass,
-      12 bytes an element.
+    Cost: no random bits; an exponential an element, and again backward; log_alpha is kept for the
+      backward pass.
 
     Source: Kingma, Salimans, Welling 2015, section 3.3: within 0.05 up to alpha 1.
     """
-    log_alpha = _floats(log_alpha)
+    return _kingma(_floats(log_alpha))
+
+
+@fused
+def _kingma(log_alpha: Array) -> Array:
     alpha = jnp.exp(log_alpha)
     cubic = 1.16145124 * alpha - 1.50204118 * alpha**2 + 0.58629921 * alpha**3
     return _LIMIT - log_alpha / 2 - cubic
@@ -79,12 +88,16 @@ def kl_molchanov(log_alpha: ArrayLike) -> Array:
     Returns:
       An array like it.
 
-    Cost: no random bits; three exponentials and logarithms an element. Their slopes are kept for
-      the backward pass, 12 bytes an element.
+    Cost: no random bits; three exponentials and logarithms an element, and again backward;
+      log_alpha is kept for the backward pass.
 
     Source: Molchanov, Ashukha, Vetrov 2017, section 4.2.
     """
-    log_alpha = _floats(log_alpha)
+    return _molchanov(_floats(log_alpha))
+
+
+@fused
+def _molchanov(log_alpha: Array) -> Array:
     sigmoid = jax.nn.sigmoid(-(1.87320 + 1.48695 * log_alpha))
     return 0.63576 * sigmoid + jax.nn.softplus(-log_alpha) / 2
 

@@ -149,6 +149,12 @@ def around(noise: Normal, mean: Array, variance: Array) -> Array:
     return jnp.where(some, (mean.astype(wide) + step.astype(wide)).astype(mean.dtype), mean)
 
 
+@fused
+def variance_through(x: Array, variance: Array) -> Array:
+    """The variance of `x @ w`, if that of each element of w is `variance`: in its dtype."""
+    return jnp.square(x.astype(variance.dtype)) @ variance
+
+
 def local_linear(key: Array, x: Array, w: Array, b: Array | None, variance: Array) -> Array:
     """A dense layer whose weights are independent, normal, drawn anew for each row of x.
 
@@ -172,5 +178,5 @@ def local_linear(key: Array, x: Array, w: Array, b: Array | None, variance: Arra
     mean = x_wide @ w.astype(wide)
     if b is not None:
         mean = mean + b.astype(wide).reshape((1,) * (mean.ndim - b.ndim) + b.shape)
-    noisy = around(Normal.of(key, mean.shape), mean, jnp.square(x_wide) @ variance)
+    noisy = around(Normal.of(key, mean.shape), mean, variance_through(x_wide, variance))
     return noisy.astype(x.dtype)

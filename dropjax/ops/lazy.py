@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import jax
 from jax.typing import ArrayLike
 
 Array = jax.Array
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @jax.tree_util.register_dataclass
@@ -43,6 +44,6 @@ def is_lazy(noise: object) -> bool:
     return isinstance(noise, Lazy)
 
 
-def fused(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles `f` as one, and has the backward pass draw the noise again rather than keep it."""
-    return jax.jit(jax.checkpoint(f, prevent_cse=False), inline=True)
+def fused(f: Function) -> Function:
+    """Compiles `f` as one; for the backward pass only its arguments are kept, not its noise."""
+    return cast(Function, jax.jit(jax.checkpoint(f, prevent_cse=False), inline=True))

@@ -26,7 +26,7 @@ from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import SCALINGS, Mask, drop, expected_drop, wide_dtype
 from dropjax.ops.bits import sharding_like
 from dropjax.ops.checks import as_rate, check_choice, check_floating, check_layer
-from dropjax.ops.gaussian import Normal, around, multiply
+from dropjax.ops.gaussian import Normal, around, multiply, variance_through
 from dropjax.ops.keys import check_key
 from dropjax.ops.lazy import fused
 from dropjax.schemes.bernoulli import dropout
@@ -216,8 +216,8 @@ def dropconnect_moments(
       ValueError: rate outside [0, 1] or of a shape that does not fit; shapes of x, w and b that
         do not; a wrong scaling.
 
-    Cost: no random bits; two products of matrices. x, w and their squares are kept for the backward
-      pass: in float32 12 bytes an element of x, and 12 of w.
+    Cost: no random bits; two products of matrices. x is kept for the backward pass, and in float32
+      12 bytes a weight.
 
     Example:
       >>> import jax.numpy as jnp, dropjax
@@ -243,7 +243,7 @@ def _moments(x: Array, rate: Array, w: Array, b: Array | None, scaling: str) -> 
     b = None if b is None else b.astype(x.dtype)
     squares = jnp.square(w.astype(wide)) * variance.astype(wide)
     # The mean as the layer without noise has it, to the bit; squares would lose too much.
-    return dense(x, mean_w, b), jnp.square(x.astype(wide)) @ squares
+    return dense(x, mean_w, b), variance_through(x, squares)
 
 
 def dropconnect_gaussian(
@@ -278,9 +278,8 @@ def dropconnect_gaussian(
       ValueError: rate outside [0, 1] or of a shape that does not fit; shapes of x, w and b that
         do not; a wrong scaling.
 
-    Cost: 32 random bits an output; two products of matrices instead of one. x, w and their squares
-      are kept for the backward pass, in float32 12 bytes an element of x and 12 of w, and the
-      variance of each output, 4 bytes.
+    Cost: 32 random bits an output; two products of matrices instead of one. x, the variance
+      of each output and in float32 12 bytes a weight are kept for the backward pass.
 
     Source: Wan et al. 2013, section 3, algorithm 2; as training noise: Wang, Manning 2013, "Fast
       dropout training" (ICML).

@@ -206,4 +206,6 @@ class RandomErasing(Scheme):
 
     def apply(self, noise: tuple[Any, ...], x: Array, site: Site, fallback: Array | None) -> Array:
         outside, *normal = noise
-        return _noisy(outside, *normal, x) if normal else _filled(outside, x, _value(self.value, x))
+        if normal:
+            return _noisy(outside, normal[0], x)
+        return _filled(outside, x, _value(self.value, x))

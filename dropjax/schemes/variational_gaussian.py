@@ -57,9 +57,9 @@ def variational_gaussian_linear(
       ValueError: shapes do not fit; noise is neither.
 
     Cost: 32 random bits an output and two products for noise on weights; 32 an input and one
-      product for noise on inputs. For the backward pass noise on weights keeps x, w and their
-      squares, 12 bytes an element of x and 16 of w, or 20 if log_alpha is like w, and the variance
-      of each output, 4 bytes; noise on inputs keeps w, x and x with its noise.
+      product for noise on inputs. For the backward pass noise on weights keeps x, the variance
+      of each output, and in float32 16 bytes a weight, or 20 if log_alpha is like w; noise on
+      inputs keeps w, x and x with its noise.
 
     Source: Kingma, Salimans, Welling 2015, section 3.1 (weights) and 3.2 (inputs).
       `dropjax.schemes` has "variational_gaussian", with the penalty.

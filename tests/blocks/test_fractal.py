@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dropjax.blocks import fractal_join
+from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(3)
@@ -129,3 +130,10 @@ def test_rates_may_differ_by_example():
 def test_errors(xs, rate, options, error, match):
     with pytest.raises(error, match=match):
         fractal_join(KEY, xs, rate, **{"batch_axes": 1} | options)
+
+
+@pytest.mark.parametrize("options", [{"rate": 0.3}, {"rate": None, "mode": "global"}])
+def test_the_backward_pass_keeps_a_byte_a_column_and_example(options):
+    xs = jnp.ones((3, 8, 64, 16))
+    kept = bytes_kept(lambda xs: fractal_join(KEY, xs, batch_axes=1, **options), xs)
+    assert kept <= 3 * 8 + 8

@@ -14,6 +14,7 @@ import scipy.stats
 import dropjax
 from dropjax.evaluate import moments, monte_carlo
 from dropjax.evaluate.moments import Moments
+from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(0)
@@ -248,6 +249,28 @@ def test_rate_1_leaves_the_last_bias():
 def test_errors(call, error, match):
     with pytest.raises(error, match=match):
         call()
+
+
+@pytest.mark.parametrize(
+    ("f", "arguments"),
+    [
+        (moments.relu, 2),
+        (moments.sigmoid, 2),
+        (moments.maximum, 4),
+        (lambda of: moments.dropout(of, 0.3), 1),
+        (lambda of: moments.dropout(of, 0.3, scaling="test"), 1),
+    ],
+)
+def test_the_backward_pass_keeps_arguments_alone(f, arguments):
+    one, two = (Moments(jnp.full(1000, i + 0.5), jnp.full(1000, i + 1.5)) for i in range(2))
+    kept = bytes_kept(f, one, two) if arguments == 4 else bytes_kept(f, one)
+    assert kept <= arguments * one.mean.nbytes + 8
+
+
+def test_the_backward_pass_of_a_dense_layer_keeps_its_weights_once():
+    x, w = Moments(jnp.ones((1, 100)), jnp.ones((1, 100))), jnp.ones((100, 300))
+    # Twice by name: both products have the same buffer.
+    assert bytes_kept(moments.dense, x, w) <= 2 * w.nbytes + 2 * x.mean.nbytes
 
 
 def test_examples_run():

@@ -8,6 +8,7 @@ import scipy.integrate
 import scipy.special
 
 from dropjax.ops.divergence import kl_exact, kl_kingma, kl_molchanov
+from tests.ops.test_mask import bytes_kept
 
 ALPHAS = np.logspace(-12, 6, 37)
 LOG_ALPHAS = np.log(ALPHAS)
@@ -77,3 +78,10 @@ def test_any_shape_and_dtype(kl):
     slopes = jax.grad(lambda a: kl(a).sum())(jnp.asarray([-1e4, -80.0, 0.0, 8.0]))
     assert np.isfinite(slopes).all()
     assert jnp.isfinite(jax.grad(kl)(1e4)) or kl is kl_kingma
+
+
+@pytest.mark.parametrize("kl", [kl_exact, kl_kingma, kl_molchanov])
+def test_the_backward_pass_keeps_log_alpha_alone(kl):
+    """And not the 49 terms of the sum."""
+    log_alpha = jnp.linspace(-9.0, 9.0, 1000)
+    assert bytes_kept(kl, log_alpha) <= log_alpha.nbytes + 49 * 8

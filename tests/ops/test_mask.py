@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import dropjax
 from dropjax.ops import bernoulli
@@ -149,6 +150,21 @@ def test_drop_and_choose_take_booleans_too():
         ours = drop(mask, x, 0.3, scaling)
         np.testing.assert_array_equal(ours, drop(mask.keep(), x, 0.3, scaling))
     np.testing.assert_array_equal(choose(mask, x, -x), choose(mask.keep(), x, -x))
+
+
+@pytest.mark.parametrize(
+    "apply", [lambda keep, x: drop(keep, x, 0.3), lambda k, x: choose(k, x, -x)]
+)
+@pytest.mark.parametrize("shape", [(4, 3), (4, 1), (1, 3)])
+def test_booleans_that_are_not_sharded_meet_an_array_that_is(apply, shape):
+    """On an Explicit mesh, where a selection wants both sharded alike."""
+    keep = Mask.of(KEY, 0.3, shape).keep()
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(jnp.ones((4, 3)), NamedSharding(mesh, PartitionSpec("data")))
+        y = jax.jit(apply)(jax.device_put(keep, NamedSharding(mesh, PartitionSpec())), x)
+    assert y.sharding.spec == PartitionSpec("data", None)
+    np.testing.assert_array_equal(y, apply(keep, jnp.ones((4, 3))))
 
 
 # The rate.

@@ -15,6 +15,7 @@ from dropjax.schemes import parse
 from dropjax.schemes.sparse_variational import log_alpha_of, prune
 from dropjax.train import Problem, fit
 from tests.cases import SITES
+from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(7)
@@ -164,3 +165,14 @@ def test_fields_must_be_finite_numbers(field):
     for value, error in [(float("nan"), ValueError), ("x", TypeError), (True, TypeError)]:
         with pytest.raises(error, match=field):
             type(parse("sparse_variational"))(**{field: value})
+
+
+def test_the_backward_pass_keeps_inputs_once():
+    """Beside what is kept of each weight and output, which are few here."""
+    x, w = jnp.ones((1000, 30)), jnp.ones((30, 1))
+
+    def layer(x, w):
+        return dropjax.sparse_variational_linear(jax.random.key(0), x, -5.0, w=w)
+
+    # Twice by name: both products have the same buffer.
+    assert bytes_kept(layer, x, w) <= 2 * x.nbytes + 4 * 1000 + 100 * w.size

@@ -9,6 +9,7 @@ import scipy.special
 import dropjax
 from dropjax.schemes import parse
 from dropjax.schemes.standout import Standout
+from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(5)
@@ -101,3 +102,8 @@ def test_the_scheme_is_the_function():
     scheme = parse("standout(rate=0.7,slope=2.0,offset=-0.5)")
     assert (scheme.slope, scheme.offset) == (2.0, -0.5)
     assert str(parse("standout")) == "standout(rate=1.0)"
+
+
+def test_the_backward_pass_of_the_expectation_keeps_x_alone():
+    x = jnp.linspace(0.0, 3.0, 1000)
+    assert bytes_kept(dropjax.expected.standout, x) <= x.nbytes + 32
