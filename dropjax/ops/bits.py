@@ -18,6 +18,7 @@ What the five pass is in experiments/README.md; `scripts/mask_battery.py` tests 
 It is no cipher: who sees masks may learn the key.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -36,6 +37,8 @@ _START = np.array([0x243F6A88, 0x85A308D3], np.uint32)
 _COUNTERS = 2**32
 
 
+# For who calls it outside of `jax.jit`; inside, it is as if it were not compiled.
+@functools.partial(jax.jit, inline=True)
 def seed_of(key: Array) -> Array:
     """The seed below a key, of shape (2,) and dtype uint32: the key's own words, mixed.
 
@@ -82,6 +85,16 @@ def words(
     shape, index = tuple(shape), tuple(index)
     if max(shape, default=0) > _COUNTERS:
         raise ValueError(f"no axis may be longer than 2**32, got shape {shape}; reshape it")
+    return _words(seed, shape, index, sharding)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 3), inline=True)
+def _words(
+    seed: Array,
+    shape: tuple[int, ...],
+    index: tuple[ArrayLike, ...],
+    sharding: NamedSharding | None,
+) -> Array:
     # Beyond 2**32 elements the leading axes count seeds, the others the words of each.
     split = len(shape)
     while split and math.prod(shape[split - 1 :]) <= _COUNTERS:

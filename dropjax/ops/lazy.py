@@ -46,4 +46,4 @@ def is_lazy(noise: object) -> bool:
 
 def fused(f: Function) -> Function:
     """Compiles `f` as one; for the backward pass only its arguments are kept, not its noise."""
-    return cast(Function, jax.jit(jax.checkpoint(f, prevent_cse=False), inline=True))
+    return cast(Function, jax.jit(jax.checkpoint(f, prevent_cse=False)))

@@ -144,6 +144,25 @@ def test_a_mask_takes_raw_keys_and_checks_what_it_is_given():
         Mask.of(KEY, 0.3, 4)
 
 
+@pytest.mark.parametrize("f", [dropjax.dropout, dropjax.gaussian_dropout, dropjax.alpha_dropout])
+def test_outside_of_jit_each_pass_is_one_program(f, caplog):
+    """And not one for each operation that a mask is drawn by."""
+    f(KEY, jnp.ones((3, 5)), 0.3)  # what programs of all shapes have in common
+    x = jnp.ones((5, 7))
+
+    def compiled(function, *args):
+        caplog.clear()
+        with jax.log_compiles():
+            found = function(*args)
+        said = [record.getMessage() for record in caplog.records]
+        return found, [line for line in said if line.startswith("Compiling ")]
+
+    _, forward = compiled(lambda x: f(KEY, x, 0.3), x)
+    (y, pullback), _ = compiled(jax.vjp, lambda x: f(KEY, x, 0.3), x)
+    _, backward = compiled(pullback, y)
+    assert len(forward) == len(backward) == 1, (forward, backward)
+
+
 def test_drop_and_choose_take_booleans_too():
     mask, x = Mask.of(KEY, 0.3, (64, 32)), jnp.arange(2048.0).reshape(64, 32) + 1
     for scaling in ("train", "test"):
