@@ -1,5 +1,7 @@
 """Every scheme on every model: a training step traces, or the scheme is refused with a reason."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -7,6 +9,7 @@ import pytest
 
 from dropjax import models
 from dropjax.core import plan
+from dropjax.core.scheme import Chain
 from dropjax.runs import Network
 from dropjax.train import Examples, Problem, Program
 from dropjax.train.objectives import classification
@@ -33,12 +36,20 @@ def test_every_model_is_in_the_grid():
     assert sorted(MODELS) == models.names()
 
 
-def problem(text, scheme):
-    network = Network(models.parse(text, outputs=3), scheme)
+@functools.cache
+def without_noise(text):
+    """What no scheme changes: parameters, variables that are not trained, and sites."""
+    network = Network(models.parse(text, outputs=3), Chain())
     x = jnp.zeros(SHAPE)
     shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), x))
     params, mutable = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), shapes)
     sites = plan.record(lambda draw: network.outputs(params, x, draw, mutable))
+    return params, mutable, sites
+
+
+def problem(text, scheme):
+    network = Network(models.parse(text, outputs=3), scheme)
+    params, mutable, sites = without_noise(text)
     of = Problem(
         network.train,
         classification,
