@@ -112,7 +112,6 @@ def _through_squares(variance: Array, w: Array) -> Array:
     return variance @ jnp.square(w)
 
 
-@fused
 def relu(of: Moments) -> Moments:
     """Of `max(x, 0)`: exact if x is Gaussian.
 
@@ -121,6 +120,11 @@ def relu(of: Moments) -> Moments:
 
     Cost: no random bits; the moments are kept for the backward pass, which computes it again.
     """
+    return _relu(of)
+
+
+@fused
+def _relu(of: Moments) -> Moments:
     mean, variance = of
     some = variance > 0
     spread = jnp.sqrt(jnp.where(some, variance, 1))
@@ -140,7 +144,6 @@ def relu(of: Moments) -> Moments:
     )
 
 
-@fused
 def sigmoid(of: Moments) -> Moments:
     """Of `1 / (1 + exp(-x))`, x Gaussian, by the probit approximation.
 
@@ -151,13 +154,17 @@ def sigmoid(of: Moments) -> Moments:
 
     Cost: no random bits; the moments are kept for the backward pass, which computes it again.
     """
+    return _sigmoid(of)
+
+
+@fused
+def _sigmoid(of: Moments) -> Moments:
     slope = jax.lax.rsqrt(1 + math.pi / 8 * of.variance)
     mean = jax.nn.sigmoid(slope * of.mean)
     # The mean of sigmoid - sigmoid**2, the derivative, is the derivative of the mean.
     return Moments(mean, mean * (1 - mean) * (1 - slope))
 
 
-@fused
 def maximum(one: Moments, two: Moments) -> Moments:
     """Of the larger of two units: exact if they are Gaussian and independent.
 
@@ -168,6 +175,11 @@ def maximum(one: Moments, two: Moments) -> Moments:
     Cost: no random bits; all four moments are kept for the backward pass, which computes it
       again.
     """
+    return _maximum(one, two)
+
+
+@fused
+def _maximum(one: Moments, two: Moments) -> Moments:
     both = one.variance + two.variance
     some = both > 0
     spread = jnp.sqrt(jnp.where(some, both, 1))
