@@ -64,7 +64,7 @@ def __getattr__(name: str) -> ModuleType:
     raise AttributeError(f"module 'dropjax' has no attribute {name!r}")
 
 
-__version__ = "0.5.2"
+__version__ = "0.6.0"
 
 __all__ = [
     "CLEAN",
