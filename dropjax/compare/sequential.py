@@ -30,7 +30,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dropjax.compare.checks import check_level, check_values
+from dropjax.compare.checks import alpha_of, check_values
 
 # The prior: the mean of the differences is within about 1.4 of their standard deviations, and half
 # of their mean square is noise, which weighs as much as four of them. What is decided when depends
@@ -59,6 +59,7 @@ def evidence(differences: ArrayLike) -> np.ndarray:
       (n,), above 0.
 
     Raises:
+      TypeError: differences is no array or list of numbers.
       ValueError: no differences, or one that is not finite.
     """
     return np.exp(_log_evidence(check_values(differences, "differences")))
@@ -78,6 +79,7 @@ def decided(differences: ArrayLike, *, level: float = 0.95) -> int:
       level: of confidence, in (0, 1).
 
     Raises:
+      TypeError: differences is no array or list of numbers.
       ValueError: no differences, or one that is not finite; a level outside (0, 1).
 
     Source: Ville 1939.
@@ -85,22 +87,6 @@ def decided(differences: ArrayLike, *, level: float = 0.95) -> int:
     capital = _log_evidence(check_values(differences, "differences"))
     reached = np.flatnonzero(capital >= _bound(level))
     return int(reached[0]) + 1 if len(reached) else 0
-
-
-def fewest(level: float) -> int:
-    """The number of seeds below which no differences whatever are decided.
-
-    The capital is 1 after the first and at most 2**(n - 1) after n: one bet doubles, as one pair
-    halves `smallest_p`. Even differences that are all equal may need one more, because this bettor
-    is never certain.
-
-    Args:
-      level: of confidence, in (0, 1).
-
-    Raises:
-      ValueError: a level outside (0, 1).
-    """
-    return 1 + math.ceil(-math.log2(1 - check_level(level)))
 
 
 def confidence_sequence(
@@ -125,6 +111,7 @@ def confidence_sequence(
       there is no such m, which says that the differences have no common centre.
 
     Raises:
+      TypeError: differences is no array or list of numbers.
       ValueError: no differences, or one that is not finite; a level outside (0, 1).
 
     Source: Waudby-Smith and Ramdas 2024; Howard et al. 2021.
@@ -187,4 +174,4 @@ def _grid(x: np.ndarray) -> np.ndarray:
 
 
 def _bound(level: float) -> float:
-    return -math.log1p(-check_level(level))
+    return -math.log(alpha_of(level))

@@ -8,11 +8,11 @@ import dataclasses
 import math
 
 import numpy as np
-import scipy.special
 import scipy.stats
 from numpy.typing import ArrayLike
 
-from dropjax.compare.checks import check_level, check_values
+from dropjax.compare.checks import alpha_of, check_values
+from dropjax.compare.flips import sign_flips
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Summary:
       n: seeds.
       mean: over them.
       std: of the sample, with n - 1; NaN for one seed.
-      low: lower end of the interval of the mean; NaN for one seed.
+      low: lower end of the interval of the mean; NaN for fewer seeds than `fewest(level)`.
       high: upper end.
       iqm: interquartile mean.
     """
@@ -47,6 +47,7 @@ def iqm(values: ArrayLike) -> float:
       values: (n,), finite.
 
     Raises:
+      TypeError: values is no array or list of numbers.
       ValueError: no values, or one that is not finite.
 
     Source: Agarwal et al. 2021, section 4.3.
@@ -57,19 +58,27 @@ def iqm(values: ArrayLike) -> float:
 def summarise(values: ArrayLike, *, level: float = 0.95) -> Summary:
     """Mean, spread, interval of the mean and interquartile mean.
 
-    The interval is Student's: exact for normal values, of one number of seeds fixed in advance.
+    The interval has all centres that the sign flips of the values about them do not reject, as that
+    of `paired` does for differences. For values that are symmetric about their mean, of whatever
+    distribution, it holds the mean with a chance of at least level; skewed ones have less. Its ends
+    are means of some of the values, so that it never leaves their range: an accuracy's stays in
+    [0, 1]. Fewer values than `fewest(level)`, 6 at 0.95, have none.
+
+    Until version 0.5 the interval was Student's, which is exact for normal values, but holds the
+    mean less often where values can be equal, as accuracies are: 92.6 % at 8 values of which each
+    is -1, 0 or 1 (experiments/README.md has more).
 
     Args:
       values: (n,), finite.
       level: of confidence, in (0, 1).
 
     Raises:
+      TypeError: values is no array or list of numbers.
       ValueError: no values, or one that is not finite; a level outside (0, 1).
+
+    Source: Hartigan 1969, "Using Subsample Values as Typical Values" (JASA 64).
     """
-    x, level = check_values(values, "values"), check_level(level)
-    n, mean = len(x), float(np.mean(x))
-    std = half = math.nan
-    if n > 1:
-        std = float(np.std(x, ddof=1))
-        half = float(scipy.special.stdtrit(n - 1, (1 + level) / 2)) * std / math.sqrt(n)
-    return Summary(n, mean, std, mean - half, mean + half, iqm(x))
+    x, alpha = check_values(values, "values"), alpha_of(level)
+    std = float(np.std(x, ddof=1)) if len(x) > 1 else math.nan
+    found = sign_flips(x, alpha)
+    return Summary(len(x), float(np.mean(x)), std, found.low, found.high, iqm(x))

@@ -1,4 +1,7 @@
-"""Paired comparisons against brute force in whole numbers, scipy, and simulated nulls."""
+"""Paired comparisons against brute force in whole numbers, scipy, and simulated nulls.
+
+What intervals cover is measured in test_coverage.py.
+"""
 
 import fractions
 import importlib
@@ -9,21 +12,24 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from dropjax.compare import EXACT_UP_TO, holm, paired, smallest_p
+from dropjax.compare import (
+    EXACT_UP_TO,
+    decided,
+    fewest,
+    holm,
+    level_of_each,
+    paired,
+    smallest_p,
+    summarise,
+)
 
-MODULE = importlib.import_module("dropjax.compare.paired")
+MODULE = importlib.import_module("dropjax.compare.flips")
 # Symmetric about 0: normal, without a mean, and of accuracies of 360 examples.
 NULLS = {
     "normal": lambda rng, shape: rng.normal(0, 0.004, shape),
     "cauchy": lambda rng, shape: rng.standard_cauchy(shape),
     "discrete": lambda rng, shape: rng.integers(-2, 3, shape) / 360,
 }
-
-
-@pytest.fixture
-def without_interval(monkeypatch):
-    """Many p-values, without the time that the bootstrap takes."""
-    monkeypatch.setattr(MODULE, "_interval", lambda *_: (math.nan, math.nan))
 
 
 def brute_force(differences):
@@ -50,7 +56,7 @@ def counted(differences):
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8, 11])
-def test_p_of_accuracies_is_that_in_whole_numbers_in_spite_of_rounding(n, without_interval):
+def test_p_of_accuracies_is_that_in_whole_numbers_in_spite_of_rounding(n):
     rng = np.random.default_rng(n)
     for _ in range(20):
         a, b = rng.integers(330, 340, (2, n))
@@ -62,7 +68,7 @@ def test_p_of_accuracies_is_that_in_whole_numbers_in_spite_of_rounding(n, withou
         assert paired(100 * (a / 360), 100 * (b / 360)).p == found.p
 
 
-def test_p_is_that_of_scipy(without_interval):
+def test_p_is_that_of_scipy():
     rng = np.random.default_rng(0)
     for n in (3, 7, 9):
         a, b = rng.normal(0.5, 1, n), rng.normal(0, 1, n)
@@ -75,7 +81,7 @@ def test_p_is_that_of_scipy(without_interval):
         assert paired(a, b).p == pytest.approx(expected.pvalue, rel=1e-12)
 
 
-def test_the_most_pairs_that_are_enumerated(without_interval):
+def test_the_most_pairs_that_are_enumerated():
     rng = np.random.default_rng(0)
     a, b = rng.integers(330, 340, (2, EXACT_UP_TO))
     found = paired(a / 360, b / 360)
@@ -84,7 +90,7 @@ def test_the_most_pairs_that_are_enumerated(without_interval):
 
 
 @pytest.mark.parametrize("n", [EXACT_UP_TO + 1, 50])
-def test_p_of_many_pairs_is_a_sample_s(n, without_interval):
+def test_p_of_many_pairs_is_a_sample_s(n):
     rng = np.random.default_rng(n)
     for shift in (0, 1):
         a, b = rng.integers(330, 340, (2, n)) + np.array([[shift], [0]])
@@ -96,16 +102,16 @@ def test_p_of_many_pairs_is_a_sample_s(n, without_interval):
         assert paired(a / 360, b / 360, seed=1).p != found.p
 
 
-def test_p_of_a_sample_is_never_0(without_interval):
+def test_p_of_a_sample_is_never_0():
     assert paired(np.ones(50), np.zeros(50)).p == 1e-5
 
 
-def test_one_sign_everywhere_has_the_smallest_p(without_interval):
+def test_one_sign_everywhere_has_the_smallest_p():
     for n in range(1, EXACT_UP_TO + 1):
         assert paired(np.arange(1, n + 1) / 10, np.zeros(n)).p == smallest_p(n) == min(2 / 2**n, 1)
 
 
-def test_zeros_count_as_they_are(without_interval):
+def test_zeros_count_as_they_are():
     assert paired([0.9] * 5, [0.9] * 5).p == 1
     assert paired([0.9] * 30, [0.9] * 30).p == 1
     assert paired([0.0] * 5, [0.0] * 5).p == paired([0.0] * 30, [0.0] * 30).p == 1
@@ -114,7 +120,7 @@ def test_zeros_count_as_they_are(without_interval):
 
 
 @pytest.mark.parametrize("null", NULLS)
-def test_of_all_sign_flips_no_more_have_a_small_p_than_it_says(null, without_interval):
+def test_of_all_sign_flips_no_more_have_a_small_p_than_it_says(null):
     """The level is exact given the magnitudes, whatever they are."""
     magnitudes = NULLS[null](np.random.default_rng(3), 9)
     flips = itertools.product((-1, 1), repeat=len(magnitudes))
@@ -125,7 +131,7 @@ def test_of_all_sign_flips_no_more_have_a_small_p_than_it_says(null, without_int
 
 @pytest.mark.parametrize("null", NULLS)
 @pytest.mark.parametrize("n", [8, 25])
-def test_small_p_are_rare_under_the_null(null, n, without_interval, monkeypatch):
+def test_small_p_are_rare_under_the_null(null, n, monkeypatch):
     monkeypatch.setattr(MODULE, "_FLIPS", 999)
     runs = 1000
     noise = NULLS[null](np.random.default_rng(5), (runs, n))
@@ -134,7 +140,7 @@ def test_small_p_are_rare_under_the_null(null, n, without_interval, monkeypatch)
     assert rate > 0.01
 
 
-def test_a_small_effect_is_found_in_most_experiments_of_ten_seeds(without_interval):
+def test_a_small_effect_is_found_in_most_experiments_of_ten_seeds():
     rng = np.random.default_rng(7)
     found = 0
     for _ in range(100):
@@ -145,53 +151,142 @@ def test_a_small_effect_is_found_in_most_experiments_of_ten_seeds(without_interv
     assert found >= 85
 
 
-def test_the_interval_is_scipy_s():
-    rng = np.random.default_rng(0)
-    for n in (2, 3, 10, 30):
-        a, b = rng.exponential(size=(2, n))
-        expected = scipy.stats.bootstrap(
-            (a - b,), np.mean, confidence_level=0.9, n_resamples=9999, method="BCa", rng=1
-        ).confidence_interval
-        found = paired(a, b, level=0.9, seed=4)
-        # Other resamples; at n = 2 and 3 few means are possible, and the ends are among them.
-        assert (found.low, found.high) == pytest.approx(
-            (expected.low, expected.high), abs=0.1 * (expected.high - expected.low)
-        )
-        assert found.difference == pytest.approx(math.fsum(a - b) / n, rel=1e-12)
-        assert found.low <= found.difference <= found.high
+def by_bisection(differences, alpha):
+    """The ends of the set of centres whose p is above alpha, by trying centres."""
+    mean, reach = np.mean(differences), np.ptp(differences) + 1e-9
+    ends = []
+    for side in (-1, 1):
+        kept, gone = mean, mean + side * reach
+        for _ in range(40):
+            middle = (kept + gone) / 2
+            # p of a centre is computed from the definition, sign by sign.
+            x = differences - middle
+            signs = np.array(list(itertools.product((-1, 1), repeat=len(x))))
+            least = abs(x.sum()) - 1e-12 * np.abs(x).sum()
+            inside = np.mean(np.abs(signs @ x) >= least) > alpha
+            kept, gone = (middle, gone) if inside else (kept, middle)
+        ends.append(kept)
+    return ends
 
 
-def test_the_interval_is_corrected_for_skew():
-    """The mean of skewed differences: BCa's interval reaches farther on the long side."""
-    differences = np.random.default_rng(1).exponential(size=25)
-    found = paired(differences, np.zeros(25))
-    resampled = np.random.default_rng(2).choice(differences, (9999, 25)).mean(axis=1)
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    assert found.low > low and found.high > high + 0.02
+@pytest.mark.parametrize("null", NULLS)
+@pytest.mark.parametrize("n, level", [(3, 0.7), (6, 0.95), (7, 0.9), (8, 1 - 0.05 / 3)])
+def test_the_interval_has_the_centres_that_the_test_does_not_reject(null, n, level):
+    differences = NULLS[null](np.random.default_rng(n), n)
+    found = paired(differences, np.zeros(n), level=level)
+    expected = by_bisection(differences, 1 - level)
+    assert (found.low, found.high) == pytest.approx(expected, abs=1e-7 * np.ptp(differences))
+    assert found.difference == pytest.approx(math.fsum(differences) / n, rel=1e-12)
+    assert found.low <= found.difference <= found.high
+    # The ends are in it: they are rejected a little farther out alone.
+    for end, out in ((found.low, -1e-6), (found.high, 1e-6)):
+        assert paired(differences, np.full(n, end)).p > 1 - level
+        assert paired(differences, np.full(n, end + out * np.ptp(differences))).p <= 1 - level
 
 
-def test_the_interval_covers_about_as_often_as_the_docstring_says():
-    rng = np.random.default_rng(0)
-    for n, expected in ((5, 0.84), (20, 0.93)):
-        noise = rng.normal(size=(300, n))
-        found = [paired(row, np.zeros(n), seed=i) for i, row in enumerate(noise)]
-        covered = np.mean([one.low <= 0 <= one.high for one in found])
-        assert covered == pytest.approx(expected, abs=0.05)
+def samples(count):
+    """Results of two schemes: lattices, ties, zeros, constants, tiny and huge units."""
+    rng = np.random.default_rng(11)
+    for i in range(count):
+        n = int(rng.integers(1, 13)) if i % 20 else int(rng.integers(13, 24))
+        kind = i % 8
+        if kind < 4:
+            wide = (1, 2, 5, 40)[kind]
+            a, b = rng.integers(300, 300 + wide + 1, (2, n)) / (360, 10_000, 7)[i % 3]
+            a = a + rng.integers(0, 3) / 360
+        elif kind == 4:  # in units that are far from 1
+            a, b = rng.normal(0.5, 1, (2, n)) * 10.0 ** rng.integers(-12, 12)
+        elif kind == 5:  # equal but for rounding
+            b = rng.uniform(0.1, 1, n)
+            a = b + 0.1
+        elif kind == 6:  # most are ties
+            b = rng.uniform(size=n)
+            a = b + (rng.uniform(size=n) < 0.4) * rng.normal(0.3, 1, n)
+        else:
+            a, b = rng.exponential(size=n), np.full(n, rng.uniform(0, 2))
+        yield i, a, b
 
 
-def test_the_seed_decides_the_interval():
-    a, b = np.random.default_rng(0).normal(size=(2, 10))
+def test_an_interval_is_without_0_exactly_if_p_is_small(monkeypatch):
+    """The law of one method, at the level itself and at that of one of several comparisons."""
+    monkeypatch.setattr(MODULE, "_FLIPS", 1999)
+    seen = set()
+    for i, a, b in samples(2000):
+        many = (1, 2, 3, 5)[i % 4]
+        level = level_of_each(many, level=(0.95, 0.9, 0.75)[i % 3])
+        alpha = (0.05, 0.1, 0.25)[i % 3]
+        found = paired(a, b, level=level)
+        small = min(many * found.p, 1) <= alpha
+        where = f"{i}: {found}, {a - b}"
+        if len(a) < fewest(level):
+            assert math.isnan(found.low) and math.isnan(found.high) and not small, where
+            continue
+        assert (found.low > 0 or found.high < 0) == small, where
+        assert found.low <= found.difference <= found.high, where
+        assert found.coverage >= 1 - alpha / many - 1e-12, where
+        assert (a - b).min() - 1e-9 <= found.low + 1e-9 * abs(found.low), where
+        seen.add((small, len(a) > EXACT_UP_TO))
+    assert len(seen) == 4
+
+
+def test_an_interval_of_a_wider_level_holds_that_of_a_narrower():
+    differences = np.random.default_rng(3).normal(size=12)
+    ends = [paired(differences, np.zeros(12), level=x) for x in (0.5, 0.8, 0.9, 0.95, 0.99)]
+    for one, other in itertools.pairwise(ends):
+        assert other.low < one.low and one.high < other.high
+
+
+def test_the_unit_and_a_shift_move_the_interval_along():
+    a, b = np.random.default_rng(3).normal(size=(2, 9))
+    one, other = paired(a, b), paired(1000 * a + 5000, 1000 * b)
+    assert (other.low, other.high) == pytest.approx((1000 * one.low + 5000, 1000 * one.high + 5000))
+
+
+def test_the_seed_decides_what_is_sampled_alone():
+    a, b = np.random.default_rng(0).normal(size=(2, 30))
     assert paired(a, b) == paired(a, b, seed=0)
     assert paired(a, b).low != paired(a, b, seed=1).low
+    assert paired(a[:10], b[:10]) == paired(a[:10], b[:10], seed=1)
+
+
+def test_a_sample_of_flips_gives_nearly_the_interval_of_all(monkeypatch):
+    a, b = np.random.default_rng(4).normal(size=(2, 12))
+    every = paired(a, b)
+    monkeypatch.setattr(MODULE, "EXACT_UP_TO", 5)
+    monkeypatch.setattr(MODULE, "_AT_A_TIME", 100_000)  # in several parts
+    some = paired(a, b)
+    assert (some.low, some.high, some.p) == pytest.approx(
+        (every.low, every.high, every.p), abs=0.02 * (every.high - every.low)
+    )
 
 
 def test_differences_that_are_all_equal_are_their_own_interval():
-    # 0.1 in decimals, four different numbers in binary.
-    found = paired([0.9, 0.8, 0.7, 0.4], [0.8, 0.7, 0.6, 0.3])
-    assert found.low == found.high == found.difference == pytest.approx(0.1)
-    assert found.p == smallest_p(4)
-    none = paired([0.9] * 3, [0.9] * 3)
+    # 0.1 in decimals, different numbers in binary.
+    found = paired([0.9, 0.8, 0.7, 0.4, 0.3, 0.6], [0.8, 0.7, 0.6, 0.3, 0.2, 0.5])
+    assert found.low == pytest.approx(0.1) and found.high == pytest.approx(0.1)
+    assert found.low <= found.difference <= found.high
+    assert found.p == smallest_p(6)
+    none = paired([0.9] * 6, [0.9] * 6)
     assert (none.low, none.high, none.difference, none.p) == (0, 0, 0, 1)
+
+
+def test_fewer_pairs_than_can_be_told_apart_have_no_interval():
+    for n, many in ((5, 1), (6, 2), (6, 3), (7, 4)):
+        level = level_of_each(many)
+        assert fewest(level) == n + 1
+        few, enough = (paired(np.arange(k), np.zeros(k), level=level) for k in (n, n + 1))
+        assert math.isnan(few.low) and math.isnan(few.high) and math.isnan(few.coverage)
+        assert math.isfinite(enough.low) and math.isfinite(enough.high)
+        assert enough.coverage >= level
+
+
+@pytest.mark.parametrize("many", [1, 2, 3, 4, 7, 20])
+@pytest.mark.parametrize("level", [0.5, 0.75, 0.9, 0.95, 0.99, 0.999])
+def test_the_fewest_seeds_are_those_whose_smallest_p_is_small_enough(level, many):
+    alpha, n = fractions.Fraction(str(level)), 1
+    while many * fractions.Fraction(2, 2**n) > 1 - alpha:
+        n += 1
+    assert fewest(level_of_each(many, level=level)) == n
 
 
 def test_one_pair_has_no_interval():
@@ -256,9 +351,53 @@ def test_what_is_no_p_value_is_refused(p):
         (lambda: paired([1.0, 2.0], [math.inf, 2.0]), "^b must be finite, got inf at index 0"),
         (lambda: paired([], []), r"^a must be numbers \(n,\)"),
         (lambda: paired([1.0], [1.0], level=95), "^level must be above 0 and below 1"),
-        (lambda: smallest_p(0), "^n must be at least 1, got 0"),
+        (lambda: paired([1.0], [1.0], level="95 %"), "^level must be above 0 and .*'95 %'"),
+        (lambda: smallest_p(0), "^n must be an integer and at least 1, got 0"),
+        (lambda: smallest_p(2.5), "^n must be an integer and at least 1, got 2.5"),
+        (lambda: level_of_each(0), "^comparisons must be an integer and at least 1, got 0"),
+        (lambda: paired([[1.0], [1.0, 2.0]], [1.0]), "^a must be .*of different shapes"),
+        (lambda: paired(np.ma.array([1.0, 2.0], mask=[0, 1]), [1.0, 2.0]), "^a must .*masked"),
+        (lambda: paired([1.0, None], [1.0, 2.0]), "^a must be finite, got nan at index 1"),
+        (lambda: holm(0.5), r"^ps must be p-values \(n,\)"),
     ],
 )
 def test_errors(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+FUNCTIONS = {
+    "a": lambda values: paired(values, [1.0, 2.0]),
+    "b": lambda values: paired([1.0, 2.0], values),
+    "values": summarise,
+    "differences": decided,
+    "ps": holm,
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    "values, match",
+    [
+        ({0: 0.5, 1: 0.5}, "got a dict; give its values, in the same order"),
+        ({0.5, 0.25}, "got a set, which has no order"),
+        ({0: 0.5, 1: 0.5}.values(), "got a value of type dict_values"),
+        ("0.5", "got text"),
+        (["0.5", "0.5"], "got text"),
+        ([0.5, object()], "got <object object at .* at index 1"),
+        ([0.5j, 0.5], "got complex128"),
+    ],
+)
+def test_what_is_no_list_of_numbers_is_refused_by_name(name, values, match):
+    with pytest.raises(TypeError, match=rf"^{name} must be numbers \(n,\), {match}"):
+        FUNCTIONS[name](values)
+
+
+def test_an_iterator_is_no_list_but_to_holm():
+    for name, function in FUNCTIONS.items():
+        values = (x for x in (0.5, 0.25))
+        if name == "ps":
+            assert function(values) == holm([0.5, 0.25])
+            continue
+        with pytest.raises(TypeError, match=rf"^{name} must .*got a generator; make a list of it"):
+            function(values)
