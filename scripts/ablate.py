@@ -5,9 +5,12 @@
 
 trains each scheme at each rate with each seed, cells that differ in numbers alone side by side in
 one compiled program, and says which scheme is better at the rate that validation chose, by how
-much, and how surely. --grid='batch_size=32,128;learning_rate=1e-3,3e-3' sweeps other flags of
-training; those not swept are given as to the experiment. A list is split at commas outside of
-brackets and quotes. The grid is printed with its cost before it starts (--only=plan: that alone).
+much, and how surely, all of the one set of test examples.
+--grid='batch_size=32,128;learning_rate=1e-3,3e-3' sweeps other flags of training; those not swept
+are given as to the experiment. A list is split at commas outside of brackets and quotes. The grid
+is printed before it starts (--only=plan: that alone), with its cost, and with the number of seeds
+that it takes to find a difference: 2**(1 - seeds) times the number of comparisons must be at most
+0.05. Without --seeds there are as many as that.
 
 Writes to --workdir: report.html, table.md, cells.csv, figures/, ablation.json and a folder for each
 cell. What is there is not run again: the same command continues what was stopped, and a larger
@@ -42,6 +45,7 @@ from dropjax.train.checkpoint import CheckpointError
 from experiments import settings
 from experiments.ablation import ray_engine
 from experiments.ablation.ablate import Options, ablate
+from experiments.ablation.decide import enough_seeds
 from experiments.ablation.grid import Grid, parse_grid, values
 from experiments.setup import LaunchError, use_compilation_cache
 
@@ -57,7 +61,14 @@ RATE = flags.DEFINE_string(
 GRID = flags.DEFINE_string(
     "grid", None, "Other flags that are swept: 'batch_size=32,128;learning_rate=1e-3,3e-3'."
 )
-SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of each setting, with seeds 0, 1, ...", 1, 10_000)
+SEEDS = flags.DEFINE_integer(
+    "seeds",
+    None,
+    "Runs of each setting, with seeds 0, 1, ... Default: the fewest that can show a difference, 6 "
+    "of two schemes, 7 of 3 or 4, 8 of 5 to 7.",
+    1,
+    10_000,
+)
 BASELINE = flags.DEFINE_string(
     "baseline", None, "The scheme that others are compared with. Default: none, or else the first."
 )
@@ -107,7 +118,7 @@ def main(argv: list[str]) -> int:
             EXPERIMENT.value,
             schemes,
             parse_grid(RATE.value, GRID.value),
-            tuple(range(SEEDS.value)),
+            tuple(range(SEEDS.value or enough_seeds(len(schemes) - 1))),
             settings.values(),
         )
         default = "none" if "none" in schemes else schemes[0]

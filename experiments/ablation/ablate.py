@@ -99,6 +99,7 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
             about,
             baseline=options.baseline,
             task=task,
+            test_examples=len(planned[0].resolved.dataset.y_test),
             verdicts=verdicts,
             added=added,
         )

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from dropjax.compare import Paired, holm, paired
+from dropjax.compare import Paired, level_of_each, paired
 from experiments.ablation.cells import Outcome
 from experiments.ablation.choice import (
     METRICS,
@@ -45,8 +45,10 @@ class SchemeRow:
       chosen: the setting; None if none could be chosen.
       why: why none could be chosen, or why it was not compared with the baseline; else "".
       differences: the test result less the baseline's, of each seed.
-      comparison: with the baseline's chosen setting, of those differences; None if there is none.
-      p_holm: its p, adjusted for the number of schemes compared.
+      comparison: with the baseline's chosen setting, of those differences, its interval for the
+        number of schemes compared; None if there is none.
+      p: that of the comparison, adjusted for the number of schemes compared as its interval is:
+        at most the level of the tests exactly if the interval is without 0.
       improvement: the probability that a seed has a better result with the scheme, ties half.
     """
 
@@ -56,8 +58,13 @@ class SchemeRow:
     why: str = ""
     differences: dict[int, float] = dataclasses.field(default_factory=dict)
     comparison: Paired | None = None
-    p_holm: float | None = None
+    p: float | None = None
     improvement: float | None = None
+
+    @property
+    def found(self) -> bool:
+        """Whether a difference was found: the interval is without 0."""
+        return self.comparison is not None and (self.comparison.low > 0 or self.comparison.high < 0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,7 +74,7 @@ class Analysis:
     Args:
       metric: what is compared.
       baseline: the scheme that the others are compared with.
-      level: of all intervals; 1 - level is the level of the tests.
+      level: of the intervals, of differences all together; 1 - level is the level of the tests.
       swept: the flags in the settings, in the order of the grid.
       seeds: of every setting.
       settings: a row each, in the order of the grid.
@@ -75,6 +82,7 @@ class Analysis:
       lost: the cells without a result.
       cells: how many there are, by status, those statuses left out that none has.
       verdicts: of seeds that were added until it was decided; empty if none were.
+      test_examples: that all test results are of; None if it is not known.
     """
 
     metric: Metric
@@ -87,6 +95,12 @@ class Analysis:
     lost: tuple[Lost, ...]
     cells: dict[str, int]
     verdicts: tuple[Verdict, ...] = ()
+    test_examples: int | None = None
+
+    @property
+    def comparisons(self) -> int:
+        """How many schemes were compared with the baseline."""
+        return sum(row.comparison is not None for row in self.schemes)
 
     @property
     def alpha(self) -> float:
@@ -99,7 +113,12 @@ class Analysis:
 
 
 def analyse(
-    outcomes: Sequence[Outcome], *, baseline: str, task: str, level: float = 0.95
+    outcomes: Sequence[Outcome],
+    *,
+    baseline: str,
+    task: str,
+    level: float = 0.95,
+    test_examples: int | None = None,
 ) -> Analysis:
     """Chooses a setting for each scheme by validation, and compares them on the test data.
 
@@ -107,7 +126,8 @@ def analyse(
       outcomes: of every cell of the grid, in its order.
       baseline: the scheme that the others are compared with.
       task: of the data, which decides the metric.
-      level: of the intervals, in (0, 1).
+      level: of the intervals, of differences all together, in (0, 1).
+      test_examples: that the test results are of.
 
     Raises:
       ValueError: there are no outcomes; the baseline is none of their schemes; a wrong task, level
@@ -118,12 +138,13 @@ def analyse(
     of: dict[str, list[SettingRow]] = {}
     for row in settings:
         of.setdefault(row.scheme, []).append(row)
-    against = choose(of[baseline], metric)[0]
-    schemes = []
-    for scheme, rows in of.items():
-        chosen, why = choose(rows, metric)
-        row = SchemeRow(scheme, len(rows), chosen, why)
-        schemes.append(row if scheme == baseline else _compared(row, against, metric, level))
+    schemes = [SchemeRow(scheme, len(rows), *choose(rows, metric)) for scheme, rows in of.items()]
+    against = next(row.chosen for row in schemes if row.scheme == baseline)
+    many = sum(row.chosen is not None for row in schemes if row.scheme != baseline)
+    schemes = [
+        row if row.scheme == baseline else _compared(row, against, metric, level, many)
+        for row in schemes
+    ]
     reasons = [(o, why_lost(o, metric)) for o in outcomes]
     return Analysis(
         metric=metric,
@@ -132,9 +153,10 @@ def analyse(
         swept=tuple(dict.fromkeys(name for o in outcomes for name in o.cell.setting)),
         seeds=tuple(o.cell.seed for o in grid[0]),
         settings=settings,
-        schemes=tuple(_adjusted(schemes)),
+        schemes=tuple(schemes),
         lost=tuple(Lost(o, why) for o, why in reasons if why),
         cells=counts([o.status for o in outcomes]),
+        test_examples=test_examples,
     )
 
 
@@ -170,26 +192,21 @@ def _grid(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
 
 
 def _compared(
-    row: SchemeRow, against: SettingRow | None, metric: Metric, level: float
+    row: SchemeRow, against: SettingRow | None, metric: Metric, level: float, many: int
 ) -> SchemeRow:
-    """The row with its comparison, seed by seed."""
+    """The row with its comparison, seed by seed, as one of many at a level together."""
     if row.chosen is None:
         return row
     if against is None:
         return dataclasses.replace(row, why="the baseline has no chosen setting")
     a, b = row.chosen.test_of, against.test_of
-    found = paired(list(a.values()), [b[seed] for seed in a], level=level)
+    found = paired(
+        list(a.values()), [b[seed] for seed in a], level=level_of_each(many, level=level)
+    )
     return dataclasses.replace(
         row,
         differences={seed: a[seed] - b[seed] for seed in a},
         comparison=found,
+        p=min(many * found.p, 1.0),
         improvement=found.improvement if metric.higher else 1 - found.improvement,
     )
-
-
-def _adjusted(rows: list[SchemeRow]) -> list[SchemeRow]:
-    """The rows with Holm's p, over all that were compared."""
-    ps = iter(holm([row.comparison.p for row in rows if row.comparison is not None]))
-    return [
-        row if row.comparison is None else dataclasses.replace(row, p_holm=next(ps)) for row in rows
-    ]

@@ -39,22 +39,46 @@ class Verdict:
     lost: int
 
     @property
+    def judged(self) -> tuple[float, ...]:
+        """The differences that the verdict is of: those that decided it, or all if none did.
+
+        Seeds are added a few at a time, so that there may be some after the decision. What they say
+        may differ; the verdict, its mean and its interval are of one time.
+        """
+        return self.differences[: self.after] if self.after else self.differences
+
+    @property
     def mean(self) -> float:
-        """Of the differences; NaN if there are none."""
-        return float(np.mean(self.differences)) if self.differences else float("nan")
+        """Of the differences that were judged; NaN if there are none."""
+        return float(np.mean(self.judged)) if self.differences else float("nan")
 
     @property
     def higher(self) -> bool:
         """Whether the scheme's results were the higher ones when it was decided."""
-        return sum(self.differences[: self.after]) > 0
+        return self.mean > 0
 
     @functools.cached_property
     def interval(self) -> tuple[float, float]:
-        """What the difference lies between, by the confidence sequence; infinite if unknown."""
+        """What the difference lies between, by the confidence sequence of those that were judged.
+
+        Infinite where too little is known, NaN where they have no common centre.
+        """
         if not self.differences:
             return -np.inf, np.inf
-        low, high = compare.confidence_sequence(self.differences, level=self.level)
+        low, high = compare.confidence_sequence(self.judged, level=self.level)
         return float(low[-1]), float(high[-1])
+
+
+def enough_seeds(comparisons: int, *, level: float = 0.95) -> int:
+    """The fewest seeds with which one of some comparisons, at a level together, can be told.
+
+    It holds for a number of seeds that is fixed in advance, and for seeds that are added.
+
+    Args:
+      comparisons: how many; none count as one.
+      level: of all together, in (0, 1).
+    """
+    return compare.fewest(compare.level_of_each(max(comparisons, 1), level=level))
 
 
 def check_most(comparisons: int, most: int, *, level: float = 0.95) -> int:
@@ -68,7 +92,7 @@ def check_most(comparisons: int, most: int, *, level: float = 0.95) -> int:
     Raises:
       ValueError: as many seeds as are allowed cannot.
     """
-    least = compare.fewest(_each(comparisons, level))
+    least = enough_seeds(comparisons, level=level)
     if most < least:
         raise ValueError(
             f"max_seeds={most}: of {comparisons} comparisons at {level:g} together, fewer than "
@@ -77,8 +101,22 @@ def check_most(comparisons: int, most: int, *, level: float = 0.95) -> int:
     return least
 
 
-def _each(comparisons: int, level: float) -> float:
-    return 1 - (1 - level) / comparisons
+def decided_after(differences: Sequence[float], *, level: float) -> int:
+    """After how many differences it was decided which scheme is better; 0 if it was not.
+
+    It is when the confidence sequence leaves 0, on the side of the mean. `compare.decided` may be
+    sooner: 0 can be refuted while centres on both its sides are not, where differences are equal.
+
+    Args:
+      differences: at least one.
+      level: of this comparison.
+    """
+    if not compare.decided(differences, level=level):
+        return 0  # 0 is in the interval; to find its ends takes longer
+    low, high = compare.confidence_sequence(differences, level=level)
+    mean = np.cumsum(differences) / np.arange(1, len(differences) + 1)
+    (clear,) = np.nonzero(((low > 0) & (mean > 0)) | ((high < 0) & (mean < 0)))
+    return int(clear[0]) + 1 if len(clear) else 0
 
 
 def add_seeds(
@@ -109,7 +147,7 @@ def add_seeds(
     if not schemes:
         raise ValueError("there is no scheme to compare with the baseline")
     least = check_most(len(schemes), most, level=level)
-    each = _each(len(schemes), level)
+    each = compare.level_of_each(len(schemes), level=level)
     differences: dict[str, list[float]] = {scheme: [] for scheme in schemes}
     lost = dict.fromkeys(schemes, 0)
     after = dict.fromkeys(schemes, 0)
@@ -126,7 +164,7 @@ def add_seeds(
                 else:
                     differences[scheme].append(own - other)
             if differences[scheme]:
-                after[scheme] = compare.decided(differences[scheme], level=each)
+                after[scheme] = decided_after(differences[scheme], level=each)
         start, end = end, end + ROUND
     return [
         Verdict(scheme, tuple(differences[scheme]), after[scheme], each, lost[scheme])

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from dropjax.compare import fewest
 from experiments.ablation.analysis import Analysis
 from experiments.ablation.cells import Outcome
 from experiments.ablation.choice import SettingRow
@@ -47,13 +48,14 @@ def draw(analysis: Analysis, outcomes: Sequence[Outcome]) -> dict[str, Picture]:
     lacking = rate and any(row.setting.get(rate) is None for row in analysis.settings)
     made = {
         f"Test error against {rate}": (
-            f"Means over the seeds, with {per_cent} intervals (Student's t). "
+            f"Means over the seeds, with {per_cent} intervals, of {fewest(analysis.level)} seeds "
+            "or more. "
             f"{_others(analysis, [rate])}"
             f"{f'A dashed line: a scheme without a {rate}.' if lacking else ''}",
             error_against_rate(analysis),
         ),
         "Differences seed by seed": (
-            f"A dot is a seed, a diamond their mean, a bar its {per_cent} BCa bootstrap interval.",
+            f"A dot is a seed, a diamond their mean, a bar the interval of the table ({per_cent}).",
             paired_differences(analysis),
         ),
         "Learning curves": (

@@ -22,6 +22,7 @@ def write(
     baseline: str,
     task: str,
     level: float = 0.95,
+    test_examples: int | None = None,
     verdicts: Sequence[Verdict] = (),
     added: Sequence[Outcome] = (),
 ) -> Analysis:
@@ -36,6 +37,7 @@ def write(
       baseline: the scheme that the others are compared with.
       task: of the data.
       level: of the intervals, in (0, 1).
+      test_examples: that the test results are of.
       verdicts: of seeds that were added.
       added: the outcomes of those, which cells_added.csv has.
 
@@ -47,7 +49,9 @@ def write(
     """
     from experiments.ablation.figures import draw  # Matplotlib takes half a second to import
 
-    analysis = analyse(outcomes, baseline=baseline, task=task, level=level)
+    analysis = analyse(
+        outcomes, baseline=baseline, task=task, level=level, test_examples=test_examples
+    )
     analysis = dataclasses.replace(analysis, verdicts=tuple(verdicts))
     figures = draw(analysis, outcomes)
     files = {

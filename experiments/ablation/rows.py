@@ -3,9 +3,18 @@
 import dataclasses
 from typing import Any
 
+from dropjax.compare import fewest
 from experiments.ablation.analysis import Analysis
 from experiments.ablation.choice import SettingRow, choose
-from experiments.ablation.words import NOTHING, Code, Unit, p_text, setting_text
+from experiments.ablation.words import (
+    NOTHING,
+    Code,
+    Unit,
+    counted,
+    p_text,
+    setting_text,
+    too_few,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +32,18 @@ class Table:
 
 def main_table(analysis: Analysis) -> Table:
     """A row a scheme, at its chosen setting."""
-    unit, per_cent = Unit(analysis), f"{100 * analysis.level:g} %"
+    unit, per_cent, many = Unit(analysis), f"{100 * analysis.level:g} %", analysis.comparisons
+    test, interval = f"test {unit.head}", f" [{per_cent}]"
+    if analysis.test_examples is not None:
+        test += f", of {counted(analysis.test_examples, 'example')}"
+    # So few seeds have no interval of a mean; of a difference they may need one or two more.
+    mean = interval if len(analysis.seeds) >= fewest(analysis.level) else ""
+    together = f" [{per_cent} for all {many}]" if many > 1 else interval
     heads = [
         *("scheme", "chosen setting", "settings", "seeds", f"validation {unit.head}"),
-        *(f"test {unit.head}: mean ± std [{per_cent}]", "IQM"),
-        f"difference, {unit.of_differences} [{per_cent} BCa]",
-        *("p", "p (Holm)", "P(better)"),
+        *(f"{test}: mean ± std{mean}", "IQM"),
+        f"difference, {unit.of_differences}{'' if too_few(analysis) else together}",
+        *("p" if many < 2 else f"p (times {many})", "P(better)"),
     ]
     rows = []
     for row in analysis.schemes:
@@ -40,13 +55,13 @@ def main_table(analysis: Analysis) -> Table:
             cells = [setting_text(best.setting) or NOTHING, str(row.of), str(best.test.n)]
             cells += [unit.spread(best.validation), unit.spread(best.test) + interval]
             cells += [unit.text(best.test.iqm)]
-        if found is None or row.p_holm is None or row.improvement is None:
+        if found is None or row.p is None or row.improvement is None:
             is_baseline = row.scheme == analysis.baseline and best is not None
-            cells += ["baseline" if is_baseline else NOTHING, *[NOTHING] * 3]
+            cells += ["baseline" if is_baseline else NOTHING, *[NOTHING] * 2]
         else:
             interval = unit.interval(found.low, found.high, sign=True)
             cells += [unit.text(found.difference, sign=True) + interval]
-            cells += [p_text(found.p), p_text(row.p_holm), f"{row.improvement:.2f}"]
+            cells += [p_text(row.p, analysis.alpha), f"{row.improvement:.2f}"]
         rows.append([Code(row.scheme), *cells])
     return Table(heads, rows)
 

@@ -16,6 +16,7 @@ import tqdm
 from experiments import folder
 from experiments import run as single
 from experiments.ablation.cells import Cell, Outcome
+from experiments.ablation.decide import enough_seeds
 from experiments.ablation.grid import Planned
 from experiments.ablation.store import Store
 from experiments.ablation.train import Made, Trainer, alike
@@ -116,7 +117,24 @@ class Plan:
             f"{cells} cells of {model}: {self.steps:,} steps of training. Programs to compile: "
             f"{len(self.lanes)}, which train {most} cells at a time",
         ]
+        if text := _power(self.planned):
+            lines.append(text)
         return "\n".join(lines)
+
+
+def _power(planned: list[Planned]) -> str:
+    """Whether the seeds can show a difference between schemes; "" if there is one scheme."""
+    comparisons = len({one.cell.scheme for one in planned}) - 1
+    if not comparisons:
+        return ""
+    seeds, least = len({one.cell.seed for one in planned}), enough_seeds(comparisons)
+    of = f"{counted(comparisons, 'comparison')} with the baseline"
+    if seeds < least:
+        return (
+            f"No difference can be found with {counted(seeds, 'seed')}, whatever the results: "
+            f"{of} take {least} seeds or more (--seeds={least}) for a p of at most 0.05"
+        )
+    return f"{seeds} seeds can show a difference: {of} take {least} for a p of at most 0.05"
 
 
 def make_plan(

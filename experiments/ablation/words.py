@@ -8,15 +8,12 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dropjax.compare import Summary, smallest_p
+from dropjax.compare import Summary, fewest, smallest_p
 from experiments.ablation.analysis import Analysis, SchemeRow
+from experiments.ablation.decide import enough_seeds
 
 NOTHING = "-"
 """In a table, where there is no number."""
-
-
-NARROW = "; p decides, as the interval is too narrow with few seeds and of one comparison"
-"""Of an interval without 0 where no difference was found."""
 
 
 class Code(str):
@@ -65,16 +62,27 @@ class Unit:
         largest = max(means, default=0.0)
         return max(3 - math.floor(math.log10(largest)), 0) if largest > 0 else 3
 
-    def text(self, value: float, *, sign: bool = False) -> str:
-        """A result; `sign` for a difference."""
+    def text(self, value: float, *, sign: bool = False, more: int = 0) -> str:
+        """A result; `sign` for a difference, `more` for decimals beyond the usual."""
         scaled = 100 * value if self.percent else value
-        return f"{scaled:{'+' if sign else ''}z.{self._decimals}f}"
+        return f"{scaled:{'+' if sign else ''}z.{self._decimals + more}f}"
 
     def interval(self, low: float, high: float, *, sign: bool = False) -> str:
-        """An interval, with a space before it; nothing where one seed gives none."""
+        """An interval, with a space before it; nothing where there is none.
+
+        Differences of accuracies are cut at 100 points.
+        """
         if math.isnan(low):
             return ""
-        return f" [{self.text(low, sign=sign)}, {self.text(high, sign=sign)}]"
+        if self.percent:
+            low, high = max(low, -1.0), min(high, 1.0)
+        return f" [{self._end(low, sign=sign)}, {self._end(high, sign=sign)}]"
+
+    def _end(self, value: float, *, sign: bool) -> str:
+        """An end that is not 0 does not look like 0, or an interval would seem to hold it."""
+        texts = (self.text(value, sign=sign, more=more) for more in range(8))
+        usual = next(texts)
+        return next((t for t in (usual, *texts) if value and float(t)), usual)
 
     def spread(self, found: Summary | None) -> str:
         """Mean and standard deviation."""
@@ -88,9 +96,10 @@ def setting_text(setting: dict[str, Any]) -> Code:
     return Code(", ".join(f"{k}={v}" for k, v in setting.items() if v is not None))
 
 
-def p_text(p: float) -> str:
-    """Two significant digits."""
-    return f"{p:#.2g}"
+def p_text(p: float, alpha: float) -> str:
+    """Two significant digits, and more where it would seem to be on the other side of alpha."""
+    texts = [f"{p:#.{digits}g}" for digits in (2, 3, 4, 6, 9, 17)]
+    return next(text for text in texts if (float(text) <= alpha) == (p <= alpha))
 
 
 def called(row: SchemeRow) -> list[str]:
@@ -120,26 +129,41 @@ def overview(analysis: Analysis, about: dict[str, Any]) -> Words:
 
 
 def answers(analysis: Analysis) -> list[Words]:
-    """A sentence a comparison."""
+    """A sentence a comparison, and one on what they are about."""
     of = {row.scheme: row for row in analysis.schemes}
     against = called(of[analysis.baseline])
     rows = [row for row in analysis.schemes if row.scheme != analysis.baseline]
     if not rows:
         return [["There is no scheme to compare with ", *against, "."]]
-    return [_answer(analysis, row, against) for row in rows]
+    return [*(_answer(analysis, row, against) for row in rows), [_reach(analysis)]]
+
+
+def _reach(analysis: Analysis) -> str:
+    """What the answers are about: other seeds, not other test examples."""
+    examples = analysis.test_examples
+    if examples is None:
+        return (
+            "All of this is about one set of test examples: other seeds are likely to give the "
+            "same on it, and other test examples need not."
+        )
+    worth = f", of which one is {100 / examples:.2g} points" if Unit(analysis).percent else ""
+    return (
+        f"All of this is about the same {counted(examples, 'test example')}{worth}: p and the "
+        "intervals say what other seeds would give on them, not what other test examples would."
+    )
 
 
 def _answer(analysis: Analysis, row: SchemeRow, against: list[str]) -> Words:
     found, unit = row.comparison, Unit(analysis)
-    if found is None or row.p_holm is None:
+    if found is None or row.p is None:
         return [*called(row), " is not compared: ", row.why, "."]
-    p = f"p = {p_text(row.p_holm)}" + (" after Holm" if compared(analysis) > 1 else "")
-    if row.p_holm > analysis.alpha:
+    p, many = f"p = {p_text(row.p, analysis.alpha)}", analysis.comparisons
+    p += f" (both for {many} comparisons)" if many > 1 and math.isfinite(found.low) else ""
+    if not row.found:
         gap = unit.text(found.difference, sign=True)
         interval = unit.interval(found.low, found.high, sign=True)
-        but = NARROW if found.low > 0 or found.high < 0 else ""
-        gap = f": {gap} {unit.of_differences}{interval}, {p}{but}."
-        if _least_p(analysis) > analysis.alpha:
+        gap = f": {gap} {unit.of_differences}{interval}, {p}."
+        if too_few(analysis):
             return ["Too few seeds to tell ", *called(row), " from ", *against, gap]
         return ["No difference found between ", *called(row), " and ", *against, gap]
     # Of the size of the gap, whichever side is better.
@@ -180,17 +204,24 @@ def note_of_verdicts(analysis: Analysis) -> str:
         f"{100 * analysis.alpha:g} % in all. It assumes that, without a difference, either scheme "
         f"is as likely to be ahead by any given amount. In brackets is what a {each:.4g} % "
         "confidence sequence leaves of the difference; it holds for all comparisons together and "
-        "whenever one stops. The runs are in cells_added.csv."
+        "whenever one stops. A decision, its mean and its interval are of the seeds until then. "
+        "The answers on top are of the seeds that settings were chosen with, by another test, "
+        f"which keeps {100 * analysis.alpha:g} % by itself. The runs are in cells_added.csv."
     )
 
 
 def notes(analysis: Analysis) -> list[str]:
     """How the main table's numbers were made, and what they cannot say."""
     per_cent = f"{100 * analysis.level:g} %"
+    n, enough = len(analysis.seeds), fewest(analysis.level)
+    interval = (
+        f"in brackets is the {per_cent} interval of the mean, by sign flips, of each by itself"
+    )
+    if n < enough:
+        interval = f"{counted(n, 'seed')} give no {per_cent} interval of the mean, {enough} do"
     found = [
         f"Test and validation {Unit(analysis).name}: mean over the seeds ± standard deviation of "
-        f"one run; in brackets is the {per_cent} interval of the mean (Student's t). IQM is the "
-        "interquartile mean.",
+        f"one run; {interval}. IQM is the interquartile mean.",
         "Each scheme has one setting: nothing was chosen.",
     ]
     if any(row.of > 1 for row in analysis.schemes):
@@ -225,38 +256,41 @@ def _notes_of_tests(analysis: Analysis, per_cent: str) -> list[str]:
     comparisons = [row.comparison for row in analysis.schemes if row.comparison is not None]
     if not comparisons:
         return []
-    n, many = len(analysis.seeds), len(comparisons)
+    n, many, alpha = len(analysis.seeds), analysis.comparisons, analysis.alpha
     better = "higher" if analysis.metric.higher else "lower"
     kind = "exact" if comparisons[0].exact else "Monte-Carlo"
+    together = f", times {many} for {many} comparisons (Bonferroni)" if many > 1 else ""
     found = [
         "The difference is the mean over seeds of the scheme's test result less the baseline's "
-        f"({better} is better), with the {per_cent} BCa bootstrap interval. With few seeds that "
-        "is too narrow; p is right for any number of them. P(better) is the fraction of the "
-        "seeds with which the scheme is better, ties half.",
-        f"p is of the paired sign-flip test, two-sided, {kind}; p (Holm) is adjusted for "
-        f"{counted(many, 'comparison')}. Where no difference was found there may be one: the "
-        "interval says how large.",
+        f"({better} is better). p is of the paired sign-flip test, two-sided, {kind}{together}. "
+        "P(better) is the fraction of the seeds with which the scheme is better, ties half.",
     ]
-    least = _least_p(analysis)
-    if least > analysis.alpha:
-        enough = next(k for k in range(1, 99) if many * smallest_p(k) <= analysis.alpha)
-        after = f", after Holm {p_text(least)}" if many > 1 else ""
-        found.append(
-            f"{counted(n, 'seed').capitalize()} cannot show a difference at the level "
-            f"{analysis.alpha:g}: the least p that so few can have is {p_text(smallest_p(n))}"
-            f"{after}. It takes {enough} seeds or more."
-        )
+    if too_few(analysis):
+        enough = enough_seeds(many, level=analysis.level)
+        times = f", times {many} {p_text(min(many * smallest_p(n), 1.0), alpha)}" * (many > 1)
+        return [
+            *found,
+            f"{counted(n, 'seed').capitalize()} cannot show a difference at the level {alpha:g}, "
+            f"whatever the results, and give no {per_cent} interval of one: the least p that so "
+            f"few can have is {p_text(smallest_p(n), alpha)}{times}. It takes {enough} seeds or "
+            f"more: --seeds={enough}.",
+        ]
+    all_hold = f"all {many} hold at once" if many > 1 else "it holds"
+    # Of several intervals that fail with these chances the sum of them bounds that of any.
+    chance = 100 * (1 - sum(1 - one.coverage for one in comparisons))
+    found.append(
+        "In brackets behind a difference are the values that the same test does not reject: they "
+        f"are without 0 exactly where p is at most {alpha:g}. Of differences that are symmetric "
+        f"about their mean {all_hold} with a chance of at least {per_cent} (with {n} seeds "
+        f"{chance:.4g} %); if they are skewed the chance is less (experiments/README.md says how "
+        "much). Where no difference was found there may be one: the interval says how large."
+    )
     return found
 
 
-def _least_p(analysis: Analysis) -> float:
-    """The least p that a comparison can have after Holm's adjustment."""
-    return min(compared(analysis) * smallest_p(len(analysis.seeds)), 1.0)
-
-
-def compared(analysis: Analysis) -> int:
-    """How many comparisons Holm's adjustment counts."""
-    return sum(row.comparison is not None for row in analysis.schemes)
+def too_few(analysis: Analysis) -> bool:
+    """Whether no difference could have been found, whatever the results."""
+    return len(analysis.seeds) < enough_seeds(analysis.comparisons, level=analysis.level)
 
 
 def counted(count: int, noun: str) -> str:

@@ -5,7 +5,6 @@ import statistics
 
 import numpy as np
 import pytest
-import scipy.stats
 
 from dropjax.compare import Summary, iqm, paired, summarise
 

@@ -40,7 +40,7 @@ def test_the_chosen_setting_and_the_difference_by_hand():
     assert row.differences == pytest.approx({0: 0.03, 1: 0.0, 2: 0.06})
     assert row.comparison.difference == pytest.approx(0.03)
     # Of 8 sign flips those with both of the others of one sign: 4.
-    assert row.comparison.p == row.p_holm == 0.5
+    assert row.comparison.p == row.p == 0.5 and not row.found
     assert row.improvement == pytest.approx(2.5 / 3)
     assert of_scheme(analysis, "none").comparison is None
     assert (analysis.swept, analysis.seeds, analysis.cells) == (
@@ -59,9 +59,9 @@ def test_p_is_adjusted_for_the_schemes_that_are_compared():
     outcomes[-1] = lost(outcomes[-1].cell, "failed")
     analysis = analyse(outcomes, baseline="a", task="classification")
     assert of_scheme(analysis, "b").comparison.p == 2 / 64
-    assert of_scheme(analysis, "b").p_holm == 4 / 64  # d is not compared
-    assert of_scheme(analysis, "c").p_holm == 1
-    assert of_scheme(analysis, "d").p_holm is None
+    assert of_scheme(analysis, "b").p == 4 / 64  # d is not compared
+    assert of_scheme(analysis, "c").p == 1
+    assert of_scheme(analysis, "d").p is None
 
 
 def test_no_permutation_of_the_test_results_changes_the_choice():
@@ -197,7 +197,9 @@ def test_of_ablations_without_an_effect_at_most_a_twentieth_finds_one():
     ps = []
     for _ in range(200):
         analysis = analyse(simulated(rng, cells, 0.0), baseline="a", task="classification")
-        ps.append(of_scheme(analysis, "b").p_holm)
+        row = of_scheme(analysis, "b")
+        ps.append(row.p)
+        assert row.found == (row.p <= 0.05)
     assert np.mean(np.array(ps) <= 0.05) <= 0.05
     assert np.mean(np.array(ps) <= 0.5) > 0.35  # nor is p far too large
 
@@ -214,5 +216,6 @@ def test_a_planted_effect_is_found():
         outcomes.append(completed(cell, validation_accuracy=validation, test_accuracy=test))
     row = of_scheme(analyse(outcomes, baseline="none", task="classification"), "bernoulli")
     assert row.chosen.setting == {"rate": 0.3}
-    assert row.p_holm <= 0.05 and 0 < row.comparison.low < 0.005 < row.comparison.high < 0.01
+    assert row.found and row.p <= 0.05
+    assert 0 < row.comparison.low < 0.005 < row.comparison.high < 0.01
     assert row.improvement >= 0.9

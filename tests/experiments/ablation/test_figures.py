@@ -43,9 +43,9 @@ def test_all_are_small_png_files_the_same_at_every_call(drawn, analysis, outcome
 
 def test_captions_say_what_is_drawn_and_at_which_settings(drawn, outcomes):
     against, differences, *_, heat = (picture.caption for picture in drawn.values())
-    assert "95 % intervals (Student's t). At each point batch_size is what validation" in against
+    assert "95 % intervals, of 6 seeds or more. At each point batch_size is what" in against
     assert against.endswith("A dashed line: a scheme without a rate.")
-    assert "95 % BCa bootstrap interval" in differences
+    assert "a bar the interval of the table (95 %)" in differences
     assert heat == "Means over the seeds; the frame is around the chosen setting."
     noisy = [o for o in outcomes if o.cell.scheme == "bernoulli"]
     analysis = analyse(noisy, baseline="bernoulli", task="classification", level=0.9)

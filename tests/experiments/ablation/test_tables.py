@@ -3,14 +3,17 @@
 import csv
 import dataclasses
 import io
+import math
 import re
 
+import numpy as np
 import pytest
 
 from experiments.ablation.analysis import analyse
 from experiments.ablation.decide import Verdict
 from experiments.ablation.page import page
-from experiments.ablation.tables import cells_csv, table_md
+from experiments.ablation.tables import answers_text, cells_csv, table_md
+from experiments.ablation.words import Unit, p_text
 from tests.experiments.ablation.outcomes import (
     ABOUT,
     QUOTED,
@@ -44,14 +47,42 @@ def rows_of(text):
 def test_the_main_table_by_hand():
     text = written(small())
     row = next(row for row in rows_of(text) if row[0] == "`bernoulli`")
-    # Student's t with 2 degrees of freedom is 4.303 at 95 %: 4.303 * 4.359 / sqrt(3) = 10.83.
-    assert row[:7] == [
+    # Three seeds have no interval.
+    assert row == [
         *("`bernoulli`", "`rate=0.3`", "2", "3", "93.67 ± 3.51"),
-        *("85.00 ± 4.36 [74.17, 95.83]", "85.00"),
+        *("85.00 ± 4.36", "85.00", "+3.00", "0.50", "0.83"),
     ]
-    assert row[7].startswith("+3.00 [+") and row[8:] == ["0.50", "0.50", "0.83"]
     baseline = next(row for row in rows_of(text) if row[0] == "`none`")
-    assert baseline[7:] == ["baseline", "-", "-", "-"]
+    assert baseline[7:] == ["baseline", "-", "-"]
+
+
+def test_the_intervals_of_six_seeds_by_hand():
+    """They are the ranges: of 64 sign flips 2 are as far out, and 1/32 is at most 0.05."""
+    cells = grid({"none": {}, "a": {}}, seeds=6)
+    test = [0.90, 0.91, 0.92, 0.93, 0.94, 0.95, 0.91, 0.93, 0.95, 0.94, 0.96, 0.98]
+    outcomes = [completed(c, test_accuracy=t) for c, t in zip(cells, test, strict=True)]
+    text = written(outcomes, test_examples=360)
+    heads, _, first, second = rows_of(text)[:4]
+    assert heads[5] == "test accuracy, %, of 360 examples: mean ± std [95 %]"
+    assert heads[7:9] == ["difference, points [95 %]", "p"]
+    assert first[5] == "92.50 ± 1.87 [90.00, 95.00]"
+    assert second[5].endswith(" [91.00, 98.00]")
+    assert second[7:] == ["+2.00 [+1.00, +3.00]", "0.031", "1.00"]
+    assert "`a` is better than `none` by 2.00 points [1.00, 3.00], p = 0.031.\n" in text
+    assert "(with 6 seeds 96.88 %)" in text
+
+
+def test_what_the_answer_is_about_stands_beside_it():
+    outcomes = classifiers(grid({"none": {}, "a": {}}, seeds=6))
+    said = "All of this is about the same 360 test examples, of which one is 0.28 points: p and"
+    analysis = analyse(outcomes, baseline="none", task="classification", test_examples=360)
+    assert said in table_md(analysis, ABOUT).partition("\n|")[0]
+    assert said in page(analysis, outcomes, ABOUT, {}).partition("<h2>Table")[0]
+    assert said in answers_text(analysis)
+    assert "about one set of test examples" in written(outcomes)
+    errors = [completed(o.cell, test_rmse=1.0 + o.cell.seed) for o in outcomes]
+    text = written(errors, task="regression", test_examples=1)
+    assert "the same 1 test example: p and" in text
 
 
 def test_the_sentences_and_the_least_p_by_hand():
@@ -60,9 +91,11 @@ def test_the_sentences_and_the_least_p_by_hand():
         "The experiment `mnist` with `none`, `bernoulli` as dropout on `digits` in "
         "`mlp(widths=(32,))`, 3 epochs; swept: `rate`; 3 seeds (0 to 2). 9 cells: 9 completed."
     )
-    assert "\n- Too few seeds to tell `bernoulli` (`rate=0.3`) from `none`: +3.00 points [" in text
+    assert "\n- Too few seeds to tell `bernoulli` (`rate=0.3`) from `none`: +3.00 points, p = 0.50." in text
     assert "3 seeds cannot show a difference at the level 0.05: the least p that so few can" in text
-    assert "is 0.25. It takes 6 seeds or more." in text
+    assert "is 0.25. It takes 6 seeds or more: --seeds=6." in text
+    assert "3 seeds give no 95 % interval of the mean, 6 do" in text
+    assert "[95 %" not in text and "[+" not in text
 
 
 def test_a_difference_that_is_found_is_said_with_its_size_and_side():
@@ -71,7 +104,7 @@ def test_a_difference_that_is_found_is_said_with_its_size_and_side():
     test = [0.9 + 0.01 * c.seed + add[c.scheme] for c in cells]
     outcomes = [completed(c, test_accuracy=t) for c, t in zip(cells, test, strict=True)]
     text = written(outcomes)
-    after = "p = 0.016 after Holm."
+    after = "p = 0.016 (both for 2 comparisons)."
     assert f"- `bernoulli` is better than `none` by 0.42 points [0.42, 0.42], {after}" in text
     assert f"- `zoneout` is worse than `none` by 1.00 points [1.00, 1.00], {after}" in text
     assert "cannot show" not in text and "nothing was chosen" in text
@@ -81,9 +114,17 @@ def test_a_difference_that_is_found_is_said_with_its_size_and_side():
     assert "`zoneout` is better than `none` by 0.0100 RMSE [0.0100, 0.0100]" in text
 
 
-def test_holm_needs_more_seeds():
+def test_more_comparisons_need_more_seeds():
     outcomes = classifiers(grid({"none": {}, "a": {}, "b": {}, "c": {}}, seeds=6))
-    assert "have is 0.031, after Holm 0.094. It takes 7 seeds or more." in written(outcomes)
+    text = written(outcomes)
+    assert "have is 0.031, times 3 0.094. It takes 7 seeds or more: --seeds=7." in text
+    heads, _, first = rows_of(text)[:3]
+    assert heads[7:9] == ["difference, points", "p (times 3)"]
+    # The means of single schemes have an interval by then.
+    assert heads[5].endswith("± std [95 %]") and first[5].endswith("]")
+    text = written(classifiers(grid({"none": {}, "a": {}, "b": {}, "c": {}}, seeds=7)))
+    assert rows_of(text)[0][7] == "difference, points [95 % for all 3]"
+    assert "all 3 hold at once with a chance of at least 95 % (with 7 seeds 95.31 %)" in text
 
 
 def test_no_difference_found_is_said_where_one_could_have_been():
@@ -95,15 +136,49 @@ def test_no_difference_found_is_said_where_one_could_have_been():
     assert ", p = 1.0.\n" in text
 
 
-def test_an_interval_without_0_is_explained_where_no_difference_was_found():
-    cells = grid({"none": {}, "a": {}}, seeds=5)
-    add = {"none": 0.0, "a": -0.01}
-    test = [0.9 + 0.01 * c.seed + add[c.scheme] for c in cells]
-    text = written([completed(c, test_accuracy=t) for c, t in zip(cells, test, strict=True)])
-    assert "from `none`: -1.00 points [-1.00, -1.00], p = 0.062; p decides, as the interval" in text
-    test[5:] = [0.9, 0.92, 0.91, 0.94, 0.93]  # of mean difference 0
-    text = written([completed(c, test_accuracy=t) for c, t in zip(cells, test, strict=True)])
-    assert "+0.00 points [" in text and "p decides" not in text
+SENTENCE = re.compile(
+    r"^- (?P<verdict>No difference found|`a` is better|`a` is worse).* points "
+    r"\[(?P<low>[-+.\d]+), (?P<high>[-+.\d]+)\], p = (?P<p>\d\.\d+)",
+    re.MULTILINE,
+)
+ENDS = re.compile(r"\[([-+.\d]+), ([-+.\d]+)\]$")
+
+
+def test_no_sentence_and_no_row_contradicts_itself():
+    """By the texts: a difference is found, its interval is without 0, its p is at most 0.05."""
+    rng = np.random.default_rng(0)
+    effects, seen = {"none": 0, "a": 0.9, "b": -1.5, "c": 0}, set()
+    for i in range(120):
+        schemes = ("none", "a", "b", "c")[: 2 + 2 * (i % 2)]
+        cells = grid({scheme: {} for scheme in schemes}, seeds=int(rng.integers(7, 11)))
+        examples, noise = ((360, 0.001), (10_000, 0.004), (7, 0.1))[i % 3]
+        shares = [0.9 + noise * (rng.normal() + effects[c.scheme]) for c in cells]
+        shares = np.clip(np.round(examples * np.array(shares)), 0, examples) / examples
+        outcomes = [completed(c, test_accuracy=s) for c, s in zip(cells, shares, strict=True)]
+        text = written(outcomes, test_examples=examples)
+        match = SENTENCE.search(text)
+        assert match, text
+        found = match["verdict"] != "No difference found"
+        low, high, p = (float(match[name]) for name in ("low", "high", "p"))
+        assert found == (low > 0 or high < 0) == (p <= 0.05), match[0]
+        seen.add(found)
+        for row in rows_of(text)[2 : 2 + len(schemes)]:
+            low, high = map(float, ENDS.search(row[5]).groups())
+            assert 0 <= low <= high <= 100, row
+            if row[7] != "baseline":
+                low, high = map(float, ENDS.search(row[7]).groups())
+                assert (low > 0 or high < 0) == (float(row[8]) <= 0.05), row
+    assert seen == {True, False}
+
+
+def test_what_is_nearly_0_or_nearly_the_level_does_not_look_like_it():
+    assert p_text(0.05, 0.05) == "0.050" and p_text(0.0501, 0.05) == "0.0501"
+    assert p_text(0.05000004, 0.05) == "0.0500000400" and p_text(0.0312, 0.05) == "0.031"
+    unit = Unit(analyse(small(), baseline="none", task="classification"))
+    assert unit.interval(0.00002, 0.01, sign=True) == " [+0.002, +1.00]"
+    assert unit.interval(-0.01, -1e-7) == " [-1.00, -0.00001]"
+    assert unit.interval(0.0, 0.01) == " [0.00, 1.00]"
+    assert unit.interval(-math.inf, 2.0, sign=True) == " [-100.00, +100.00]"
 
 
 def test_the_rate_that_a_chain_was_given_is_in_cells_csv():
@@ -131,7 +206,7 @@ def test_why_nothing_was_chosen_stands_in_the_table():
     text = written(outcomes)
     row = next(row for row in rows_of(text) if row[0] == "`bernoulli`")
     why = "each of its 2 settings is without some of its seeds (1 diverged, 1 failed)"
-    assert row[1] == f"none: {why}" and row[3:] == ["-"] * 8
+    assert row[1] == f"none: {why}" and row[3:] == ["-"] * 7
     assert f"- `bernoulli` is not compared: {why}." in text
     assert "2 of 3 settings could not be chosen" in text
 
@@ -217,27 +292,27 @@ def test_errors_of_regression_have_four_digits(scale):
     outcomes = [completed(c, test_rmse=v * scale) for c, v in zip(cells, values, strict=True)]
     row = next(r for r in rows_of(written(outcomes, task="regression")) if r[0] == "`none`")
     expected = {1e-3: "0.001600 ± 0.000100", 1.0: "1.600 ± 0.100", 2500.0: "4000 ± 250"}[scale]
-    assert row[5].startswith(expected + " [")
+    assert row[5] == expected
 
 
 @pytest.mark.parametrize(
     ("verdict", "sentence"),
     [
-        # It turned after it was decided; the direction is that of the decision.
+        # It turned after it was decided: mean and interval are those of the decision.
         (
             Verdict("bernoulli", (0.01,) * 7 + (-0.2,), 7, 0.95, 0),
             "`bernoulli` (`rate=0.3`) is better than `none`: decided after 7 of 8 more seeds, "
-            "-1.62 ",
+            "+1.00 points [+1.00, +1.00]",
         ),
         (
             Verdict("bernoulli", (-0.02, -0.01) * 4, 8, 0.95, 2),
             "`bernoulli` (`rate=0.3`) is worse than `none`: decided after 8 of 8 more seeds, "
-            "-1.50 ",
+            "-1.50 points [-",
         ),
         (
             Verdict("bernoulli", (), 0, 0.95, 3),
             "Not decided between `bernoulli` (`rate=0.3`) and `none` by 0 more seeds: - points "
-            "[-inf, +inf]; 3 pairs without a result.",
+            "[-100.00, +100.00]; 3 pairs without a result.",
         ),
     ],
 )
