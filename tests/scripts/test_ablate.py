@@ -148,6 +148,7 @@ print(json.dumps(found))
 def answers(tmp_path_factory) -> list[tuple[int, str, str, list[str]]]:
     """What many commands say, one after another in one process and an empty folder."""
     commands = [[*FLAGS, *arguments] for arguments, _ in REFUSED]
+    commands.append([*FLAGS, "--dropout=none,bernoulli,gaussian", "--only=plan", "--workdir=new"])
     commands.append([*FLAGS, *GRID, "--only=plan", "--workdir=new"])
     done = run_python("-c", SCRIPT, json.dumps(commands), cwd=tmp_path_factory.mktemp("empty"))
     assert done.returncode == 0, done.stderr
@@ -166,3 +167,10 @@ def test_a_plan_is_printed_and_nothing_written(answers):
     assert status == 0 and not err and there == ["file"]
     for words in ("bernoulli  rate=0.3", "3 seeds", "9 cells", "Programs to compile: 2"):
         assert words in out
+    assert "No difference can be found with 3 seeds" in out and "(--seeds=6)" in out
+
+
+def test_the_default_is_the_fewest_seeds_that_can_show_a_difference(answers):
+    status, out, _, _ = answers[-2]
+    assert status == 0 and "21 cells" in out
+    assert "7 seeds can show a difference: 2 comparisons with the baseline take 7" in out

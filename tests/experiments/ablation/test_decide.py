@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dropjax import compare
-from experiments.ablation.decide import ROUND, add_seeds
+from experiments.ablation.decide import ROUND, add_seeds, enough_seeds
 
 SCHEMES = ["a", "b", "c"]
 
@@ -101,3 +101,55 @@ def test_under_the_null_any_decision_is_as_rare_as_the_level_says():
         found = add_seeds(SCHEMES, "none", run, first=0, most=40)
         wrong += any(verdict.after for verdict in found)
     assert 0 < wrong <= 50
+
+
+# Skewed: 0 is refuted, but not all that is below it.
+STRADDLING = [0.004520001868589329, -0.1920005867053022, 5.497155322593708, -0.17864319339425697]
+STRADDLING += [0.06916995094167627, 4.307026726163118, 0.08788116274848766, -0.1950506303795509]
+STRADDLING += [0.9478550365893492, 1.9813306890259201, 0.9206552965319189, 9.150688228846338]
+
+
+def verdict_of(differences: list[float], level: float):
+    """The verdict of seeds that are added with these differences."""
+
+    def run(schemes, seeds):
+        return {
+            scheme: [differences[n] if scheme == "a" else 0.0 for n in seeds] for scheme in schemes
+        }
+
+    (found,) = add_seeds(["a"], "none", run, first=0, most=len(differences), level=level)
+    return found
+
+
+def test_where_0_is_refuted_but_not_both_its_sides_nothing_is_decided():
+    assert compare.decided(STRADDLING, level=0.8) == 12
+    found = verdict_of(STRADDLING, 0.8)
+    assert found.after == 0 and found.interval[0] < 0 < found.interval[1]
+
+
+def test_a_verdict_its_mean_and_its_interval_say_the_same():
+    rng = np.random.default_rng(3)
+    many = [
+        lambda n: rng.normal(0.8, 1, n),
+        lambda n: rng.integers(-1, 3, n) / 360,
+        lambda n: np.full(n, -0.25),
+        lambda n: rng.standard_cauchy(n) + 0.7,
+        # It turns after the decision, in the same round of seeds.
+        lambda n: np.array([1.0] * 7 + [-30.0] * (n - 7)),
+    ]
+    after = []
+    for i in range(40):
+        found = verdict_of(many[i % len(many)](int(rng.integers(9, 25))).tolist(), 0.9)
+        low, high = found.interval
+        assert bool(found.after) == (low > 0 or high < 0)
+        if found.after:
+            assert (low > 0) == found.higher == (found.mean > 0)
+            assert found.after == compare.decided(found.differences, level=0.9)
+        after.append(found.after)
+    assert 0 in after and len(set(after)) > 3
+
+
+@pytest.mark.parametrize("comparisons", range(8))
+def test_the_fewest_seeds_are_those_whose_least_p_is_small_enough(comparisons):
+    n, many = enough_seeds(comparisons), max(comparisons, 1)
+    assert many * compare.smallest_p(n) <= 0.05 < many * compare.smallest_p(n - 1)

@@ -1,6 +1,8 @@
 """Cells in lanes, against the runs that their commands make."""
 
+import dataclasses
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 
 from experiments.ablation import run
 from experiments.ablation.grid import Grid, Planned, Reader, plan_cells
-from experiments.ablation.run import local, make_plan, outcomes, run_plan
+from experiments.ablation.run import Plan, local, make_plan, outcomes, run_plan
 from experiments.ablation.store import Store
 from experiments.ablation.train import alike
 from experiments.setup import LaunchError
@@ -313,3 +315,27 @@ def test_a_plan_says_what_will_be_run_and_what_is_the_same():
     assert "rate=0.2" in text and "4 of these are the same run as another" in text
     assert "6 cells of mlp(widths=(4,)): 72 steps of training" in text
     assert "Programs to compile: 2, which train 2, 2 cells at a time" in text
+
+
+@pytest.mark.parametrize(
+    ("schemes", "seeds", "words"),
+    [
+        (("none", "bernoulli"), 5, "No difference can be found with 5 seeds, .*: 1 comparison "),
+        (("none", "bernoulli"), 6, "6 seeds can show a difference: 1 comparison .* take 6 for"),
+        (("none", "bernoulli", "gaussian"), 6, r"with 6 seeds, .* 2 comparisons .*\(--seeds=7\)"),
+    ],
+)
+def test_a_plan_says_whether_its_seeds_can_show_a_difference(schemes, seeds, words):
+    plan = Plan(planned_like(schemes, seeds), [], 0, [1], [])
+    assert re.search(words, plan.text())
+
+
+def test_a_plan_of_one_scheme_says_nothing_of_differences():
+    assert "difference" not in Plan(planned_like(("none",), 2), [], 0, [1], []).text()
+
+
+def planned_like(schemes, seeds):
+    """Cells that are never trained."""
+    (one,) = plan("none")
+    cells = [dataclasses.replace(one.cell, scheme=s, seed=n) for s in schemes for n in range(seeds)]
+    return [dataclasses.replace(one, cell=cell) for cell in cells]
