@@ -91,7 +91,10 @@ def test_the_sentences_and_the_least_p_by_hand():
         "The experiment `mnist` with `none`, `bernoulli` as dropout on `digits` in "
         "`mlp(widths=(32,))`, 3 epochs; swept: `rate`; 3 seeds (0 to 2). 9 cells: 9 completed."
     )
-    assert "\n- Too few seeds to tell `bernoulli` (`rate=0.3`) from `none`: +3.00 points, p = 0.50." in text
+    assert (
+        "\n- Too few seeds to tell `bernoulli` (`rate=0.3`) from `none`: +3.00 points, p = 0.50."
+        in text
+    )
     assert "3 seeds cannot show a difference at the level 0.05, whatever the results" in text
     assert "the least p that so few can have is 0.25. It takes 6 seeds or more: --seeds=6." in text
     assert "3 seeds give no 95 % interval of the mean, 6 do" in text
