@@ -103,8 +103,9 @@ def _parts(x: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     sums, count = [np.zeros(1)], [np.zeros(1)]
     for start in range(0, _FLIPS, rows):
         turns = rng.integers(2, size=(min(rows, _FLIPS - start), n), dtype=np.int8)
+        turns = turns.astype(np.float64)
         sums.append(turns @ x)
-        count.append(turns.sum(axis=1, dtype=np.float64))
+        count.append(turns.sum(axis=1))
     return np.concatenate(sums), np.concatenate(count)
 
 

@@ -131,8 +131,8 @@ def _power(planned: list[Planned]) -> str:
     of = f"{counted(comparisons, 'comparison')} with the baseline"
     if seeds < least:
         return (
-            f"No difference can be found with {counted(seeds, 'seed')}, whatever the results: "
-            f"{of} take {least} seeds or more (--seeds={least}) for a p of at most 0.05"
+            f"No difference can be found with {counted(seeds, 'seed')} alone, whatever the results"
+            f": {of} take {least} seeds or more (--seeds={least}) for a p of at most 0.05"
         )
     return f"{seeds} seeds can show a difference: {of} take {least} for a p of at most 0.05"
 

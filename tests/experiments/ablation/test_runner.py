@@ -320,7 +320,11 @@ def test_a_plan_says_what_will_be_run_and_what_is_the_same():
 @pytest.mark.parametrize(
     ("schemes", "seeds", "words"),
     [
-        (("none", "bernoulli"), 5, "No difference can be found with 5 seeds, .*: 1 comparison "),
+        (
+            ("none", "bernoulli"),
+            5,
+            "No difference can be found with 5 seeds alone, .*: 1 comparison ",
+        ),
         (("none", "bernoulli"), 6, "6 seeds can show a difference: 1 comparison .* take 6 for"),
         (("none", "bernoulli", "gaussian"), 6, r"with 6 seeds, .* 2 comparisons .*\(--seeds=7\)"),
     ],
