@@ -158,7 +158,9 @@ def _answer(analysis: Analysis, row: SchemeRow, against: list[str]) -> Words:
     if found is None or row.p is None:
         return [*called(row), " is not compared: ", row.why, "."]
     p, many = f"p = {p_text(row.p, analysis.alpha)}", analysis.comparisons
-    p += f" (both for {many} comparisons)" if many > 1 and math.isfinite(found.low) else ""
+    if many > 1:
+        both = "both " if math.isfinite(found.low) else ""
+        p += f" ({both}for {many} comparisons)"
     if not row.found:
         gap = unit.text(found.difference, sign=True)
         interval = unit.interval(found.low, found.high, sign=True)
@@ -215,7 +217,8 @@ def notes(analysis: Analysis) -> list[str]:
     per_cent = f"{100 * analysis.level:g} %"
     n, enough = len(analysis.seeds), fewest(analysis.level)
     interval = (
-        f"in brackets is the {per_cent} interval of the mean, by sign flips, of each by itself"
+        f"in brackets is the {per_cent} interval of the mean, of each scheme by itself, by sign "
+        "flips, for results that are symmetric about it"
     )
     if n < enough:
         interval = f"{counted(n, 'seed')} give no {per_cent} interval of the mean, {enough} do"
@@ -267,7 +270,8 @@ def _notes_of_tests(analysis: Analysis, per_cent: str) -> list[str]:
     ]
     if too_few(analysis):
         enough = enough_seeds(many, level=analysis.level)
-        times = f", times {many} {p_text(min(many * smallest_p(n), 1.0), alpha)}" * (many > 1)
+        least = p_text(min(many * smallest_p(n), 1.0), alpha)
+        times = f", or {least} for {many} comparisons" if many > 1 else ""
         return [
             *found,
             f"{counted(n, 'seed').capitalize()} cannot show a difference at the level {alpha:g}, "

@@ -120,7 +120,7 @@ def test_a_difference_that_is_found_is_said_with_its_size_and_side():
 def test_more_comparisons_need_more_seeds():
     outcomes = classifiers(grid({"none": {}, "a": {}, "b": {}, "c": {}}, seeds=6))
     text = written(outcomes)
-    assert "have is 0.031, times 3 0.094. It takes 7 seeds or more: --seeds=7." in text
+    assert "have is 0.031, or 0.094 for 3 comparisons. It takes 7 seeds or more: --seeds=7." in text
     heads, _, first = rows_of(text)[:3]
     assert heads[7:9] == ["difference, points", "p (times 3)"]
     # The means of single schemes have an interval by then.
