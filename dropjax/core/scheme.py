@@ -159,7 +159,7 @@ class Scheme:
         raise NotImplementedError
 
     def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
-        """What stands for `apply` at evaluation: its exact mean, `x` for most schemes."""
+        """What stands for `apply` at evaluation: its exact mean, at rate 1 too; `x` by default."""
         del site, fallback
         return x
 

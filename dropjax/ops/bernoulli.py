@@ -220,9 +220,9 @@ def expected_drop(x: Array, rate: ArrayLike, scaling: str = "train") -> Array:
 def where_kept_at_all(x: Array, rate: ArrayLike, other: Array | None = None) -> Array:
     """`x` where the rate is below 1, else `other`: None for 0."""
     # Of the rate in float32, by which masks go: one that rounds to 1 there drops all.
-    rate = as_rate(rate, x.shape)
-    if not isinstance(rate, Tracer) and (np.asarray(rate) < 1).all():
+    checked = as_rate(rate, x.shape)
+    if not isinstance(rate, Tracer) and (np.asarray(rate, np.float32) < 1).all():
         return x
     # See `choose` for why the False.
-    some = (rate < 1) | jnp.zeros_like(x, dtype=bool)
+    some = (checked < 1) | jnp.zeros_like(x, dtype=bool)
     return jnp.where(some, x, jnp.zeros_like(x) if other is None else other)

@@ -117,6 +117,9 @@ def test_under_vmap_each_example_has_a_decision_of_its_own():
 def test_rates_of_a_rule():
     assert depth_rates(0.4, 2) == [0.2, 0.4]
     assert depth_rates(0.4, 3, rule="constant") == [0.4] * 3
+    for depth in (1, 2, 5):
+        wanted = np.linspace(0, 0.4, depth)
+        np.testing.assert_allclose(depth_rates(0.4, depth, rule="from_zero"), wanted)
     traced = jax.jit(lambda r: jnp.stack(depth_rates(r, 4)))(0.5)
     np.testing.assert_allclose(traced, [0.125, 0.25, 0.375, 0.5])
 

@@ -188,7 +188,7 @@ def test_sites():
         "embedded": ("EMBED", (TOKENS, WIDTH), 0),
         "tokens": ("TOKENS", (TOKENS, WIDTH), 0),
     }
-    for i, depth in enumerate((0.5, 1.0)):
+    for i, (depth, end) in enumerate([(0.25, 0.5), (0.75, 1.0)]):
         wanted |= {
             f"layer_{i}/attention/{n}/linear": ("LINEAR", wide, depth)
             for n in ("query", "key", "value")
@@ -198,11 +198,11 @@ def test_sites():
             f"layer_{i}/attention/heads": ("HEADS", (HEADS, 7, 3), depth),
             f"layer_{i}/attention/out/linear": ("LINEAR", wide, depth),
             f"layer_{i}/attention/branch": ("BRANCH", inner, depth),
-            f"layer_{i}/mlp/in/linear": ("LINEAR", (WIDTH, HIDDEN), depth),
-            f"layer_{i}/mlp/hidden": ("HIDDEN", (TOKENS + 1, HIDDEN), depth),
-            f"layer_{i}/mlp/out/linear": ("LINEAR", (HIDDEN, WIDTH), depth),
-            f"layer_{i}/mlp/branch": ("BRANCH", inner, depth),
-            f"layer_{i}/layer": ("LAYER", inner, depth),
+            f"layer_{i}/mlp/in/linear": ("LINEAR", (WIDTH, HIDDEN), end),
+            f"layer_{i}/mlp/hidden": ("HIDDEN", (TOKENS + 1, HIDDEN), end),
+            f"layer_{i}/mlp/out/linear": ("LINEAR", (HIDDEN, WIDTH), end),
+            f"layer_{i}/mlp/branch": ("BRANCH", inner, end),
+            f"layer_{i}/layer": ("LAYER", inner, end),
         }
     wanted["head/linear"] = ("LINEAR", (WIDTH, OUTPUTS), 1)
     assert found == wanted
