@@ -152,7 +152,12 @@ def test_errors(arguments, named, error, match):
         ((1.5, 4), {}, ValueError, "^rate is the probability"),
         ((0.5, 0), {}, ValueError, "^depth must be at least 1"),
         ((0.5, 2.0), {}, TypeError, "^depth must be a number of branches"),
-        ((0.5, 2), {"rule": "cosine"}, ValueError, "^rule must be one of linear, constant"),
+        (
+            (0.5, 2),
+            {"rule": "cosine"},
+            ValueError,
+            "^rule must be one of linear, from_zero, constant",
+        ),
     ],
 )
 def test_errors_of_rates(arguments, named, error, match):
