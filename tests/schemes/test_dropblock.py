@@ -263,7 +263,7 @@ def test_the_mean_is_larger_near_the_border():
     assert abs(y.mean() - (1 - all_dropped.mean())) < 1e-5
 
 
-SMALL = [(7, 7, 7), (1, 3, 7), (8, 7, 7), (10, 5, 7), (5, 6, 2), (3, 2, 1)]
+SMALL = [(7, 7, 7), (10, 8, 7), (5, 6, 2)]
 
 
 @pytest.mark.parametrize("height, width, block", SMALL)
