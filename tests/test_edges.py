@@ -50,13 +50,13 @@ def over_map(case):
 
 
 def tried():
-    """A case of each class, and all that declare another mean."""
+    """A case of each class, and of DropBlock one for each way of scaling."""
     found = {}
     for case in CASES:
         if not case.scheme.resizes:
-            key = name_of(case), over_map(case) and case.scheme.normalize
-            found.setdefault(key, case)
-    return {str(case): case for case in found.values()}
+            variant = f" by {case.scheme.normalize}" if over_map(case) else ""
+            found.setdefault(name_of(case) + variant, case)
+    return found
 
 
 TRIED = tried()
