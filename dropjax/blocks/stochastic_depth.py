@@ -38,9 +38,10 @@ def stochastic_depth(
         closes over, and gradients reach that. It returns an array of the shape and dtype of x.
       x: floats of any shape, a whole batch.
       rate: probability of dropping, in [0, 1], one number; may be traced. See `depth_rates`.
-      scaling: "train" divides what is kept by 1 - rate: evaluate with `x + f(x)`. "test" does
-        not: evaluate with `x + dropjax.expected.drop_path(f(x), rate, scaling="test")`. "none"
-        does not either, and evaluates with `x + f(x)`.
+      scaling: "train" divides what is kept by 1 - rate: evaluate with `x + f(x)`, but at rate 1,
+        where f was never there, with x. "test" does not: evaluate with
+        `x + dropjax.expected.drop_path(f(x), rate, scaling="test")`. "none" does not either, and
+        evaluates with `x + f(x)`.
 
     Returns:
       An array of the shape and dtype of x.

@@ -14,7 +14,6 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import xlog1py, xlogy
 
 Array = jax.Array
 Spans: TypeAlias = tuple[tuple[int, int], ...]
@@ -57,7 +56,10 @@ def _probability(chance: Array, counts: np.ndarray) -> Array:
         for a in (sizes, len(counts) - 1 - sizes, np.log(counts[sizes]))
     )
     chance = chance[..., None]
-    return jnp.sum(jnp.exp(logs + xlogy(drawn, chance) + xlog1py(left_out, -chance)), -1)
+    # Of no blocks at probability 0, and of all at 1, the logarithm is 0, not NaN.
+    log_drawn = jnp.where(drawn > 0, drawn * jnp.log(chance), 0)
+    log_left_out = jnp.where(left_out > 0, left_out * jnp.log1p(-chance), 0)
+    return jnp.sum(jnp.exp(logs + log_drawn + log_left_out), -1)
 
 
 @functools.lru_cache
