@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Learned, Rate, Scheme, dense, scheme
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import drop, keep_mask
+from dropjax.ops.bernoulli import drop, expected_drop, keep_mask
 from dropjax.ops.keys import derive
 
 Array = jax.Array
@@ -112,3 +112,6 @@ class WholeBatch(Scheme):
 
     def apply(self, noise: Array, x: Array, site: Site, fallback: Array | None) -> Array:
         return drop(noise, x, self.rate)
+
+    def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
+        return expected_drop(x, self.rate)

@@ -38,9 +38,10 @@ def stochastic_depth(
         closes over, and gradients reach that. It returns an array of the shape and dtype of x.
       x: floats of any shape, a whole batch.
       rate: probability of dropping, in [0, 1], one number; may be traced. See `depth_rates`.
-      scaling: "train" divides what is kept by 1 - rate: evaluate with `x + f(x)`. "test" does
-        not: evaluate with `x + dropjax.expected.drop_path(f(x), rate, scaling="test")`. "none"
-        does not either, and evaluates with `x + f(x)`.
+      scaling: "train" divides what is kept by 1 - rate: evaluate with `x + f(x)`, but at rate 1,
+        where f was never there, with x. "test" does not: evaluate with
+        `x + dropjax.expected.drop_path(f(x), rate, scaling="test")`. "none" does not either, and
+        evaluates with `x + f(x)`.
 
     Returns:
       An array of the shape and dtype of x.
@@ -82,7 +83,7 @@ def stochastic_depth(
 
 
 def depth_rates(
-    rate: ArrayLike, depth: int, *, rule: Literal["linear", "constant"] = "linear"
+    rate: ArrayLike, depth: int, *, rule: Literal["linear", "from_zero", "constant"] = "linear"
 ) -> list[ArrayLike]:
     """The rate of each of `depth` residual branches.
 
@@ -90,7 +91,9 @@ def depth_rates(
       rate: that of the last one, in [0, 1]; may be traced.
       depth: how many there are.
       rule: "linear" for l / depth of `rate` at the l-th, counted from 1, as in the paper: the
-        first may be dropped too. "constant" for the same rate at all.
+        first may be dropped too. "from_zero" for (l - 1) / (depth - 1) of it, as vision models of
+        other libraries have it: the first is always kept, also if it is the only one. "constant"
+        for the same rate at all.
 
     Returns:
       A list of numbers, the first for the first branch.
@@ -107,11 +110,13 @@ def depth_rates(
       [0.125, 0.25, 0.375, 0.5]
     """
     check_rate_value(rate)
-    check_choice(rule, ("linear", "constant"), "rule")
+    check_choice(rule, ("linear", "from_zero", "constant"), "rule")
     if not isinstance(depth, (int, np.integer)) or isinstance(depth, bool):
         raise TypeError(f"depth must be a number of branches, got {depth!r}")
     if depth < 1:
         raise ValueError(f"depth must be at least 1, got {depth}")
     if rule == "constant":
         return [rate] * int(depth)
+    if rule == "from_zero":
+        return [rate * (number / max(depth - 1, 1)) for number in range(depth)]
     return [rate * (number / depth) for number in range(1, depth + 1)]

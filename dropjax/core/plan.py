@@ -188,10 +188,20 @@ def rows(scheme: Scheme, sites: Sites) -> list[dict[str, str]]:
     return table
 
 
+def remarks(scheme: Scheme, sites: Sites) -> list[str]:
+    """What the links say of the sites they act on, a line each; most say nothing."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for link in scheme.links:
+        for name, (site, shape) in sites.items():
+            if link.wants(site) and (remark := link.remark(site, shape)):
+                found.setdefault((str(link), remark), []).append(name)
+    return [f"{link} at {', '.join(names)}: {text}" for (link, text), names in found.items()]
+
+
 def table(scheme: Scheme, sites: Sites) -> str:
-    """The site table as aligned text."""
+    """The site table as aligned text, and below it what there is to say of single sites."""
     lines = [["site", "kind", "shape", "scheme", "noise", "rate"]]
     lines += [list(row.values()) for row in rows(scheme, sites)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join(line.rstrip() for line in padded) + "\n"
+    return "\n".join([*(line.rstrip() for line in padded), *remarks(scheme, sites)]) + "\n"

@@ -123,6 +123,11 @@ class Scheme:
         del sites
         return None
 
+    def remark(self, site: Site, shape: Sequence[int]) -> str | None:
+        """What is not to be expected of the scheme at a site, for the launch to say; else None."""
+        del site, shape
+        return None
+
     def rates_at(self, site: Site) -> dict[str, Any]:
         """The rates that apply at `site`, by the names of their fields."""
         del site
@@ -154,7 +159,7 @@ class Scheme:
         raise NotImplementedError
 
     def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
-        """What stands for `apply` at evaluation: its exact mean, `x` for most schemes."""
+        """What stands for `apply` at evaluation: its exact mean, at rate 1 too; `x` by default."""
         del site, fallback
         return x
 

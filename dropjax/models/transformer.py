@@ -8,6 +8,9 @@ any may be left out); for each layer i
 found), "layer_i/attention/branch" (before it is added), "layer_i/mlp/in/linear",
 "layer_i/mlp/hidden", "layer_i/mlp/out/linear", "layer_i/mlp/branch", "layer_i/layer" (what the
 layer returns, its input as fallback); "head/linear".
+
+A layer has two residual branches, so the l-th of all is at depth l / (2 * layers), as what leads
+up to it is.
 """
 
 from typing import Literal
@@ -80,8 +83,9 @@ class Transformer(nn.Module):
             token = self.param("token", nn.initializers.normal(0.02), (1, self.width))
             x = jnp.concatenate([token, x])
         for i in range(self.layers):
-            depth = (i + 1) / self.layers
-            block = _Layer(self.heads, self.hidden, depth, name=f"layer_{i}")
+            # Each layer has two residual branches, its attention and its MLP.
+            depths = (2 * i + 1) / (2 * self.layers), (i + 1) / self.layers
+            block = _Layer(self.heads, self.hidden, depths, name=f"layer_{i}")
             x = block(x, draw.scope(f"layer_{i}"))
         x = LayerNorm(name="norm")(x)
         x = x[0] if self.pooling == "token" else x.mean(0)
@@ -121,19 +125,19 @@ class _Layer(nn.Module):
 
     heads: int
     hidden: int
-    depth: float
+    depths: tuple[float, float]
 
     @nn.compact
     def __call__(self, x: Array, draw: Draw) -> Array:
-        start, depth = x, self.depth
+        start, (depth, end) = x, self.depths
         scope = draw.scope("attention")
         y = LayerNorm(name="norm_attention")(x)
         y = Attention(self.heads, depth, name="attention")(y, scope)
         x = x + scope(y, Site("branch", Kind.BRANCH, _SEQUENCE, depth))
         scope = draw.scope("mlp")
         y = LayerNorm(name="norm_mlp")(x)
-        y = nn.gelu(Dense(self.hidden, depth, name="mlp_in")(y, scope.scope("in")))
-        y = scope(y, Site("hidden", Kind.HIDDEN, _SEQUENCE, depth))
-        y = Dense(x.shape[-1], depth, name="mlp_out")(y, scope.scope("out"))
-        x = x + scope(y, Site("branch", Kind.BRANCH, _SEQUENCE, depth))
-        return draw(x, Site("layer", Kind.LAYER, _SEQUENCE, depth), start)
+        y = nn.gelu(Dense(self.hidden, end, name="mlp_in")(y, scope.scope("in")))
+        y = scope(y, Site("hidden", Kind.HIDDEN, _SEQUENCE, end))
+        y = Dense(x.shape[-1], end, name="mlp_out")(y, scope.scope("out"))
+        x = x + scope(y, Site("branch", Kind.BRANCH, _SEQUENCE, end))
+        return draw(x, Site("layer", Kind.LAYER, _SEQUENCE, end), start)

@@ -6,6 +6,8 @@ from typing import Literal, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
@@ -203,10 +205,24 @@ def booleans(keep: Mask | Array, x: Array) -> Array:
 
 
 def expected_drop(x: Array, rate: ArrayLike, scaling: str = "train") -> Array:
-    """The exact expectation of `drop` over masks: `x`, or `(1 - rate) * x` if scaled at test."""
+    """The exact expectation of `drop` over masks: `x`, or `(1 - rate) * x` if scaled at test.
+
+    At rate 1, where nothing is kept, it is 0 under both.
+    """
     check_choice(scaling, SCALINGS, "scaling")
-    q = 1 - wide_rate(x, rate)
     if scaling == "train":
-        return x
+        return where_kept_at_all(x, rate)
+    q = 1 - wide_rate(x, rate)
     wide = wide_dtype(x.dtype)
     return (x.astype(wide) * q.astype(wide)).astype(x.dtype)
+
+
+def where_kept_at_all(x: Array, rate: ArrayLike, other: Array | None = None) -> Array:
+    """`x` where the rate is below 1, else `other`: None for 0."""
+    # Of the rate in float32, by which masks go: one that rounds to 1 there drops all.
+    checked = as_rate(rate, x.shape)
+    if not isinstance(rate, Tracer) and (np.asarray(rate, np.float32) < 1).all():
+        return x
+    # See `choose` for why the False.
+    some = (checked < 1) | jnp.zeros_like(x, dtype=bool)
+    return jnp.where(some, x, jnp.zeros_like(x) if other is None else other)

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import Mask, booleans, drop, wide_dtype
+from dropjax.ops.bernoulli import Mask, booleans, drop, expected_drop, wide_dtype
 from dropjax.ops.checks import check_choice, check_floating, normalize_axes
 from dropjax.ops.keys import check_key
 from dropjax.ops.lazy import fused
@@ -124,3 +124,6 @@ class Attention(Scheme):
 
     def apply(self, noise: Mask, x: Array, site: Site, fallback: Array | None) -> Array:
         return _dropped(noise, x, self.rate, self.scaling)
+
+    def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
+        return expected_drop(x, self.rate) if self.scaling == "train" else x

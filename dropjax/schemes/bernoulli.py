@@ -81,6 +81,8 @@ def expected(
 ) -> Array:
     """The exact expectation of `dropout`: x, or (1 - rate) * x if scaling is "test".
 
+    At rate 1, where `dropout` gives zeros, it is 0 too.
+
     Args:
       x: floats of any shape.
       rate: probability of dropping, in [0, 1].

@@ -5,8 +5,8 @@ relaxed, so that the rate has a gradient; the penalty is the divergence from a p
 
 Differs: nothing in training. As the authors' code has it, masks are relaxed in Monte-Carlo
 evaluation too, and deterministic evaluation takes x for its mean under the noise; that mean is not
-exactly x, for a relaxed mask keeps a little more or less than 1 - rate (0.2 % less at rate 0.1 and
-temperature 0.1).
+exactly x, for a relaxed mask keeps a little more or less than 1 - rate: at rate 0.1 and temperature
+0.1 it is 0.13 % less, at temperature 2/3, that of feature maps, 5.0 % less.
 """
 
 import dataclasses

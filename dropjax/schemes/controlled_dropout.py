@@ -39,7 +39,8 @@ def controlled_dropout(
       key: PRNG key, typed or raw.
       x: floats of any shape, a whole batch.
       rate: the fraction of columns to leave out, in [0, 1]; their number is rounded to the nearest
-        whole one. It decides a shape, so it must be a Python number, not traced. Typical: 0.5.
+        whole one, but one column at least is kept below rate 1. It decides a shape, so it must be a
+        Python number, not traced. Typical: 0.5.
       axis: the axis of columns.
       scaling: "train" multiplies what is kept by the number of columns over that of kept ones, so
         that the mean of `y @ w[index]` is `x @ w`; "test" does not, and multiplies x by the
@@ -76,6 +77,8 @@ def controlled_dropout(
         raise ValueError(f"rate must be one number, got {rate!r}")
     columns = x.shape[axis]
     kept = columns - int(columns * float(rate) + 0.5)
+    if float(rate) < 1:
+        kept = max(kept, min(columns, 1))  # of none there would be nothing to scale up to the mean
     # The columns with the least words: each set of `kept` is as likely as any other.
     index = jnp.sort(jnp.argsort(words(seed_of(key), (columns,)))[:kept]).astype(jnp.int32)
     y = jnp.take(x, index, axis=axis)

@@ -76,6 +76,8 @@ def expected(
 ) -> Array:
     """The exact expectation of `dropconnect`: w, or (1 - rate) * w if scaling is "test".
 
+    At rate 1, where `dropconnect` gives zeros, it is 0 too.
+
     Args:
       w: weights, floats of any shape.
       rate: probability of dropping, in [0, 1].
@@ -315,7 +317,8 @@ def expected_linear(
       scaling: as the op was called.
 
     Returns:
-      `x @ w + b`, with w multiplied by 1 - rate if scaling is "test"; of the dtype of x.
+      `x @ w + b`, with w multiplied by 1 - rate if scaling is "test"; of the dtype of x. At rate 1
+      it is b, as the mean of `dropconnect_moments` is.
 
     Raises:
       TypeError: x, w or b holds no floats.

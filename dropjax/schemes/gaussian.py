@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
+from dropjax.ops.bernoulli import expected_drop
 from dropjax.ops.checks import check_floating, normalize_axes
 from dropjax.ops.gaussian import Normal, multiply, multiply_by_variance
 from dropjax.ops.keys import check_key
@@ -87,3 +88,6 @@ class Gaussian(Scheme):
 
     def apply(self, noise: Normal, x: Array, site: Site, fallback: Array | None) -> Array:
         return multiply(noise, x, self.rate)
+
+    def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
+        return expected_drop(x, self.rate)

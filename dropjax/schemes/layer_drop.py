@@ -51,7 +51,8 @@ def layer_drop(
     Cost: 32 random bits a decision; about the time of reading both and writing the result. 8 bytes
       a key are kept for the backward pass, which draws the mask again.
 
-    Source: Fan et al. 2020, section 3. At test time x is used as it is, though it is not the mean.
+    Source: Fan et al. 2020, section 3. At test time x is used as it is, though it is not the mean;
+      that is `dropjax.expected.layer_drop`.
 
     Example:
       >>> import jax, jax.numpy as jnp, dropjax

@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Learned, Rate, scheme
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import Mask, booleans, wide_dtype, wide_rate
+from dropjax.ops.bernoulli import Mask, booleans, where_kept_at_all, wide_dtype, wide_rate
 from dropjax.ops.checks import check_like
 from dropjax.ops.keys import check_key
 from dropjax.ops.lazy import fused
@@ -94,5 +94,10 @@ class Mixout(Learned):
         return Mask.of(keys.step, self.rate, shape)
 
     def apply(self, noise: Mask, x: Array, site: Site, fallback: Array | None) -> Array:
-        previous = self.at_site(site)["previous"].astype(x.dtype)
-        return _mixed(noise, x, previous, wide_rate(x, self.rate))
+        return _mixed(noise, x, self._previous(x, site), wide_rate(x, self.rate))
+
+    def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
+        return where_kept_at_all(x, self.rate, self._previous(x, site))
+
+    def _previous(self, x: Array, site: Site) -> Array:
+        return self.at_site(site)["previous"].astype(x.dtype)

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import Mask, drop
+from dropjax.ops.bernoulli import Mask, drop, expected_drop
 from dropjax.ops.checks import check_floating, normalize_axes
 from dropjax.schemes.bernoulli import dropout
 
@@ -79,3 +79,6 @@ class Recurrent(Scheme):
 
     def apply(self, noise: Mask, x: Array, site: Site, fallback: Array | None) -> Array:
         return drop(noise, x, self.rate)
+
+    def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
+        return expected_drop(x, self.rate)

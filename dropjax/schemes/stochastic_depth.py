@@ -19,7 +19,7 @@ from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask, drop
-from dropjax.ops.checks import check_choice, check_floating, normalize_axes
+from dropjax.ops.checks import as_rate, check_choice, check_floating, normalize_axes
 from dropjax.schemes.bernoulli import dropout
 from dropjax.schemes.bernoulli import expected as expected_dropout
 
@@ -84,7 +84,7 @@ def expected(
 ) -> Array:
     """What stands for `drop_path` in evaluation: x, or (1 - rate) * x if scaling is "test".
 
-    It is the exact expectation, except if scaling is "none".
+    It is the exact expectation, 0 at rate 1, except if scaling is "none": then it is x.
 
     Args:
       x: floats of any shape.
@@ -102,7 +102,11 @@ def expected(
       backward pass.
     """
     check_choice(scaling, SCALINGS, "scaling")
-    return expected_dropout(x, rate, scaling="test" if scaling == "test" else "train")
+    if scaling == "none":
+        x = check_floating(x)
+        as_rate(rate, x.shape)
+        return x
+    return expected_dropout(x, rate, scaling=scaling)
 
 
 @scheme

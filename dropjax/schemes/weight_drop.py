@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import Mask, drop
+from dropjax.ops.bernoulli import Mask, drop, expected_drop
 from dropjax.ops.keys import check_key, derive
 from dropjax.ops.trees import map_matching
 from dropjax.schemes.dropconnect import dropconnect
@@ -71,3 +71,6 @@ class WeightDrop(Scheme):
 
     def apply(self, noise: Mask, x: Array, site: Site, fallback: Array | None) -> Array:
         return drop(noise, x, self.rate)
+
+    def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
+        return expected_drop(x, self.rate)

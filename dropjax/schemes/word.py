@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import Mask, drop, keep_mask
+from dropjax.ops.bernoulli import Mask, drop, expected_drop, keep_mask
 
 Array = jax.Array
 
@@ -86,3 +86,6 @@ class Word(Scheme):
 
     def apply(self, noise: Mask, x: Array, site: Site, fallback: Array | None) -> Array:
         return drop(noise, x, self.rate)
+
+    def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
+        return expected_drop(x, self.rate)

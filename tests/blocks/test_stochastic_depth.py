@@ -117,6 +117,9 @@ def test_under_vmap_each_example_has_a_decision_of_its_own():
 def test_rates_of_a_rule():
     assert depth_rates(0.4, 2) == [0.2, 0.4]
     assert depth_rates(0.4, 3, rule="constant") == [0.4] * 3
+    for depth in (1, 2, 5):
+        wanted = np.linspace(0, 0.4, depth)
+        np.testing.assert_allclose(depth_rates(0.4, depth, rule="from_zero"), wanted)
     traced = jax.jit(lambda r: jnp.stack(depth_rates(r, 4)))(0.5)
     np.testing.assert_allclose(traced, [0.125, 0.25, 0.375, 0.5])
 
@@ -149,7 +152,12 @@ def test_errors(arguments, named, error, match):
         ((1.5, 4), {}, ValueError, "^rate is the probability"),
         ((0.5, 0), {}, ValueError, "^depth must be at least 1"),
         ((0.5, 2.0), {}, TypeError, "^depth must be a number of branches"),
-        ((0.5, 2), {"rule": "cosine"}, ValueError, "^rule must be one of linear, constant"),
+        (
+            (0.5, 2),
+            {"rule": "cosine"},
+            ValueError,
+            "^rule must be one of linear, from_zero, constant",
+        ),
     ],
 )
 def test_errors_of_rates(arguments, named, error, match):

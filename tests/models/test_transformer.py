@@ -162,14 +162,15 @@ def test_noise_enters_where_the_sites_say():
         )
         (h,) = at.noise(site("heads", Kind.HEADS, ("head", "time", "feature")), (HEADS, TOKENS, 3))
         (u,) = mlp.noise(site("hidden", Kind.HIDDEN, sequence), (TOKENS, HIDDEN))
-        branch = site("branch", Kind.BRANCH, sequence)
-        (b1,), (b2,) = (s.noise(branch, (TOKENS, WIDTH)) for s in (at, mlp))
+        # The first of the two branches is at half of the depth, and of the rate.
+        first, last = (Site("branch", Kind.BRANCH, sequence, depth) for depth in (0.5, 1.0))
+        (b1,), (b2,) = (s.noise(b, (TOKENS, WIDTH)) for s, b in ((at, first), (mlp, last)))
         h = np.asarray(h).reshape(-1)
         factors = {
             "weights": np.asarray(w.keep()) / 0.7,
             "heads": h * HEADS / h.sum(),
             "hidden": np.asarray(u.keep()) / 0.6,
-            "attention": np.asarray(b1.keep()) / 0.5,
+            "attention": np.asarray(b1.keep()) / 0.75,
             "mlp": np.asarray(b2.keep()) / 0.5,
         }
         wanted = by_hand(params, patches(IMAGE), layers=1, factors=factors)
@@ -188,7 +189,7 @@ def test_sites():
         "embedded": ("EMBED", (TOKENS, WIDTH), 0),
         "tokens": ("TOKENS", (TOKENS, WIDTH), 0),
     }
-    for i, depth in enumerate((0.5, 1.0)):
+    for i, (depth, end) in enumerate([(0.25, 0.5), (0.75, 1.0)]):
         wanted |= {
             f"layer_{i}/attention/{n}/linear": ("LINEAR", wide, depth)
             for n in ("query", "key", "value")
@@ -198,11 +199,11 @@ def test_sites():
             f"layer_{i}/attention/heads": ("HEADS", (HEADS, 7, 3), depth),
             f"layer_{i}/attention/out/linear": ("LINEAR", wide, depth),
             f"layer_{i}/attention/branch": ("BRANCH", inner, depth),
-            f"layer_{i}/mlp/in/linear": ("LINEAR", (WIDTH, HIDDEN), depth),
-            f"layer_{i}/mlp/hidden": ("HIDDEN", (TOKENS + 1, HIDDEN), depth),
-            f"layer_{i}/mlp/out/linear": ("LINEAR", (HIDDEN, WIDTH), depth),
-            f"layer_{i}/mlp/branch": ("BRANCH", inner, depth),
-            f"layer_{i}/layer": ("LAYER", inner, depth),
+            f"layer_{i}/mlp/in/linear": ("LINEAR", (WIDTH, HIDDEN), end),
+            f"layer_{i}/mlp/hidden": ("HIDDEN", (TOKENS + 1, HIDDEN), end),
+            f"layer_{i}/mlp/out/linear": ("LINEAR", (HIDDEN, WIDTH), end),
+            f"layer_{i}/mlp/branch": ("BRANCH", inner, end),
+            f"layer_{i}/layer": ("LAYER", inner, end),
         }
     wanted["head/linear"] = ("LINEAR", (WIDTH, OUTPUTS), 1)
     assert found == wanted

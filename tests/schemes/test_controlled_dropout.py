@@ -17,7 +17,7 @@ W = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
 
 
 @pytest.mark.parametrize(
-    "rate, kept", [(0.0, 5), (0.09, 5), (0.1, 4), (0.2, 4), (0.5, 2), (0.8, 1), (1.0, 0)]
+    "rate, kept", [(0.0, 5), (0.09, 5), (0.1, 4), (0.2, 4), (0.5, 2), (0.8, 1), (0.99, 1), (1.0, 0)]
 )
 def test_a_rounded_number_of_columns_is_kept_in_order_and_scaled(rate, kept):
     y, index = jax.jit(lambda key: dropjax.controlled_dropout(key, X, rate))(KEY)
@@ -59,6 +59,14 @@ def test_the_smaller_product_has_the_mean_of_the_whole_one(scaling, factor):
     found = dict(zip(map(tuple, index.tolist()), small.astype(np.float64), strict=True))
     assert len(found) == 10
     np.testing.assert_allclose(np.mean(list(found.values()), 0), factor * (X @ W), atol=1e-5)
+
+
+def test_of_one_column_it_is_kept_below_rate_1_so_that_the_mean_is_x():
+    y, index = dropjax.controlled_dropout(KEY, X[:, :1], 0.5)
+    np.testing.assert_array_equal(y, X[:, :1])
+    assert index.tolist() == [0]
+    assert dropjax.controlled_dropout(KEY, X[:, :0], 0.5)[0].shape == (4, 0)
+    assert dropjax.controlled_dropout(KEY, X[:, :1], 1.0)[0].shape == (4, 0)
 
 
 def test_the_gradient_is_the_scale_at_kept_columns_and_0_elsewhere():

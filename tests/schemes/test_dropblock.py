@@ -14,11 +14,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import dropjax
 from dropjax.core.draw import deterministic, sampled
 from dropjax.core.keys import Keys
-from dropjax.core.plan import check, record, rows
+from dropjax.core.plan import check, record, rows, table
 from dropjax.core.site import Kind, Site
 from dropjax.models.cnn import CNN
 from dropjax.schemes import dropblock, parse
 from tests.ops.reference import words_of
+from tests.ops.test_covering import along_one, some_kept
 from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 
@@ -143,9 +144,13 @@ def by_hand(shape, axes, blocks, gamma, normalize, keep):
     drawn = np.moveaxis(drawn, axes, range(-len(axes), 0))
     factor = np.moveaxis(np.zeros(shape), axes, range(-len(axes), 0))
     sizes = factor.shape[-len(axes) :]
+    # Where there are many, all but one in 10**6 masks leave something.
+    few = len(list(starts(sizes, blocks))) <= 20
+    some = some_kept(float(gamma), sizes, blocks) if few else 1
     for mask in np.ndindex(factor.shape[: -len(axes)]):
         inside = union(np.argwhere(drawn[mask]), sizes, blocks)
-        scale = {"example": inside.size / max((~inside).sum(), 1), "none": 1, "expected": 1 / keep}
+        of_map = inside.size / max((~inside).sum(), 1) / some
+        scale = {"example": of_map, "none": 1, "expected": 1 / keep}
         factor[mask] = np.where(inside, 0, scale[normalize])
     return np.moveaxis(factor, range(-len(axes), 0), axes)
 
@@ -258,6 +263,33 @@ def test_the_mean_is_larger_near_the_border():
     assert abs(y.mean() - (1 - all_dropped.mean())) < 1e-5
 
 
+SMALL = [(7, 7, 7), (10, 8, 7), (5, 6, 2)]
+
+
+@pytest.mark.parametrize("height, width, block", SMALL)
+def test_the_mean_over_a_map_is_1_where_it_may_be_dropped_whole(height, width, block):
+    """At rates up to where hardly anything is kept, which are given by channel, and traced."""
+    rates = np.array([0.0, 2**-26, 0.1, 0.5, 0.9, 0.97], np.float32)
+    f = jax.jit(lambda x, rate: dropjax.dropblock(KEY, x, rate, block).mean((-3, -2)))
+    means = f(jnp.ones((20_000, height, width, len(rates))), rates.reshape(1, 1, -1))
+    assert (np.asarray(means)[:, -2:] == 0).any(0).all()
+    assert_mean(means, 1.0)
+
+
+@pytest.mark.parametrize(
+    "spans", [((15, 6), (15, 6)), ((12, 3), (12, 3)), ((5, 2),) * 3, ((1500, 500),)]
+)
+def test_a_map_whose_mean_is_not_exact_is_hardly_ever_dropped_whole(spans):
+    """What `dropblock` says of them: a bound, from the corners and the edges of a map alone."""
+    for rate, limit in ((0.5, 1e-5), (0.8, 5e-5), (0.9, 2e-3)):
+        gamma = float(solved(rate, spans))
+        edges = 2 ** (len(spans) - 1)  # along each axis; the corners belong to several
+        bound = gamma**2 ** len(spans)
+        for size, block in spans:
+            bound *= (along_one(size, block, gamma) / gamma**2) ** edges
+        assert bound < limit
+
+
 def all_factors(sizes, blocks, gamma, scale):
     """The mean factor by enumeration of all seeds."""
     places, mean = list(starts(sizes, blocks)), np.zeros(sizes)
@@ -281,7 +313,9 @@ def test_the_mean_at_each_position_is_that_over_all_seeds(gamma):
     np.testing.assert_allclose(ours, x * (unscaled / unscaled.mean())[..., None], rtol=1e-5)
     if gamma == "exact":
         assert abs(unscaled.mean() - (1 - rate)) < 1e-6
-    scaled = all_factors(sizes, blocks, seed, lambda m: m.size / max((~m).sum(), 1))
+    some = some_kept(seed, sizes, blocks)
+    scaled = all_factors(sizes, blocks, seed, lambda m: m.size / max((~m).sum(), 1) / some)
+    np.testing.assert_allclose(scaled.mean(), 1)
     draws = jax.jit(lambda x: dropjax.dropblock(KEY, x, rate, **options))(
         np.ones((20_000, *sizes, 1), np.float32)
     )
@@ -289,9 +323,13 @@ def test_the_mean_at_each_position_is_that_over_all_seeds(gamma):
     assert scaled.max() > 1.1 and scaled.min() < 0.9
 
 
-def test_the_mean_of_what_is_scaled_by_its_own_number_is_refused():
-    with pytest.raises(ValueError, match="has no closed form"):
-        dropjax.expected.dropblock(jnp.ones((4, 4, 1)), 0.1)
+def test_the_mean_of_what_is_scaled_by_its_own_number_is_refused_but_of_whole_maps():
+    x = jnp.arange(32.0).reshape(4, 4, 2) + 1
+    for rate in (0.1, jnp.float32(0.1), jnp.array([0.1, 0.9])):
+        assert (dropjax.expected.dropblock(x, rate, 4) == x).all()
+    assert (dropjax.expected.dropblock(x, 1.0) == 0).all()
+    with pytest.raises(ValueError, match="has no closed form where a block is smaller than"):
+        dropjax.expected.dropblock(x, 0.1, (4, 3))
 
 
 def test_the_scheme_evaluates_with_x_as_the_paper_does_or_with_the_mean():
@@ -313,7 +351,8 @@ def test_the_scheme_evaluates_with_x_as_the_paper_does_or_with_the_mean():
 
 @pytest.mark.parametrize("normalize", ["example", "expected", "none"])
 def test_a_map_of_which_nothing_is_kept_is_zeros_with_zero_gradients(normalize):
-    x = jnp.full((4, 4, 2), 3.0).at[0, 0, 0].set(jnp.inf)
+    # A map of which the shares of positions do not sum to 1 when each is rounded.
+    x = jax.random.normal(KEY, (7, 10, 2)).at[0, 0, 0].set(jnp.inf)
     f = jax.jit(partial(dropjax.dropblock, block_size=3, normalize=normalize))
     for rate in (1.0, jnp.float32(1)):
         y, pullback = jax.vjp(lambda x, rate=rate: f(KEY, x, rate), x)
@@ -323,7 +362,7 @@ def test_a_map_of_which_nothing_is_kept_is_zeros_with_zero_gradients(normalize):
     if normalize != "example":
         mean = dropjax.expected.dropblock(jnp.ones((4, 4, 1)), 1.0, 3, normalize=normalize)
         assert (mean == 0).all()
-    at_most = jax.grad(lambda x: f(KEY, x, 0.9).sum())(jnp.ones((4, 4, 2)))
+    at_most = jax.grad(lambda x: f(KEY, x, 0.9).sum())(jnp.ones_like(x))
     assert jnp.isfinite(at_most).all()
 
 
@@ -396,6 +435,20 @@ def test_where_it_acts():
     ]:
         with pytest.raises(ValueError, match=reason):
             check(parse(text), sites)
+
+
+def test_the_launch_says_where_it_is_spatial_dropout():
+    sites = record(lambda draw: CNN(2, (3, 3), dense=()).init(KEY, jnp.ones((8, 8, 2)), draw))
+    for text, where in (
+        ("dropblock(block_size=3)", "stage_1/map"),
+        ("dropblock(block_size=4)", "stage_0/map, stage_1/map"),
+        ("dropblock(block_size=(3,9))", "stage_1/map"),
+        ("dropblock(block_size=1)", None),
+    ):
+        last = table(parse(text), sites).splitlines()[-1]
+        assert ("it is spatial dropout there" in last) == (where is not None)
+        if where:
+            assert last.startswith(f"{parse(text)} at {where}: a block is as large as the map")
 
 
 X = jnp.ones((4, 4, 3))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import dropjax
+from dropjax import models
 from dropjax.core.draw import deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.plan import check, record, rows
@@ -23,6 +24,26 @@ MAP = ("height", "width", "feature")
 def sites_of(residual):
     model = CNN(2, (2, 3), blocks=2, residual=residual, dense=())
     return record(lambda draw: model.init(KEY, jnp.ones((4, 4, 1)), draw))
+
+
+@pytest.mark.parametrize(
+    "text, branches",
+    [
+        ("cnn(channels=(2,3,2),residual=True)", 3),
+        ("cnn(channels=(2,3),blocks=2,residual=True)", 4),
+        ("transformer(layers=1,width=4)", 2),
+        ("transformer(layers=3,width=4)", 6),
+        ("transformer(layers=2,width=4,vocabulary=5)", 4),
+        ("mlp", 0),
+        ("rnn", 0),
+    ],
+)
+def test_the_l_th_of_any_model_s_branches_is_at_l_over_L(text, branches):
+    model = models.parse(text, outputs=2)
+    x = jnp.zeros(8, int) if "vocabulary" in text else jnp.zeros((8, 8, 1))
+    sites = record(lambda draw: model.init(KEY, x, draw))
+    depths = [site.depth for site, _ in sites.values() if site.kind is Kind.BRANCH]
+    assert depths == [number / branches for number in range(1, branches + 1)]
 
 
 @pytest.mark.parametrize(
