@@ -73,25 +73,20 @@ def test_only_one_place_knows_of_pmap(path):
 def test_importing_dropjax_needs_jax_alone(python):
     """Neither Flax nor anything else of the dependencies, and no op imports them later."""
     script = """
-import sys, jax, time
+import sys, jax
 import numpy, scipy  # jax imports them, some of it late
 before = set(sys.modules)
-start = time.perf_counter()
 import dropjax
-took = time.perf_counter() - start
 x, key = jax.numpy.ones((3, 4)), jax.random.key(0)
 dropjax.dropout(key, x, 0.5), dropjax.variational_dropout(key, x, 0.5)
 dropjax.zoneout(key, x, 0.5, previous=x), dropjax.dropconnect(key, x, 0.5)
 new = {name.split(".")[0] for name in set(sys.modules) - before}
 print(sorted(new & {"flax", "optax", "absl", "sklearn", "matplotlib", "tensorflow_datasets",
-                    "tensorflow", "safetensors", "tqdm"}))
-print(took)
+                    "tensorflow", "safetensors", "tqdm", "equinox"}))
 """
     done = python("-c", script)
     assert done.returncode == 0, done.stderr
-    modules, seconds = done.stdout.splitlines()
-    assert modules == "[]"
-    assert float(seconds) < 0.3
+    assert done.stdout.strip() == "[]"
 
 
 def test_no_tensorflow_in_an_experiment(python):
