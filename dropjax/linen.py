@@ -147,16 +147,17 @@ class _Norm(nn.Module):
             old = self.momentum
             running_mean.value = old * running_mean.value + (1 - old) * mean
             running_var.value = old * running_var.value + (1 - old) * var
-        factor = jax.lax.rsqrt(var + 1e-5) * self.param("scale", init.ones, size, jnp.float32)
-        around = (1,) * (x.ndim - 1) + size
-        y = (x - mean.reshape(around)) * factor.reshape(around)
+        axes, around = tuple(range(x.ndim - 1)), (1,) * (x.ndim - 1) + size
+        mean, var = jnp.expand_dims(mean, axes), jnp.expand_dims(var, axes)
+        scale = self.param("scale", init.ones, size, jnp.float32)
+        y = (x - mean) * (jax.lax.rsqrt(var + 1e-5) * scale.reshape(around))
         return y + self.param("bias", init.zeros, size, jnp.float32).reshape(around)
 
     def _statistics(self, x: Array, weight: Array | None) -> tuple[Array, Array]:
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        axes = tuple(range(x.ndim - 1))
-        moments = jnp.stack([wide.mean(axes), jnp.square(wide).mean(axes)])
-        mean, square = mean_over_batch(moments, weight)
+        axes, square = tuple(range(x.ndim - 1)), jnp.square(wide)
+        moments = mean_over_batch(jnp.stack([wide.mean(axes), square.mean(axes)]), weight)
+        mean, square = moments[0], moments[1]
         return mean, jnp.maximum(0.0, square - jnp.square(mean))
 
 
