@@ -17,6 +17,7 @@ from dropjax.core.scheme import Scheme, Sites, Weights
 from dropjax.core.site import BATCH_AXES
 from dropjax.core.strength import Strength, strength_at
 from dropjax.ops.keys import derive
+from dropjax.train.decay import sparing_learned
 from dropjax.train.devices import mean_over, sum_over
 from dropjax.train.objectives import checked_metrics
 from dropjax.train.replay import batch_key_of, positions, step_key_of
@@ -52,8 +53,8 @@ class Problem:
       metrics: (outputs, y) -> a dictionary of scalars, of one example always; "loss" is minimised.
         Those of `train.OBJECTIVES` look at all targets before training starts.
       scheme: the dropout scheme; None for a model that takes a key.
-      optimizer: an optax optimiser; it trains the model's parameters and what the scheme learns. If
-        it decays weights, what the scheme learns is left out of that.
+      optimizer: an optax optimiser; it trains the model's parameters and what the scheme learns. Of
+        weight decay what the scheme learns is left out, wherever optax does it.
       sites: the model's sites, from `core.plan.record`; None to find them when training starts.
       strength: multiplies every rate; a number, or a function of the step.
       penalty: multiplies the penalty of a scheme that learns: a number, or a function of the step,
@@ -330,32 +331,6 @@ class Step:
         over_examples = jax.vmap(one, out_axes=(0, None), axis_name=BATCH_AXES[0])
         return over_examples(x, y, rows, weight)
 
-    def update(self, gradients: Any, state: State) -> tuple[Any, Any]:
-        """The optimiser's updates and its new state, without decay of what the scheme learns.
-
-        A decay pulls a value to 0, so it changes its sign with the value, and everything else that
-        an optimiser takes from the values, such as their norm, does not. So the decay falls out of
-        the mean of the updates for the values and for their negatives: to rounding where a decay is
-        added to the update (AdamW, Lion, SGD), to its first order where it enters a square or a
-        norm (before Adam, in LAMB and LARS).
-        """
-        optimizer, both = self.problem.optimizer, state.params
-
-        def update(learned: Any) -> tuple[Any, Any]:
-            return optimizer.update(gradients, state.opt_state, both | {"learned": learned})  # type: ignore[operator]
-
-        updates, opt_state = found = update(both["learned"])
-        if not _reads(update, both["learned"]):
-            return found
-        other = update(jax.tree.map(jnp.negative, both["learned"]))
-
-        def even(path: Any, a: Array, b: Array) -> Array:
-            if not (_is_learned(path) and jnp.issubdtype(a.dtype, jnp.inexact)):
-                return a
-            return jnp.where(a == b, a, (a + b) / 2)
-
-        return jax.tree_util.tree_map_with_path(even, (updates, opt_state), other)
-
     def __call__(
         self,
         number: Array,
@@ -410,8 +385,11 @@ class Step:
         gradients, (sums, mutable) = jax.grad(objective, has_aux=True)(state.params)
         gradients, sums = sum_over(self.devices, (gradients, sums))
         mutable = mean_over(self.devices, mutable)
+        optimizer = problem.optimizer
+        if scheme is not None and scheme.learns:
+            optimizer = sparing_learned(optimizer)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
-            updates, opt_state = self.update(gradients, state)
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         if scheme is not None:
             updates = updates | {"learned": scheme.trained(updates["learned"])}  # type: ignore[operator]
         # Of one dtype whatever the metrics are: x64 mode makes these float64.
@@ -430,17 +408,6 @@ class Step:
             },
             diverged_at=jnp.where(bad, number, state.diverged_at),
         )
-
-
-def _reads(function: Callable[[Any], Any], values: Any) -> bool:
-    """Whether what a function computes may depend on the values."""
-    jaxpr = jax.make_jaxpr(function)(values).jaxpr
-    read = {id(variable) for equation in jaxpr.eqns for variable in equation.invars}
-    return any(id(variable) in read for variable in jaxpr.invars)
-
-
-def _is_learned(path: Any) -> bool:
-    return any(getattr(part, "key", None) == "learned" for part in path)
 
 
 def on_one_device(function: Callable[[], Any]) -> Any:
