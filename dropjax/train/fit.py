@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dropjax.train.loop import chunks
+from dropjax.train.loop import check_epochs, chunks
 from dropjax.train.program import Program
 from dropjax.train.step import Examples, Problem, State
 
@@ -68,6 +68,7 @@ def fit(
       TypeError: an argument is not what it should be.
       FloatingPointError: the loss became infinite or NaN.
     """
+    check_epochs(epochs)
     program = Program(problem, Examples(x, y), key=key, batch_size=batch_size, devices=devices)
     history, state = [], program.init(params, mutable)
     for chunk in chunks(program, state, epochs=epochs):

@@ -33,7 +33,7 @@ from dropjax.ops.keys import derive
 from dropjax.train.devices import check_count, parallel, replicate
 from dropjax.train.fit import Fitted, says_stop
 from dropjax.train.lane import Lane, Stacked, checked_lanes, stack
-from dropjax.train.loop import chunks
+from dropjax.train.loop import check_epochs, chunks
 from dropjax.train.program import Program
 from dropjax.train.replay import order_of
 from dropjax.train.step import Examples, Problem, State, Step, on_one_device
@@ -350,6 +350,7 @@ def fit(
     Raises:
       ValueError, TypeError: the problem does not fit the data or the lanes.
     """
+    check_epochs(epochs)
     program = Lanes(
         problem,
         init,

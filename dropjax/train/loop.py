@@ -59,9 +59,19 @@ def chunks(program: Runs, state: State, *, epochs: int, seconds: float = 1.0) ->
       TypeError: epochs is no whole number.
       ValueError: it is less than 1.
     """
+    check_epochs(epochs)
+    return _chunks(program, state, epochs, seconds)
+
+
+def check_epochs(epochs: int) -> None:
+    """Refuses to train for no time, or for a part of an epoch.
+
+    Raises:
+      TypeError: epochs is no whole number.
+      ValueError: it is less than 1.
+    """
     if check_count(epochs, "epochs") < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
-    return _chunks(program, state, epochs, seconds)
 
 
 def _chunks(program: Runs, state: State, epochs: int, seconds: float) -> Iterator[Chunk]:

@@ -9,6 +9,7 @@ import pytest
 from dropjax import schemes, train
 from dropjax.core.site import Kind, Site
 from dropjax.train.checkpoint import tree_hash
+from dropjax.train.fit import says_stop
 from tests.throwaway import LearnedRate
 
 SITE = Site("hidden", Kind.HIDDEN, ("feature",))
@@ -69,6 +70,19 @@ def test_each_epoch_is_reported():
     seen = []
     fit(after_epoch=lambda number, state: seen.append((number, int(state.step))))
     assert seen == [(1, 3), (2, 6), (3, 9)]
+
+
+@pytest.mark.parametrize("answer", [True, np.True_, jnp.bool_(True)], ids=repr)
+def test_it_ends_when_after_epoch_says_so(answer):
+    """With what there was then: early stopping."""
+    fitted = fit(epochs=9, after_epoch=lambda number, state: answer if number == 2 else None)
+    assert tree_hash(fitted.params) == tree_hash(fit(epochs=2).params)
+    assert fitted.history == fit(epochs=2).history
+
+
+@pytest.mark.parametrize("answer", [None, False, np.False_, 1, 2.5, "stop", np.ones(2, bool)])
+def test_it_goes_on_after_any_other_answer(answer):
+    assert not says_stop(answer) and says_stop(True)
 
 
 def test_a_loss_that_is_not_finite_stops_it():

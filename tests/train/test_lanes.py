@@ -225,6 +225,22 @@ def test_groups_are_one_program_and_company_and_order_do_not_matter():
         assert_same_run(a, b)
 
 
+def test_lanes_end_when_after_epoch_says_so():
+    """Each group by itself."""
+    grid = [Lane(key(seed)) for seed in (1, 2)]
+    ends = iter([1, 3])
+
+    def stop(of: Lanes, epoch: int, state: State) -> bool:
+        return epoch == stop.at
+
+    def start(of: Lanes, epoch: int, state: State) -> bool:
+        stop.at = next(ends) if epoch == 1 else stop.at
+        return stop(of, epoch, state)
+
+    found = train(problem(), grid, epochs=4, at_a_time=1, after_epoch=start)
+    assert [len(of.history) for of in found] == [1, 3]
+
+
 def test_lanes_without_a_scheme_have_the_problems_in_every_group():
     of = problem("bernoulli(rate=0.1)")
     given = parse("bernoulli(rate=0.1)")
