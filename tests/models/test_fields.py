@@ -39,8 +39,7 @@ def test_an_argument_that_was_added_is_in_the_text_where_it_does_something(text)
 
 @pytest.mark.parametrize("name", models.names())
 def test_every_argument_is_in_the_text_or_was_added(name):
-    module = models.parse(name, 3)
-    fields = dataclasses.fields(module)
+    fields, text = dataclasses.fields(models.parse(name, 3)), text_of(name)
     names = {f.name for f in fields if f.name not in ("outputs", "parent", "name")}
-    left_out = {name for name in names if f"{name}=" not in text_of(name)}
+    left_out = {argument for argument in names if f"{argument}=" not in text}
     assert left_out == {f.name for f in fields if f.metadata.get("added")}

@@ -72,17 +72,18 @@ def test_each_epoch_is_reported():
     assert seen == [(1, 3), (2, 6), (3, 9)]
 
 
-@pytest.mark.parametrize("answer", [True, np.True_, jnp.bool_(True)], ids=repr)
-def test_it_ends_when_after_epoch_says_so(answer):
+def test_it_ends_when_after_epoch_says_so():
     """With what there was then: early stopping."""
-    fitted = fit(epochs=9, after_epoch=lambda number, state: answer if number == 2 else None)
-    assert tree_hash(fitted.params) == tree_hash(fit(epochs=2).params)
-    assert fitted.history == fit(epochs=2).history
+    stopped = fit(epochs=9, after_epoch=lambda number, state: True if number == 2 else None)
+    wanted = fit(epochs=2)
+    assert tree_hash(stopped.params) == tree_hash(wanted.params)
+    assert stopped.history == wanted.history
 
 
-@pytest.mark.parametrize("answer", [None, False, np.False_, 1, 2.5, "stop", np.ones(2, bool)])
-def test_it_goes_on_after_any_other_answer(answer):
-    assert not says_stop(answer) and says_stop(True)
+def test_only_true_is_a_reason_to_stop():
+    assert all(map(says_stop, [True, np.True_, jnp.bool_(True)]))
+    others = [None, False, np.False_, jnp.bool_(False), 1, 2.5, "stop", np.ones(2, bool)]
+    assert not any(map(says_stop, others))
 
 
 def test_a_loss_that_is_not_finite_stops_it():
