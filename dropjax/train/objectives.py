@@ -189,8 +189,8 @@ def _numbers(outputs: Shape, y: np.ndarray) -> tuple[np.ndarray, str]:
     dtype = jax.dtypes.canonicalize_dtype(y.dtype)
     with np.errstate(over="ignore"):
         there = y.astype(dtype)
-    fits = np.asarray(np.isfinite(there) if jnp.issubdtype(dtype, jnp.floating) else there == y)
-    refused = ~fits.reshape(len(y), -1).all(axis=1)
+    fits = np.isfinite(there) if jnp.issubdtype(dtype, jnp.floating) else there == y
+    refused = np.any(np.reshape(~fits, (len(y), -1)), axis=1)
     return refused, f"finite numbers within the range of {dtype}, for regression"
 
 

@@ -63,6 +63,10 @@ def init(key):
     return {"w": jax.random.normal(key, (6, 2)), "b": jnp.zeros(2)}
 
 
+def init_one(key):
+    return {"w": jax.random.normal(key, (6, 1)), "b": jnp.zeros(1)}
+
+
 def problem(scheme: str | Scheme | None = "bernoulli", rate=0.01, **changes) -> Problem:
     of = parse(scheme) if isinstance(scheme, str) else scheme
     given: dict[str, Any] = {"apply": apply, "metrics": metrics, "scheme": of}
@@ -151,13 +155,14 @@ def test_lanes_of_a_network_are_the_runs_alone(model, scheme, other):
 
 @pytest.mark.parametrize("scheme", ["concrete|tests.throwaway:LearnedRate", "sparse_variational"])
 def test_what_lanes_learn_and_report_is_what_they_do_alone(scheme):
-    grid = [Lane(key(5)), Lane(key(6), penalty=3.0)]
-    of = problem(scheme, penalty=optax.linear_schedule(0.0, 2.0, 4))
-    program = Lanes(of, init, Examples(X, Y), grid, batch_size=BATCH, **ONE)
+    """Under an objective in whose unit the penalty is twice as large."""
+    grid, squares = [Lane(key(5)), Lane(key(6), penalty=3.0)], OBJECTIVES["regression"]
+    of = problem(scheme, metrics=squares, penalty=optax.linear_schedule(0.0, 2.0, 4))
+    program = Lanes(of, init_one, Examples(X, Y[:, :1]), grid, batch_size=BATCH, **ONE)
     (state,) = [chunk.state for chunk in chunks(program, program.init(), epochs=1)][-1:]
-    own = problem(scheme, penalty=optax.linear_schedule(0.0, 6.0, 4))
-    single = Program(own, Examples(X, Y), key=key(6), batch_size=BATCH, **ONE)
-    first = single.init(init(derive(key(6), "init")))
+    own = problem(scheme, metrics=squares, penalty=optax.linear_schedule(0.0, 6.0, 4))
+    single = Program(own, Examples(X, Y[:, :1]), key=key(6), batch_size=BATCH, **ONE)
+    first = single.init(init_one(derive(key(6), "init")))
     (wanted,) = [chunk.state for chunk in chunks(single, first, epochs=1)][-1:]
     assert_same(program.alone(state, 1).params, wanted.params)
     assert jax.tree.leaves(wanted.params["learned"])
