@@ -49,7 +49,7 @@ class Program:
         batch_size: int,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        key = check_key(key)
+        check_key(key)
         self.devices = check_devices(devices)
         self.batch_size = batch_size
         check_batch_size(batch_size, len(self.devices))
