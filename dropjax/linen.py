@@ -6,15 +6,17 @@ models here are made of; they take a draw.
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dropjax.core.batch import mean_over_batch
 from dropjax.core.draw import Draw
 from dropjax.core.place import Place
 from dropjax.core.scheme import Scheme, dense
-from dropjax.core.site import BATCH_AXES, Kind, Site
+from dropjax.core.site import Kind, Site
 from dropjax.nn.convolution import conv
 from dropjax.nn.recurrent import Cell
 
@@ -75,22 +77,26 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution that keeps height and width: x (height, width, inputs) -> (..., features).
+    """A convolution: x (height, width, inputs) -> (..., features).
 
     Attributes:
       features: output channels.
       kernel: height and width of the kernel, odd.
       bias: whether it has one.
+      padding: "same" keeps height and width, by zeros around the image; "valid" has no zeros, and
+        makes both smaller by kernel - 1.
     """
 
     features: int
     kernel: int = 3
     bias: bool = True
+    padding: Literal["same", "valid"] = "same"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        y = conv(x, self.param("kernel", nn.initializers.he_normal(), shape))
+        w = self.param("kernel", nn.initializers.he_normal(), shape)
+        y = conv(x, w, padding=self.padding)
         if not self.bias:
             return y
         b = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -101,6 +107,7 @@ class BatchNorm(nn.Module):
     """Batch normalisation over the global batch of training, by running means elsewhere.
 
     It trains where "batch_stats" is mutable, as in `dropjax.train`, under the axes `BATCH_AXES`.
+    What fills up an epoch's last, smaller batch is left out of the statistics, by `weight`.
     Source: Ioffe & Szegedy 2015 (arXiv 1502.03167).
 
     Attributes:
@@ -110,15 +117,48 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, weight: Array | None = None) -> Array:
         training = self.is_mutable_collection("batch_stats") and not self.is_initializing()
-        with jax.numpy_rank_promotion("allow"):  # Flax's own code
-            return nn.BatchNorm(
-                use_running_average=not training,
-                momentum=self.momentum,
-                axis_name=BATCH_AXES if training else None,  # type: ignore[arg-type]
-                name="norm",
-            )(x)
+        return _Norm(self.momentum, training, name="norm")(x, weight)
+
+
+class _Norm(nn.Module):
+    """x (..., features) by mean and variance of each feature: flax.linen.BatchNorm with weights.
+
+    Its variables are Flax's, by name and shape, and without weights its numbers are, to the bit.
+    Flax's has a mask for arrays, but none over mapped axes.
+
+    Attributes:
+      momentum: of the running means.
+      training: whether mean and variance are the batch's.
+    """
+
+    momentum: float
+    training: bool
+
+    @nn.compact
+    def __call__(self, x: Array, weight: Array | None) -> Array:
+        size, init = x.shape[-1:], nn.initializers
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, size, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, size, jnp.float32)
+        mean, var = running_mean.value, running_var.value
+        if self.training:
+            mean, var = self._statistics(x, weight)
+            old = self.momentum
+            running_mean.value = old * running_mean.value + (1 - old) * mean
+            running_var.value = old * running_var.value + (1 - old) * var
+        axes, around = tuple(range(x.ndim - 1)), (1,) * (x.ndim - 1) + size
+        mean, var = jnp.expand_dims(mean, axes), jnp.expand_dims(var, axes)
+        scale = self.param("scale", init.ones, size, jnp.float32)
+        y = (x - mean) * (jax.lax.rsqrt(var + 1e-5) * scale.reshape(around))
+        return y + self.param("bias", init.zeros, size, jnp.float32).reshape(around)
+
+    def _statistics(self, x: Array, weight: Array | None) -> tuple[Array, Array]:
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        axes, square = tuple(range(x.ndim - 1)), jnp.square(wide)
+        moments = mean_over_batch(jnp.stack([wide.mean(axes), square.mean(axes)]), weight)
+        mean, square = moments[0], moments[1]
+        return mean, jnp.maximum(0.0, square - jnp.square(mean))
 
 
 class LayerNorm(nn.Module):

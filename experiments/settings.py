@@ -10,8 +10,8 @@ MODEL = flags.DEFINE_string(
     "model",
     "auto",
     f"The model: {', '.join(models.names())}, or one with arguments such as "
-    "'mlp(widths=(800,800))' or 'rnn(cell=\"gru\",width=256)'. auto: the one that the scheme was "
-    "made for.",
+    "'mlp(widths=(800,800))', 'rnn(cell=\"gru\",width=256)' or, with a dense layer after the last "
+    "output, 'rnn(width=64,dense=(32,))'. auto: the one that the scheme was made for.",
 )
 DATASET = flags.DEFINE_string(
     "dataset",
@@ -61,7 +61,7 @@ OPTIMIZER = flags.DEFINE_string(
     "optimizer",
     "adam",
     "An optax optimiser, with arguments if need be: adam, 'adamw(weight_decay=0.01)', "
-    "'sgd(momentum=0.9,nesterov=True)'.",
+    "'sgd(momentum=0.9,nesterov=True)'. What a scheme learns is left out of weight decay.",
 )
 LEARNING_RATE = flags.DEFINE_float(
     "learning_rate", None, "The optimiser's learning rate. Default: 0.001, for the digits 0.003."
@@ -77,7 +77,8 @@ PENALTY = flags.DEFINE_string(
     "penalty",
     "1",
     "Multiplies the penalty of a scheme that learns: a number, or an optax schedule over steps, as "
-    "for --strength, to warm it up.",
+    "for --strength, to warm it up. 1 is the evidence lower bound (ELBO), for every task: for "
+    "regression, whose loss is the squared error of standardised targets, with a variance of 1.",
 )
 MC_SAMPLES = flags.DEFINE_integer(
     "mc_samples",

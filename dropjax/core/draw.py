@@ -26,10 +26,14 @@ class Draw:
     Args:
       scheme: a scheme or a chain.
       prefix: the scope that the names of sites are given in.
+      weight: of the example in its batch, in training: 1, or 0 if it only fills up an epoch's last,
+        smaller batch. None where no batch is filled up. For means over the batch:
+        `core.batch.mean_over_batch`.
     """
 
     scheme: Scheme
     prefix: str = dataclasses.field(default="", metadata={"static": True}, kw_only=True)
+    weight: Array | None = dataclasses.field(default=None, kw_only=True)
 
     def __call__(self, x: Array, site: Site, fallback: Array | None = None) -> Array:
         """`x` with noise: `noise` and `apply` at once."""
@@ -169,14 +173,16 @@ class Deterministic(Draw):
         return dense(x, w, b) if link is None else link.expected_linear(x, w, b, site)
 
 
-def sampled(scheme: Scheme, keys: Keys | Array) -> Draw:
+def sampled(scheme: Scheme, keys: Keys | Array, *, weight: Array | None = None) -> Draw:
     """A draw with fresh noise.
 
     Args:
       scheme: with its learned values bound and its rates scaled, if it has any.
       keys: of one example in one step; or a plain key, where nothing is shared between examples.
+      weight: see `Draw`.
     """
-    return Sampled(scheme, keys if isinstance(keys, Keys) else Keys.of(keys))
+    keys = keys if isinstance(keys, Keys) else Keys.of(keys)
+    return Sampled(scheme, keys, weight=weight)
 
 
 def deterministic(scheme: Scheme) -> Draw:

@@ -13,6 +13,7 @@ import jax
 from dropjax.core.draw import Draw
 from dropjax.core.site import Kind, Site, input_axes
 from dropjax.linen import BatchNorm, Conv, Dense
+from dropjax.models.fields import added
 from dropjax.nn.convolution import pool
 from dropjax.ops.checks import check_choice
 
@@ -34,6 +35,8 @@ class CNN(nn.Module):
       residual: blocks are added to their input (He et al. 2016, arXiv 1512.03385).
       norm: "batch" for batch normalisation after each convolution. Its statistics are those of the
         global batch; evaluation uses running means.
+      padding: of the convolutions: "same" keeps height and width, "valid" makes both smaller by
+        kernel - 1, and is not for residual blocks.
     """
 
     outputs: int
@@ -44,6 +47,7 @@ class CNN(nn.Module):
     dense: tuple[int, ...] = (128,)
     residual: bool = False
     norm: Literal["none", "batch"] = "none"
+    padding: Literal["same", "valid"] = added("same")
 
     def __post_init__(self) -> None:
         sizes = {"channels": self.channels, "blocks": (self.blocks,), "dense": self.dense}
@@ -56,16 +60,24 @@ class CNN(nn.Module):
         check_choice(self.norm, ("none", "batch"), "cnn: norm")
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise ValueError(f"cnn: kernel must be odd, got {self.kernel}")
+        check_choice(self.padding, ("same", "valid"), "cnn: padding")
+        if self.padding == "valid" and self.residual:
+            raise ValueError(
+                'cnn: padding="valid" makes maps smaller, and residual=True adds them to their '
+                "input; take one of the two"
+            )
+        if self.padding == "valid" and self.kernel == 1:
+            raise ValueError('cnn: padding="valid" would do nothing: kernel=1 needs no padding')
         super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Array, draw: Draw) -> Array:
-        stages, least = len(self.channels), 2 ** len(self.channels)
+        stages, least = len(self.channels), self._least_size()
         if x.ndim != 3 or min(x.shape[:2]) < least:
             raise ValueError(
-                f"cnn reads images (height, width, channels); {stages} stages halve height and "
-                f"width to less than 1 unless both are at least {least}. Got an example of shape "
-                f"{x.shape}"
+                f"cnn reads images (height, width, channels); {stages} stages of "
+                f'kernel={self.kernel} and padding="{self.padding}" reduce height and width to '
+                f"less than 1 unless both are at least {least}. Got an example of shape {x.shape}"
             )
         steps = stages + len(self.dense) + 1
         x = draw(x, Site("input", Kind.INPUT, input_axes(x.ndim)))
@@ -82,6 +94,7 @@ class CNN(nn.Module):
                     self.residual,
                     self.norm == "batch",
                     depth,
+                    self.padding,
                     name=f"stage_{i}_block_{j}",
                 )
                 x = block(x, scope.scope(f"block_{j}"))
@@ -93,6 +106,13 @@ class CNN(nn.Module):
             x = scope(x, Site("hidden", Kind.HIDDEN, ("feature",), depth))
         return Dense(self.outputs, 1.0, name="head")(x, draw.scope("head"))
 
+    def _least_size(self) -> int:
+        """Of height and width, so that the last map is not empty."""
+        size, lost = 1, self.blocks * (self.kernel - 1) if self.padding == "valid" else 0
+        for _ in self.channels:
+            size = 2 * size + lost
+        return size
+
 
 class _Block(nn.Module):
     """One convolution, or one residual block, and the pooling if it is the last of its stage."""
@@ -103,23 +123,25 @@ class _Block(nn.Module):
     residual: bool
     batch_norm: bool
     depth: float
+    padding: Literal["same", "valid"]
 
     @nn.compact
     def __call__(self, x: Array, draw: Draw) -> Array:
         if self.residual:
-            y = nn.relu(self._conv(x, "conv_0"))
-            y = self._conv(y, "conv_1")
+            y = nn.relu(self._conv(x, draw, "conv_0"))
+            y = self._conv(y, draw, "conv_1")
             y = draw(y, Site("branch", Kind.BRANCH, _MAP, self.depth))
             if x.shape[-1] != self.width:
                 x = Conv(self.width, 1, name="shortcut")(x)
             x = x + y
         else:
-            x = self._conv(x, "conv")
+            x = self._conv(x, draw, "conv")
         # ReLU after a maximum is the same as before it, on a quarter of the values.
         if self.pooling == "max":
             return nn.relu(pool(x, "max"))
         return nn.relu(x) if self.pooling is None else pool(nn.relu(x), self.pooling)
 
-    def _conv(self, x: Array, name: str) -> Array:
-        x = Conv(self.width, self.kernel, bias=not self.batch_norm, name=name)(x)
-        return BatchNorm(name=f"{name}_norm")(x) if self.batch_norm else x
+    def _conv(self, x: Array, draw: Draw, name: str) -> Array:
+        bias = not self.batch_norm
+        x = Conv(self.width, self.kernel, bias, self.padding, name=name)(x)
+        return BatchNorm(name=f"{name}_norm")(x, draw.weight) if self.batch_norm else x

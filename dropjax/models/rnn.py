@@ -4,7 +4,8 @@ Sites: "input"; for each layer i "layer_i/linear" (input to gates), "layer_i/rec
 (hidden to gates, as a weight), "layer_i/recurrent" (the previous hidden state on its way into the
 gates), "layer_i/update" (what an LSTM or GRU is about to write into its memory),
 "layer_i/readout" (what an LSTM reads out of it), "layer_i/state" and, for an LSTM, "layer_i/cell"
-(the new states), "layer_i/output"; "head/linear". With
+(the new states), "layer_i/output"; for each dense layer k after them "dense_k/linear" and
+"dense_k/hidden"; "head/linear". With
 `gates="untied"` noise on what enters the gates ("input", "layer_i/recurrent" and the outputs that
 the next layer reads) has an axis "gate".
 """
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from dropjax.core.draw import Draw
 from dropjax.core.site import Kind, Site
 from dropjax.linen import Dense, Recurrent
+from dropjax.models.fields import added
 from dropjax.nn.recurrent import CELLS
 from dropjax.ops.checks import check_choice
 
@@ -25,7 +27,9 @@ Array = jax.Array
 
 
 class RNN(nn.Module):
-    """Recurrent layers and a dense head: x (rows, columns, ...) -> (outputs,).
+    """Recurrent layers, dense layers with ReLU if asked for, and a dense head.
+
+    x (rows, columns, ...), at least one row -> (outputs,).
 
     Attributes:
       outputs: size of the output.
@@ -34,6 +38,7 @@ class RNN(nn.Module):
       layers: how many.
       gates: "tied", all gates of a layer see the same noise, or "untied", each its own: the two
         forms of Gal & Ghahramani 2016 (arXiv 1512.05287), section 4.
+      dense: units of each dense layer between the last output and the head; () for none.
     """
 
     outputs: int
@@ -41,6 +46,7 @@ class RNN(nn.Module):
     width: int = 128
     layers: int = 1
     gates: Literal["tied", "untied"] = "tied"
+    dense: tuple[int, ...] = added(())
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -53,12 +59,20 @@ class RNN(nn.Module):
                 f"rnn: width and layers must be positive, got width={self.width}, "
                 f"layers={self.layers}"
             )
+        if any(width < 1 for width in self.dense):
+            raise ValueError(f"rnn: dense must be positive, got {self.dense}")
         super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Array, draw: Draw) -> Array:
         if x.ndim < 2:
             raise ValueError(f"rnn reads rows: an example must have 2 or more axes, got {x.shape}")
+        if not x.shape[0]:
+            raise ValueError(
+                "rnn reads a sequence row by row: an example must have at least one row, got the "
+                f"shape {x.shape}"
+            )
+        steps = self.layers + len(self.dense) + 1
         cell, untied = CELLS[self.cell], self.gates == "untied"
         axes = ("time", "gate", "feature") if untied else ("time", "feature")
 
@@ -69,7 +83,7 @@ class RNN(nn.Module):
         x = for_gates(x.reshape(x.shape[0], -1))
         x = draw(x, Site("input", Kind.INPUT, axes))
         for i in range(self.layers):
-            scope, depth = draw.scope(f"layer_{i}"), (i + 1) / (self.layers + 1)
+            scope, depth = draw.scope(f"layer_{i}"), (i + 1) / steps
             x = Recurrent(cell, self.width, untied, depth, name=f"layer_{i}")(x, scope)
             if i == self.layers - 1:
                 # Only the last output is read, so only its noise is drawn.
@@ -77,4 +91,8 @@ class RNN(nn.Module):
             else:
                 x = for_gates(x)
             x = scope(x, Site("output", Kind.HIDDEN, axes, depth))
+        for k, width in enumerate(self.dense):
+            scope, depth = draw.scope(f"dense_{k}"), (self.layers + k + 1) / steps
+            x = nn.relu(Dense(width, depth, name=f"dense_{k}")(x, scope))
+            x = scope(x, Site("hidden", Kind.HIDDEN, ("feature",), depth))
         return Dense(self.outputs, 1.0, name="head")(x, draw.scope("head"))

@@ -16,6 +16,7 @@ from dropjax.core.literals import format_call
 from dropjax.core.scheme import Scheme
 from dropjax.core.spec import parse
 from dropjax.evaluate.predict import sample_key_of
+from dropjax.models.fields import is_as_before
 
 Array = jax.Array
 
@@ -120,10 +121,15 @@ class Network:
         )
 
     def text(self) -> str:
-        """The text of the module, every argument written out."""
+        """The text of the module, every argument written out.
+
+        But for those that came after 0.5.2 and are at their default: a model's text is compared
+        with that of the run that is resumed, which may be older.
+        """
         hidden = ("outputs", "parent", "name")
-        fields = [f.name for f in dataclasses.fields(self.module) if f.name not in hidden]
-        arguments = {name: getattr(self.module, name) for name in fields}
+        fields = [f for f in dataclasses.fields(self.module) if f.name not in hidden]
+        values = {f.name: getattr(self.module, f.name) for f in fields}
+        arguments = {f.name: values[f.name] for f in fields if not is_as_before(f, values[f.name])}
         return format_call(models.MODELS.name_of(type(self.module)), arguments)
 
     def describe(self, x: np.ndarray) -> dict[str, Any]:

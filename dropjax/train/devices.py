@@ -1,6 +1,7 @@
 """Data parallelism. The one place that knows of `jax.pmap`."""
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -87,13 +88,30 @@ def mean_over(devices: Sequence[Any], tree: Any) -> Any:
     return jax.tree.map(mean, tree)
 
 
+def check_devices(devices: Sequence[Any] | None) -> tuple[Any, ...]:
+    """The devices that were asked for; all of them for None.
+
+    Raises:
+      TypeError: they are none.
+      ValueError: the list is empty.
+    """
+    if devices is None:
+        return tuple(jax.devices())
+    if not isinstance(devices, Iterable) or not all(isinstance(d, jax.Device) for d in devices):
+        raise TypeError(f"devices must be a list such as jax.devices()[:1], got {devices!r}")
+    if not len(devices):
+        raise ValueError("devices is an empty list; leave it out for all devices")
+    return tuple(devices)
+
+
 def check_batch_size(batch_size: int, devices: int) -> None:
     """Refuses a global batch that does not split evenly over the devices.
 
     Raises:
+      TypeError: it is no integer.
       ValueError: it does not; the message has the nearest sizes that do.
     """
-    if batch_size < 1:
+    if check_count(batch_size, "batch_size") < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if batch_size % devices:
         below = batch_size // devices * devices
@@ -102,3 +120,14 @@ def check_batch_size(batch_size: int, devices: int) -> None:
             f"batch_size={batch_size} does not divide over {devices} devices; "
             f"{' or '.join(near)} would"
         )
+
+
+def check_count(value: Any, name: str) -> int:
+    """A whole number, as an int.
+
+    Raises:
+      TypeError: it is none.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    return operator.index(value)

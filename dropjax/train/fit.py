@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
-from dropjax.train.loop import chunks
+from dropjax.train.loop import check_epochs, chunks
 from dropjax.train.program import Program
 from dropjax.train.step import Examples, Problem, State
 
@@ -42,7 +43,7 @@ def fit(
     batch_size: int,
     mutable: Any = None,
     devices: Sequence[Any] | None = None,
-    after_epoch: Callable[[int, State], None] | None = None,
+    after_epoch: Callable[[int, State], bool | None] | None = None,
 ) -> Fitted:
     """Trains a model.
 
@@ -56,13 +57,18 @@ def fit(
       batch_size: examples in a step, over all devices.
       mutable: the initial mutable variables, if the problem is stateful.
       devices: where to train; all by default.
-      after_epoch: called with each epoch's number, from 1, and the state, whose arrays are used up
-        afterwards: copy what you keep.
+      after_epoch: called with each epoch's number, from 1, and the state: `state.params["params"]`
+        are the model's parameters, `state.params["learned"]` what the scheme has learned,
+        `state.mutable` the mutable variables, `state.means()` the epoch's metrics. Its arrays are
+        used up afterwards: copy what you keep. Training ends if it returns True.
 
     Raises:
-      ValueError: the problem does not fit the data; the scheme would do nothing.
+      ValueError: the problem does not fit the data; a target is none that the objective takes; the
+        scheme would do nothing.
+      TypeError: an argument is not what it should be.
       FloatingPointError: the loss became infinite or NaN.
     """
+    check_epochs(epochs)
     program = Program(problem, Examples(x, y), key=key, batch_size=batch_size, devices=devices)
     history, state = [], program.init(params, mutable)
     for chunk in chunks(program, state, epochs=epochs):
@@ -71,6 +77,13 @@ def fit(
             raise FloatingPointError(f"the loss is not finite at step {int(state.diverged_at)}")
         if chunk.ends_epoch:
             history.append(state.means())
-            if after_epoch is not None:
-                after_epoch(chunk.epoch + 1, state)
+            if after_epoch is not None and says_stop(after_epoch(chunk.epoch + 1, state)):
+                break
     return Fitted(state.params["params"], state.params["learned"], state.mutable, history)
+
+
+def says_stop(answer: Any) -> bool:
+    """Whether `after_epoch` has returned True, be it Python's, NumPy's or JAX's."""
+    if isinstance(answer, (np.ndarray, np.generic, jax.Array)):
+        return answer.shape == () and answer.dtype == np.bool_ and bool(answer)
+    return answer is True

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropjax.core.scheme import Scheme
+from dropjax.ops.keys import check_key
 from dropjax.train.replay import noise_key_of
 
 Array = jax.Array
@@ -67,10 +68,13 @@ def checked_lanes(
       like: a lane that the program was made for; None for the first of these.
 
     Raises:
+      TypeError: something in a lane is not what it should be.
       ValueError: they differ in more than numbers; rows that there are not; what would do nothing.
     """
     if not lanes:
         raise ValueError("there is no lane")
+    for number, lane in enumerate(lanes):
+        _check_lane(lane, number)
     made = [
         lane if lane.scheme is not None else dataclasses.replace(lane, scheme=scheme)
         for lane in lanes
@@ -105,6 +109,29 @@ def checked_lanes(
             "are the arguments, optimizer=optax.adam for example"
         )
     return made
+
+
+def _check_lane(lane: Lane, number: int) -> None:
+    """Refuses what would fail later, where no message knows the lane."""
+    if not isinstance(lane, Lane):
+        raise TypeError(f"lane {number} must be a train.Lane, got {lane!r}")
+    check_key(lane.key, f"the key of lane {number}")
+    if lane.scheme is not None and not isinstance(lane.scheme, Scheme):
+        raise TypeError(
+            f"the scheme of lane {number} must be a scheme, such as "
+            f"dropjax.schemes.parse('bernoulli(rate=0.5)'), or None; got {lane.scheme!r}"
+        )
+    if not isinstance(lane.numbers, dict):
+        raise TypeError(
+            f"the numbers of lane {number} must be a dictionary such as "
+            f'{{"learning_rate": 0.001}}, got {lane.numbers!r}'
+        )
+    given = {"strength": lane.strength, "penalty": lane.penalty}
+    for name, value in (given | lane.numbers).items():
+        if np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.number):
+            raise TypeError(f"{name} of lane {number} must be a number, got {value!r}")
+        if name in given and not 0 <= value < np.inf:
+            raise ValueError(f"{name} of lane {number} must be 0 or more, got {value}")
 
 
 def _structure(scheme: Scheme | None) -> tuple[Any, list[tuple[int, ...]]]:

@@ -30,10 +30,10 @@ from dropjax.core.plan import no_weights
 from dropjax.core.scheme import Scheme
 from dropjax.core.strength import Strength, strength_at
 from dropjax.ops.keys import derive
-from dropjax.train.devices import parallel, replicate
-from dropjax.train.fit import Fitted
+from dropjax.train.devices import check_count, parallel, replicate
+from dropjax.train.fit import Fitted, says_stop
 from dropjax.train.lane import Lane, Stacked, checked_lanes, stack
-from dropjax.train.loop import chunks
+from dropjax.train.loop import check_epochs, chunks
 from dropjax.train.program import Program
 from dropjax.train.replay import order_of
 from dropjax.train.step import Examples, Problem, State, Step, on_one_device
@@ -91,6 +91,15 @@ class Lanes:
         optimizer: Callable[..., Optimizer] | None = None,
         devices: Sequence[Any] | None = None,
     ) -> None:
+        if not callable(init):
+            raise TypeError(
+                f"init must be a function of a key that makes parameters, got {type(init).__name__}"
+            )
+        if optimizer is not None and not callable(optimizer):
+            raise TypeError(
+                "optimizer must be a function that makes a lane's optimiser of its numbers, such "
+                f"as optax.adam; got {type(optimizer).__name__}"
+            )
         self._scheme = problem.scheme
         self.lanes = checked_lanes(lanes, problem.scheme, optimizer, len(examples))
         first = self.lanes[0]
@@ -106,11 +115,14 @@ class Lanes:
         self._optimizer, self._variables = optimizer, _Variables(init, problem.stateful)
         # Only shapes matter for what is checked.
         params, mutable = self._zeros()
-        self._metrics = self._program.check(params, mutable if problem.stateful else None)
+        self._rows_of_data = len(examples)
+        self._targets = examples.y
+        self._metrics = self._program.check(
+            params, mutable if problem.stateful else None, targets=self._targets_of(self.lanes)
+        )
         data = jax.tree.map(jnp.asarray, (examples.x, examples.y))
         # Only its shape matters.
         self._example = jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), data[0])
-        self._rows_of_data = len(examples)
         self._data = replicate(data, self.devices)
         self._stacked = replicate(stack(self.lanes), self.devices)
         self._orders: dict[int, Array] = {}
@@ -128,8 +140,18 @@ class Lanes:
         new.lanes = checked_lanes(
             lanes, self._scheme, self._optimizer, self._rows_of_data, like=self.lanes[0]
         )
+        self._program.check_targets(*self._targets_of(new.lanes))
         new._stacked, new._orders = replicate(stack(new.lanes), self.devices), {}
         return new
+
+    def _targets_of(self, lanes: Sequence[Lane]) -> tuple[Any, np.ndarray | None]:
+        """The targets, and which of them any of these lanes trains on."""
+        if lanes[0].rows is None:
+            return self._targets, None
+        wanted = np.zeros(self._rows_of_data, bool)
+        for lane in lanes:
+            wanted[lane.rows] = True
+        return self._targets, wanted
 
     def at_a_time(self) -> int:
         """How many lanes to train side by side: those that fast memory holds, from 1 to 256.
@@ -158,13 +180,14 @@ class Lanes:
         params, mutable = self._zeros()
         rows = jnp.zeros(step.batch_size // len(self.devices), jnp.int32)
         x, y = jax.tree.map(lambda leaf: leaf[rows], self._data)
+        weight = jnp.ones(len(rows))
         learned = step.learned(self.lanes[0].key, no_weights(of.sites or {}))
         scheme = of.scheme and of.scheme.bind(learned)
 
         def measure(params: Any) -> Any:
             key = self.lanes[0].key
             return on_one_device(
-                lambda: step.measure(scheme, params, mutable or {}, x, y, rows, key, 0)
+                lambda: step.measure(scheme, params, mutable or {}, x, y, rows, weight, key, 0)
             )
 
         # Kept for the backward pass, as is what becomes of them; and the gradients of both.
@@ -301,7 +324,7 @@ def fit(
     optimizer: Callable[..., Optimizer] | None = None,
     at_a_time: int | None = None,
     devices: Sequence[Any] | None = None,
-    after_epoch: Callable[[Lanes, int, State], None] | None = None,
+    after_epoch: Callable[[Lanes, int, State], bool | None] | None = None,
 ) -> list[Fitted]:
     """Trains a model once for each lane.
 
@@ -319,7 +342,7 @@ def fit(
       at_a_time: how many lanes are trained side by side; `Lanes.at_a_time` by default.
       devices: where to train; all by default.
       after_epoch: called with the lanes that are trained, the epoch's number, from 1, and their
-        state, whose arrays are used up afterwards.
+        state, whose arrays are used up afterwards. If it returns True, these lanes' training ends.
 
     Returns:
       What each lane has made, in their order.
@@ -327,6 +350,7 @@ def fit(
     Raises:
       ValueError, TypeError: the problem does not fit the data or the lanes.
     """
+    check_epochs(epochs)
     program = Lanes(
         problem,
         init,
@@ -347,8 +371,10 @@ def fit(
             if chunk.ends_epoch:
                 for own, means in zip(history, program.means(state), strict=True):
                     own.append(means)
-                if after_epoch is not None:
-                    after_epoch(program, chunk.epoch + 1, state)
+                if after_epoch is None:
+                    continue
+                if says_stop(after_epoch(program, chunk.epoch + 1, state)):
+                    break
         for lane in range(wanted):
             own = program.alone(state, lane)
             both, at = own.params, int(own.diverged_at)
@@ -367,9 +393,10 @@ def even_groups(lanes: Sequence[Any], at_most: int) -> Iterator[tuple[list[Any],
       A group, and how many of its members are wanted: the last ones are filled up.
 
     Raises:
-      ValueError: at_most is less than 1.
+      TypeError: at_most is no whole number.
+      ValueError: it is less than 1.
     """
-    if at_most < 1:
+    if check_count(at_most, "lanes at a time") < 1:
         raise ValueError(f"lanes at a time must be at least 1, got {at_most}")
     size = math.ceil(len(lanes) / math.ceil(len(lanes) / at_most))
     for start in range(0, len(lanes), size):

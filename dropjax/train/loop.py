@@ -7,6 +7,7 @@ from typing import Protocol
 
 import jax
 
+from dropjax.train.devices import check_count
 from dropjax.train.step import State
 
 
@@ -51,9 +52,29 @@ def chunks(program: Runs, state: State, *, epochs: int, seconds: float = 1.0) ->
       seconds: about how long a chunk should take. Chunks are sized by the clock; no result
         depends on where they end, except that each epoch ends one.
 
-    Yields:
+    Returns:
       A `Chunk` each. A first one of a single step shows soon that training runs.
+
+    Raises:
+      TypeError: epochs is no whole number.
+      ValueError: it is less than 1.
     """
+    check_epochs(epochs)
+    return _chunks(program, state, epochs, seconds)
+
+
+def check_epochs(epochs: int) -> None:
+    """Refuses to train for no time, or for a part of an epoch.
+
+    Raises:
+      TypeError: epochs is no whole number.
+      ValueError: it is less than 1.
+    """
+    if check_count(epochs, "epochs") < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+
+
+def _chunks(program: Runs, state: State, epochs: int, seconds: float) -> Iterator[Chunk]:
     step, size, warm = int(state.step), 1, False
     while step < epochs * program.steps_per_epoch:
         epoch = step // program.steps_per_epoch

@@ -13,6 +13,7 @@ Differs: R-Drop's cross-entropy is the mean over the two passes, as its authors'
 paper's equation adds the two, and so its alpha is twice ours for the same minimum.
 """
 
+import dataclasses
 import math
 import operator
 from collections.abc import Callable
@@ -29,10 +30,10 @@ from dropjax.ops.bernoulli import wide_dtype
 from dropjax.ops.checks import check_floating
 from dropjax.ops.keys import check_key, derive
 from dropjax.ops.lazy import fused
+from dropjax.train.objectives import Metrics, Objective, checked_metrics
 
 Array = jax.Array
 Apply: TypeAlias = Callable[..., Any]
-Metrics: TypeAlias = Callable[[Any, Any], dict[str, Array]]
 
 
 def multi_sample_loss(logits: ArrayLike, label: ArrayLike) -> Array:
@@ -145,8 +146,8 @@ def multi_sample(
     """
     samples = _samples(samples)
 
-    def apply(params: Any, x: Any, noise: Any, *state: Any) -> Any:
-        features = trunk(params, x, noise, *state)
+    def apply(params: Any, x: Any, noise: Any, *state: Any, **weight: Array) -> Any:
+        features = trunk(params, x, noise, *state, **weight)
         new: tuple[Any, ...] = ()
         if state:
             features, *new = features  # type: ignore[assignment]
@@ -215,8 +216,8 @@ def _pair(
     name: str,
     apart: Callable[[Array, Array], Array],
 ) -> tuple[Apply, Metrics]:
-    def twice(params: Any, x: Any, noise: Any, *state: Any) -> Any:
-        passes = [apply(params, x, _fork(noise, i), *state) for i in range(2)]
+    def twice(params: Any, x: Any, noise: Any, *state: Any, **weight: Array) -> Any:
+        passes = [apply(params, x, _fork(noise, i), *state, **weight) for i in range(2)]
         if not state:
             return tuple(passes)
         # Both start from the same variables; a running average then takes in the mean of both.
@@ -232,14 +233,21 @@ def _pair(
         distance = jnp.mean(apart(*_alike(*outputs)))
         return found | {"loss": _plus(found["loss"], weight, distance), name: distance}
 
-    return twice, of_two
+    return twice, _in_place_of(metrics, of_two)
 
 
 def _averaged(metrics: Metrics) -> Metrics:
     def mean(outputs: tuple[Any, ...], y: Any) -> dict[str, Array]:
-        return jax.tree.map(_mean, *[metrics(output, y) for output in outputs])
+        return jax.tree.map(_mean, *[checked_metrics(metrics(output, y)) for output in outputs])
 
-    return mean
+    return _in_place_of(metrics, mean)
+
+
+def _in_place_of(metrics: Metrics, new: Metrics) -> Metrics:
+    """New metrics, which know their targets and their unit if those that they are made of do."""
+    if isinstance(metrics, Objective):
+        return dataclasses.replace(metrics, metrics=new)
+    return new
 
 
 def _mean(*values: ArrayLike) -> Array:

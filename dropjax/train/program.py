@@ -4,15 +4,19 @@ A chunk is one compiled loop whose first and last step are arguments. So one pro
 chunk length: a short last chunk compiles nothing, and where chunks end can change no bit.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dropjax.core.plan import no_weights
 from dropjax.core.scheme import Weights
-from dropjax.train.devices import check_batch_size, parallel, replicate
+from dropjax.ops.keys import check_key
+from dropjax.train.devices import check_batch_size, check_devices, parallel, replicate
+from dropjax.train.objectives import Objective, loss_per_nat
 from dropjax.train.replay import Replay, noise_key_of, order_of, steps_per_epoch
 from dropjax.train.step import Examples, Problem, State, Step, on_one_device
 
@@ -33,6 +37,7 @@ class Program:
 
     Raises:
       ValueError: the batch does not divide over the devices, or there are no examples.
+      TypeError: an argument is not what it should be.
     """
 
     def __init__(
@@ -44,7 +49,8 @@ class Program:
         batch_size: int,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        self.devices = tuple(devices or jax.devices())
+        check_key(key)
+        self.devices = check_devices(devices)
         self.batch_size = batch_size
         check_batch_size(batch_size, len(self.devices))
         if not len(examples):
@@ -53,6 +59,7 @@ class Program:
         self.steps_per_epoch = steps_per_epoch(len(examples), batch_size)
         self.step = Step(problem, len(examples), batch_size, self.devices)
         self._key = key
+        self._targets, self._outputs = examples.y, None
         self._data = replicate(jax.tree.map(jnp.asarray, (examples.x, examples.y)), self.devices)
         self._noise_key = replicate(noise_key_of(key), self.devices)
         self._orders: dict[int, Array] = {}
@@ -63,21 +70,31 @@ class Program:
         """What is trained, with its sites once they were found."""
         return self.step.problem
 
-    def check(self, params: Any, mutable: Any = None) -> list[str]:
-        """Traces the model and its metrics, and computes nothing.
+    def check(
+        self,
+        params: Any,
+        mutable: Any = None,
+        *,
+        targets: tuple[Any, np.ndarray | None] | None = None,
+    ) -> list[str]:
+        """Traces the model and its metrics, looks at the targets, and computes nothing.
 
         Args:
           params: the model's parameters.
           mutable: its mutable variables, if it is stateful.
+          targets: what `check_targets` looks at; None for those of the training set.
 
         Returns:
           The names of the metrics.
 
         Raises:
           ValueError: the scheme would do nothing at the sites that were found; `mutable` is given
-            to a model that is not stateful, or not to one that is; no metric is called "loss".
-          TypeError: the metrics are no dictionary.
+            to a model that is not stateful, or not to one that is; no metric is called "loss", or
+            one is no scalar; a target is none that the objective takes.
+          TypeError: the metrics are no dictionary, or no numbers; parameters are no floats.
         """
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            _check_parameter(leaf, "params" + jax.tree_util.keystr(path))
         if (mutable is not None) != self.problem.stateful:
             raise ValueError(f"stateful={self.problem.stateful}, but mutable={mutable!r}")
         mutable = {} if mutable is None else mutable
@@ -86,18 +103,36 @@ class Program:
         if scheme is not None:
             scheme = scheme.bind(self.step.learned(self._key, no_weights(self.problem.sites or {})))
         x, y = jax.tree.map(lambda leaf: leaf[:1], self._data)
+        problem, row, weight = self.problem, jnp.zeros(1, jnp.int32), jnp.ones(1)
+        targets = (self._targets, None) if targets is None else targets
+
+        def looking(outputs: Any, y: Any) -> dict[str, Array]:
+            self._outputs = jax.tree.map(_shape, outputs)
+            self.check_targets(*targets)
+            return problem.metrics(outputs, y)
+
+        step = dataclasses.replace(self.step, problem=dataclasses.replace(problem, metrics=looking))
         metrics, _ = jax.eval_shape(
             lambda: on_one_device(
-                lambda: self.step.measure(
-                    scheme, params, mutable, x, y, jnp.zeros(1, jnp.int32), self._noise_key, 0
-                )
+                lambda: step.measure(scheme, params, mutable, x, y, row, weight, self._noise_key, 0)
             )
         )
-        if not isinstance(metrics, dict):
-            raise TypeError(f"metrics must return a dictionary of scalars, got {metrics}")
-        if "loss" not in metrics:
-            raise ValueError(f"metrics must return a scalar named 'loss', got {sorted(metrics)}")
+        unit = loss_per_nat(problem.metrics, self._outputs)
+        self.step = dataclasses.replace(self.step, loss_per_nat=unit)
         return sorted(metrics)
+
+    def check_targets(self, y: Any, wanted: np.ndarray | None = None) -> None:
+        """Looks at targets, on the host, if the problem has an objective of `train.OBJECTIVES`.
+
+        Args:
+          y: (examples, ...).
+          wanted: (examples,), which of them are trained on; None for all.
+
+        Raises:
+          ValueError, TypeError: see `train.objectives.Objective.check`.
+        """
+        if isinstance(self.problem.metrics, Objective):
+            self.problem.metrics.check(self._outputs, y, wanted)
 
     def weights(self, params: Any, mutable: Any = None) -> Weights:
         """The weights at the model's LINEAR, WEIGHT and TABLE sites, by the sites' names."""
@@ -207,3 +242,16 @@ class Program:
             return self.step(number, state, noise_key, data, order, first, device)
 
         return jax.lax.fori_loop(start, stop, step, state)
+
+
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
+
+
+def _check_parameter(leaf: Any, name: str) -> None:
+    """Refuses what has no gradient: JAX would say so later, and without its name."""
+    what = getattr(leaf, "dtype", type(leaf).__name__)
+    if not isinstance(leaf, (float, complex)) and not (
+        hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ):
+        raise TypeError(f"{name} must be an array of floats, to be trained; got {what}")

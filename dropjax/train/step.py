@@ -1,6 +1,7 @@
 """What is trained, and one step of it as a pure function."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,9 @@ from dropjax.core.scheme import Scheme, Sites, Weights
 from dropjax.core.site import BATCH_AXES
 from dropjax.core.strength import Strength, strength_at
 from dropjax.ops.keys import derive
+from dropjax.train.decay import sparing_learned
 from dropjax.train.devices import mean_over, sum_over
+from dropjax.train.objectives import checked_metrics
 from dropjax.train.replay import batch_key_of, positions, step_key_of
 
 Array = jax.Array
@@ -39,25 +42,37 @@ class Problem:
     With `stateful` each of them takes a fourth argument, the model's mutable variables, and returns
     (outputs, new variables). Those are averages over the batch, such as batch normalisation's: of
     one example, the function runs under the mapped axes `dropjax.core.site.BATCH_AXES`, and has to
-    average over them by itself (as `flax.linen.BatchNorm(axis_name=...)` does), so that they are
-    the same for all; of a batch, the devices' are averaged here.
+    average over them by itself, so that they are the same for all; of a batch, the devices' are
+    averaged here. The last, smaller batch of an epoch is filled up with other examples.
+    `dropjax.core.batch.mean_over_batch(value, weight)` averages over the axes without these, by the
+    example's weight: `draw.weight`, or with `weighted` what a model of a key takes as its keyword
+    `weight`.
 
     Args:
       apply: the model.
       metrics: (outputs, y) -> a dictionary of scalars, of one example always; "loss" is minimised.
+        Those of `train.OBJECTIVES` look at all targets before training starts.
       scheme: the dropout scheme; None for a model that takes a key.
-      optimizer: an optax optimiser; it trains the model's parameters and what the scheme learns.
+      optimizer: an optax optimiser; it trains the model's parameters and what the scheme learns. Of
+        weight decay what the scheme learns is left out, wherever optax does it.
       sites: the model's sites, from `core.plan.record`; None to find them when training starts.
       strength: multiplies every rate; a number, or a function of the step.
       penalty: multiplies the penalty of a scheme that learns: a number, or a function of the step,
-        to warm it up. The penalty is divided by the number of training examples in any case.
+        to warm it up. The penalty, in nats, is divided by the number of training examples in any
+        case, and is in the unit of the loss: with an objective of `train.OBJECTIVES` 1 makes the
+        sum the negative evidence lower bound (ELBO) of an example, up to a factor and a constant.
+        The squared error of "regression" is 2 / targets times its negative log-likelihood at
+        variance 1, and so the penalty is multiplied by that. With metrics of your own the loss is
+        taken to be in nats: the factor is 1.
       batched: whether `apply` takes a batch.
       stateful: whether it has mutable variables.
+      weighted: whether a model of a key, of one example, takes the keyword `weight`: 1, or 0 for an
+        example that only fills up the epoch's last batch.
 
     Raises:
-      ValueError: a batched model with a scheme, whose noise is that of one example; or a strength
-        without a scheme.
-      TypeError: the scheme is none.
+      ValueError: a batched model with a scheme, whose noise is that of one example; a strength
+        without a scheme, or outside [0, 1]; `weighted` where it would do nothing.
+      TypeError: a part is not what it should be.
     """
 
     apply: Callable[..., Any]
@@ -69,8 +84,24 @@ class Problem:
     penalty: Strength = 1.0
     batched: bool = False
     stateful: bool = False
+    weighted: bool = False
 
     def __post_init__(self) -> None:
+        if not callable(self.apply):
+            raise TypeError(f"apply must be a function, got {self.apply!r}")
+        if not callable(self.metrics):
+            raise TypeError(
+                "metrics must be a function (outputs, y) -> a dictionary of scalars, such as "
+                f"train.OBJECTIVES['classification']; got {self.metrics!r}"
+            )
+        if not isinstance(self.optimizer, optax.GradientTransformation):
+            raise TypeError(
+                f"optimizer must be an optax optimiser such as optax.adam(1e-3), got "
+                f"{self.optimizer!r}"
+            )
+        if self.weighted and (self.batched or self.scheme is not None):
+            why = "a batched model has one key" if self.batched else "a draw has it: draw.weight"
+            raise ValueError(f"weighted=True is for a model of one example and a key: {why}")
         if self.batched and self.scheme is not None:
             raise ValueError(
                 "batched=True with a scheme: a draw is for one example. Write the model for one, "
@@ -85,6 +116,12 @@ class Problem:
             raise ValueError("strength would do nothing: there is no scheme")
         if self.penalty != 1.0 and (self.scheme is None or not self.scheme.penalises):
             raise ValueError("penalty would do nothing: the scheme adds nothing to the loss")
+        for name, value, most in (
+            ("strength", self.strength, 1.0),
+            ("penalty", self.penalty, math.inf),
+        ):
+            if isinstance(value, (int, float)) and not 0 <= value <= most:
+                raise ValueError(f"{name} must be in [0, {most:g}], got {value}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,19 +129,37 @@ class Examples:
     """A data set held on the devices: x (examples, ...) and y (examples, ...), or trees of such.
 
     Raises:
-      ValueError: the lengths differ.
+      TypeError: they hold something else than arrays of numbers.
+      ValueError: the lengths differ, or there is no x.
     """
 
     x: Any
     y: Any
 
     def __post_init__(self) -> None:
+        for name, tree in (("x", self.x), ("y", self.y)):
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                _check_data(leaf, name + jax.tree_util.keystr(path))
+        if not jax.tree.leaves(self.x):
+            raise ValueError(f"x must hold at least one array, got {self.x!r}")
         lengths = {len(leaf) for leaf in jax.tree.leaves((self.x, self.y))}
         if len(lengths) != 1:
             raise ValueError(f"x and y must have equal lengths, got {sorted(lengths)}")
 
     def __len__(self) -> int:
         return len(jax.tree.leaves(self.x)[0])
+
+
+def _check_data(leaf: Any, name: str) -> None:
+    if not hasattr(leaf, "shape"):
+        raise TypeError(
+            f"{name} must be an array (examples, ...), got {type(leaf).__name__}; convert lists by "
+            "numpy.asarray"
+        )
+    if not leaf.shape:
+        raise TypeError(f"{name} must be an array (examples, ...), got a single value, {leaf!r}")
+    if getattr(getattr(leaf, "dtype", None), "kind", "f") in "OSUMm":
+        raise TypeError(f"{name} must hold numbers, got an array of {leaf.dtype}")
 
 
 @jax.tree_util.register_dataclass
@@ -145,6 +200,7 @@ class Step:
       batch_size: of the global batch.
       devices: that share it, under the axis of `train.devices.parallel`.
       rows: (examples,), which rows of the data make up the training set; None for all.
+      loss_per_nat: the unit of the loss, in which the penalty is added to it.
     """
 
     problem: Problem
@@ -152,6 +208,7 @@ class Step:
     batch_size: int
     devices: tuple[Any, ...]
     rows: Array | None = None
+    loss_per_nat: float = 1.0
 
     def with_sites(self, x: Any, params: Any, mutable: Any) -> "Step":
         """The same with the model's sites, found by tracing it.
@@ -236,28 +293,43 @@ class Step:
         x: Any,
         y: Any,
         rows: Array,
+        weight: Array,
         step_key: Array,
         device: ArrayLike,
     ) -> tuple[dict[str, Array], Any]:
-        """The metrics of each of a device's examples, and the new mutable variables."""
-        problem = self.problem
+        """The metrics of each of a device's examples, and the new mutable variables.
 
-        def call(x: Any, noise: Any) -> tuple[Any, Any]:
+        Raises:
+          ValueError, TypeError: the metrics are no dictionary of scalars, or have no loss.
+        """
+        problem = self.problem
+        # Where every batch is full, a draw has no weight, and a mean over the batch is a plain one.
+        fillers = self.examples % self.batch_size != 0
+
+        def call(x: Any, noise: Any, **weight: Array) -> tuple[Any, Any]:
             if problem.stateful:
-                return problem.apply(params, x, noise, mutable)
-            return problem.apply(params, x, noise), mutable
+                return problem.apply(params, x, noise, mutable, **weight)
+            return problem.apply(params, x, noise, **weight), mutable
+
+        def metrics(outputs: Any, y: Any) -> dict[str, Array]:
+            return checked_metrics(problem.metrics(outputs, y))
 
         if problem.batched:
             outputs, new = call(x, batch_key_of(step_key, device))
-            return jax.vmap(problem.metrics)(outputs, y), new
+            return jax.vmap(metrics)(outputs, y), new
 
-        def one(x: Any, y: Any, row: Array) -> tuple[dict[str, Array], Any]:
+        def one(x: Any, y: Any, row: Array, weight: Array) -> tuple[dict[str, Array], Any]:
             keys = Keys.of(step_key, row)
-            outputs, new = call(x, keys.example if scheme is None else sampled(scheme, keys))
-            return problem.metrics(outputs, y), new
+            if scheme is not None:
+                outputs, new = call(x, sampled(scheme, keys, weight=weight if fillers else None))
+            elif problem.weighted:
+                outputs, new = call(x, keys.example, weight=weight)
+            else:
+                outputs, new = call(x, keys.example)
+            return metrics(outputs, y), new
 
         over_examples = jax.vmap(one, out_axes=(0, None), axis_name=BATCH_AXES[0])
-        return over_examples(x, y, rows)
+        return over_examples(x, y, rows, weight)
 
     def __call__(
         self,
@@ -296,21 +368,28 @@ class Step:
 
         def objective(both: dict[str, Any]) -> tuple[Array, Any]:
             bound, params = scheme and scheme.bind(both["learned"]), both["params"]
-            metrics, new = self.measure(bound, params, state.mutable, x, y, rows, step_key, device)
+            metrics, new = self.measure(
+                bound, params, state.mutable, x, y, rows, weight, step_key, device
+            )
             sums = jax.tree.map(lambda values: jnp.sum(weight * values), metrics)
             loss = sums["loss"] / batch_weight
             if bound is not None and bound.penalises:
                 found = self.weights(jax.tree.map(lambda leaf: leaf[0], x), params, state.mutable)
                 penalty = bound.penalty(problem.sites or {}, found)
                 penalty = penalty * strength_at(problem.penalty, number) / self.examples
+                if self.loss_per_nat != 1:
+                    penalty = penalty * self.loss_per_nat
                 loss = loss + penalty / len(self.devices)
             return loss, (sums, new)
 
         gradients, (sums, mutable) = jax.grad(objective, has_aux=True)(state.params)
         gradients, sums = sum_over(self.devices, (gradients, sums))
         mutable = mean_over(self.devices, mutable)
+        optimizer = problem.optimizer
+        if scheme is not None and scheme.learns:
+            optimizer = sparing_learned(optimizer)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
-            updates, opt_state = problem.optimizer.update(gradients, state.opt_state, state.params)
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         if scheme is not None:
             updates = updates | {"learned": scheme.trained(updates["learned"])}  # type: ignore[operator]
         # Of one dtype whatever the metrics are: x64 mode makes these float64.

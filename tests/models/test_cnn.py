@@ -1,5 +1,10 @@
 """The convolutional network against NumPy."""
 
+import dataclasses
+import functools
+import re
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +14,10 @@ from dropjax import models, sampled
 from dropjax.core.draw import CLEAN, deterministic
 from dropjax.core.plan import record
 from dropjax.core.site import BATCH_AXES, Kind, Site
+from dropjax.linen import BatchNorm
 from dropjax.models.cnn import CNN
 from dropjax.schemes import parse
-from tests.nn.test_convolution import conv_by_hand, pool_by_hand
+from tests.nn.test_convolution import conv_by_hand, pool_by_hand, valid_by_hand
 
 KEY = jax.random.key(5)
 MAP, WEIGHT = ("height", "width", "feature"), ("input", "output")
@@ -157,16 +163,18 @@ def test_how_it_starts():
 XS = np.random.default_rng(2).normal(size=(6, 5, 4, 2)).astype(np.float32)
 
 
-def train(draw, devices=1):
+def train(draw, devices=1, weight=None):
     """Outputs, and the new running statistics of each device."""
     variables = variables_of(NORMED)
 
-    def one(x):
-        return NORMED.apply(variables, x, draw, mutable="batch_stats")
+    def one(x, weight):
+        of = dataclasses.replace(draw, weight=weight)
+        return NORMED.apply(variables, x, of, mutable="batch_stats")
 
     over_batch = jax.vmap(one, out_axes=(0, None), axis_name=BATCH_AXES[0])
     over_devices = jax.vmap(over_batch, axis_name=BATCH_AXES[1])
-    outputs, new = jax.jit(over_devices)(XS.reshape(devices, -1, *XS.shape[1:]))
+    weight = None if weight is None else weight.reshape(devices, -1)
+    outputs, new = jax.jit(over_devices)(XS.reshape(devices, -1, *XS.shape[1:]), weight)
     return outputs.reshape(6, OUTPUTS), new["batch_stats"]["stage_0_block_0"]["conv_norm"]["norm"]
 
 
@@ -191,6 +199,43 @@ def test_in_training_statistics_are_those_of_the_global_batch(devices):
     for device in range(devices):
         assert_close(new["mean"][device], 0.9 * old["mean"] + 0.1 * mean)
         assert_close(new["var"][device], 0.9 * old["var"] + 0.1 * var)
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_what_fills_a_batch_up_is_left_out_of_the_statistics(devices):
+    """Against NumPy on the real rows alone; of three devices the last has none."""
+    real = 3
+
+    def by_rows(y):
+        return y[:real].mean((0, 1, 2)), y[:real].var((0, 1, 2))
+
+    wanted, mean, var = normed_by_hand(by_rows)
+    outputs, new = train(CLEAN, devices, np.float32(np.arange(6) < real))
+    assert_close(outputs[:real], wanted[:real])
+    old = variables_of(NORMED)["batch_stats"]["stage_0_block_0"]["conv_norm"]["norm"]
+    for device in range(devices):
+        assert_close(new["mean"][device], 0.9 * old["mean"] + 0.1 * mean)
+        assert_close(new["var"][device], 0.9 * old["var"] + 0.1 * var)
+
+
+def test_it_is_flax_s_batch_norm_to_the_bit():
+    """Operation by operation, in training and in evaluation, without weights."""
+    flax = nn.BatchNorm(momentum=0.9, axis_name=BATCH_AXES)
+
+    def theirs(variables, x, **options):
+        inside = {part: of["norm"] for part, of in variables.items()}
+        return flax.apply(inside, x, use_running_average=not options, **options)
+
+    variables = {"params": {"norm": {}}, "batch_stats": {"norm": {}}}
+    for part, names in {"params": ("scale", "bias"), "batch_stats": ("mean", "var")}.items():
+        variables[part]["norm"] = {name: np.ones(2, np.float32) for name in names}
+    axes = [(axis, 1) for axis in BATCH_AXES]
+    for options in ({}, {"mutable": ["batch_stats"]}):
+        found, wanted = (
+            str(jax.make_jaxpr(functools.partial(of, **options), axis_env=axes)(variables, X))
+            for of in (BatchNorm().apply, theirs)
+        )
+        assert found == wanted
 
 
 def test_in_evaluation_running_statistics_are_used_and_not_changed():
@@ -240,6 +285,9 @@ def test_the_gradient_goes_through_the_statistics():
         ("cnn(blocks=0)", ValueError, "cnn: blocks must be positive, got 0"),
         ("cnn(dense=(-1,))", ValueError, "cnn: dense must be positive"),
         ("cnn(kernel=2)", ValueError, "cnn: kernel must be odd, got 2"),
+        ('cnn(padding="full")', TypeError, "cnn: padding must be one of 'same', 'valid'"),
+        ('cnn(padding="valid",residual=True)', ValueError, 'padding="valid" makes maps smaller'),
+        ('cnn(padding="valid",kernel=1)', ValueError, 'padding="valid" would do nothing'),
         ("cnn(kernel=-1)", ValueError, "cnn: kernel must be odd, got -1"),
         ('cnn(pooling="sum")', TypeError, "cnn: pooling must be one of 'max', 'average'"),
         ('cnn(norm="layer")', TypeError, "cnn: norm must be one of 'none', 'batch'"),
@@ -260,6 +308,32 @@ def test_images_that_are_too_small_or_none_are_refused():
         with pytest.raises(ValueError, match=r"2 stages .* both are at least 4\. Got .* of shape"):
             start(np.ones(shape, np.float32))
     assert start(np.ones((4, 4, 1), np.float32))
+
+
+@pytest.mark.parametrize(("blocks", "kernel"), [(1, 3), (2, 5)])
+def test_with_padding_valid_no_map_may_become_empty(blocks, kernel):
+    """The size that the message names is the smallest that does."""
+    of = CNN(OUTPUTS, (3, 4), blocks, kernel, dense=(), padding="valid")
+
+    def last_map(size):
+        sites = record(lambda draw: of.init(KEY, np.ones((size, size, 1), np.float32), draw))
+        return sites["stage_1/map"][1]
+
+    with pytest.raises(ValueError, match=r'padding="valid" .* unless both are at least (\d+)') as e:
+        last_map(1)
+    least = int(re.search(r"at least (\d+)", str(e.value))[1])
+    assert last_map(least) == (1, 1, 4) and last_map(least + 4) == (2, 2, 4)
+    with pytest.raises(ValueError, match=f"at least {least}"):
+        last_map(least - 1)
+
+
+def test_with_padding_valid_it_is_the_loop():
+    model = CNN(OUTPUTS, (3,), dense=(), padding="valid")
+    variables = variables_of(model)
+    p = variables["params"]
+    x = valid_by_hand(X, p["stage_0_block_0"]["conv"]["kernel"])
+    x = pool_by_hand(relu(x + p["stage_0_block_0"]["conv"]["bias"]), "max")
+    assert_close(apply(model, CLEAN, variables), dense(p["head"], x.reshape(-1)))
 
 
 def test_from_text():

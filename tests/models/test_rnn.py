@@ -258,6 +258,52 @@ def test_sites(cell):
     assert list(found) == list(wanted)  # in the order that the model meets them
 
 
+DENSE = RNN(OUTPUTS, cell="elman", width=WIDTH, dense=(6, 3))
+
+
+def dense_params():
+    rng, params = np.random.default_rng(8), params_of("elman")
+    for name, shape in {"dense_0": (WIDTH, 6), "dense_1": (6, 3), "head": (3, OUTPUTS)}.items():
+        sizes = {"kernel": shape, "bias": shape[1:]}
+        params[name] = {n: rng.normal(size=size).astype(np.float32) for n, size in sizes.items()}
+    return params
+
+
+def test_dense_layers_stand_between_the_last_output_and_the_head():
+    """Each with ReLU and noise of its own, which schemes find by name."""
+    draw = sampled(parse('bernoulli(rate=0.5,at="dense_.*/hidden")'), KEY)
+    params = dense_params()
+    # What leaves the recurrent layer, by a head that is the identity.
+    head = {"kernel": np.eye(WIDTH), "bias": np.zeros(WIDTH)}
+    h = by_hand("elman", params=params | {"head": head})
+    for k, width in enumerate(DENSE.dense):
+        p = params[f"dense_{k}"]
+        keep = noise_at(draw, f"dense_{k}", "hidden", Kind.HIDDEN, (width,), ("feature",))
+        h = np.maximum(h @ p["kernel"] + p["bias"], 0) * keep / 0.5
+    wanted = h @ params["head"]["kernel"] + params["head"]["bias"]
+    found = jax.jit(lambda draw: DENSE.apply({"params": params}, X, draw))(draw)
+    assert_close(found, wanted)
+
+
+def test_sites_of_dense_layers():
+    sites = record(lambda draw: DENSE.init(KEY, X, draw))
+    found = [(name, s.kind, shape, s.depth) for name, (s, shape) in sites.items()]
+    assert found[-5:] == [
+        ("dense_0/linear", Kind.LINEAR, (WIDTH, 6), 0.5),
+        ("dense_0/hidden", Kind.HIDDEN, (6,), 0.5),
+        ("dense_1/linear", Kind.LINEAR, (6, 3), 0.75),
+        ("dense_1/hidden", Kind.HIDDEN, (3,), 0.75),
+        ("head/linear", Kind.LINEAR, (3, OUTPUTS), 1),
+    ]
+    assert sites["layer_0/output"][0].depth == 0.25
+
+
+def test_a_sequence_without_a_row_is_refused():
+    of = jax.ShapeDtypeStruct((0, FEATURES), np.float32)
+    with pytest.raises(ValueError, match=r"at least one row, got the shape \(0, 3\)"):
+        jax.eval_shape(lambda x: RNN(OUTPUTS, width=WIDTH).init(KEY, x, CLEAN), of)
+
+
 def test_rows_of_an_image_with_channels_are_flattened():
     model, image = RNN(OUTPUTS, width=WIDTH), X.reshape(STEPS, 1, FEATURES)
     params = {"params": params_of("lstm")}
@@ -271,6 +317,8 @@ def test_rows_of_an_image_with_channels_are_flattened():
     [
         ("rnn(width=0)", ValueError, "width and layers must be positive, got width=0"),
         ("rnn(width=-1)", ValueError, "width and layers must be positive"),
+        ("rnn(dense=(8,0))", ValueError, r"rnn: dense must be positive, got \(8, 0\)"),
+        ("rnn(dense=8)", TypeError, "rnn: dense must be a tuple of integers"),
         ("rnn(layers=0)", ValueError, "width and layers must be positive.*layers=0"),
         (
             'rnn(cell="foo")',

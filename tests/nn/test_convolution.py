@@ -1,5 +1,7 @@
 """Convolution and pooling against loops in NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,16 @@ import pytest
 from dropjax.nn.convolution import _by_patches, _by_xla, conv, pool
 
 RNG = np.random.default_rng(5)
-WAYS = {"conv": conv, "patches": _by_patches, "xla": _by_xla}
+WAYS = {
+    "conv": conv,
+    "patches": functools.partial(_by_patches, "same"),
+    "xla": functools.partial(_by_xla, "same"),
+}
+VALID = {
+    "conv": functools.partial(conv, padding="valid"),
+    "patches": functools.partial(_by_patches, "valid"),
+    "xla": functools.partial(_by_xla, "valid"),
+}
 KERNELS = [(1, 1), (3, 3), (5, 3)]
 
 
@@ -39,6 +50,28 @@ def test_a_convolution_is_the_loop(way, kernel):
     close = {"rtol": 1e-5, "atol": 1e-5}
     np.testing.assert_allclose(jax.jit(WAYS[way])(x[None], w), wanted[None], **close)
     np.testing.assert_allclose(jax.jit(jax.vmap(WAYS[way], (0, None)))(x, w), wanted, **close)
+
+
+def valid_by_hand(x, w):
+    """Of the convolution with zeros what no zero has entered."""
+    rows, columns = w.shape[0] // 2, w.shape[1] // 2
+    return conv_by_hand(x, w)[rows : x.shape[0] - rows, columns : x.shape[1] - columns]
+
+
+@pytest.mark.parametrize("way", VALID)
+def test_without_zeros_around_the_image_it_becomes_smaller(way):
+    x, w = normal(2, 5, 6, 3), normal(5, 3, 3, 2)
+    wanted = np.stack([valid_by_hand(image, w) for image in x])
+    found = jax.jit(VALID[way])(x, w)
+    assert found.shape == (2, 1, 4, 2)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_what_leaves_nothing_of_an_image_is_refused():
+    with pytest.raises(ValueError, match="the kernel, 5 x 3, is larger than the image, 4 x 6"):
+        conv(normal(4, 6, 1), normal(5, 3, 1, 1), padding="valid")
+    with pytest.raises(ValueError, match='padding must be "same" or "valid", got \'full\''):
+        conv(normal(4, 6, 1), normal(3, 3, 1, 1), padding="full")
 
 
 @pytest.mark.parametrize("way", WAYS)

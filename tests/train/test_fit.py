@@ -9,6 +9,7 @@ import pytest
 from dropjax import schemes, train
 from dropjax.core.site import Kind, Site
 from dropjax.train.checkpoint import tree_hash
+from dropjax.train.fit import says_stop
 from tests.throwaway import LearnedRate
 
 SITE = Site("hidden", Kind.HIDDEN, ("feature",))
@@ -69,6 +70,20 @@ def test_each_epoch_is_reported():
     seen = []
     fit(after_epoch=lambda number, state: seen.append((number, int(state.step))))
     assert seen == [(1, 3), (2, 6), (3, 9)]
+
+
+def test_it_ends_when_after_epoch_says_so():
+    """With what there was then: early stopping."""
+    stopped = fit(epochs=9, after_epoch=lambda number, state: True if number == 2 else None)
+    wanted = fit(epochs=2)
+    assert tree_hash(stopped.params) == tree_hash(wanted.params)
+    assert stopped.history == wanted.history
+
+
+def test_only_true_is_a_reason_to_stop():
+    assert all(map(says_stop, [True, np.True_, jnp.bool_(True)]))
+    others = [None, False, np.False_, jnp.bool_(False), 1, 2.5, "stop", np.ones(2, bool)]
+    assert not any(map(says_stop, others))
 
 
 def test_a_loss_that_is_not_finite_stops_it():

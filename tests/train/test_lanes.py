@@ -63,6 +63,10 @@ def init(key):
     return {"w": jax.random.normal(key, (6, 2)), "b": jnp.zeros(2)}
 
 
+def init_one(key):
+    return {"w": jax.random.normal(key, (6, 1)), "b": jnp.zeros(1)}
+
+
 def problem(scheme: str | Scheme | None = "bernoulli", rate=0.01, **changes) -> Problem:
     of = parse(scheme) if isinstance(scheme, str) else scheme
     given: dict[str, Any] = {"apply": apply, "metrics": metrics, "scheme": of}
@@ -151,13 +155,14 @@ def test_lanes_of_a_network_are_the_runs_alone(model, scheme, other):
 
 @pytest.mark.parametrize("scheme", ["concrete|tests.throwaway:LearnedRate", "sparse_variational"])
 def test_what_lanes_learn_and_report_is_what_they_do_alone(scheme):
-    grid = [Lane(key(5)), Lane(key(6), penalty=3.0)]
-    of = problem(scheme, penalty=optax.linear_schedule(0.0, 2.0, 4))
-    program = Lanes(of, init, Examples(X, Y), grid, batch_size=BATCH, **ONE)
+    """Under an objective in whose unit the penalty is twice as large."""
+    grid, squares = [Lane(key(5)), Lane(key(6), penalty=3.0)], OBJECTIVES["regression"]
+    of = problem(scheme, metrics=squares, penalty=optax.linear_schedule(0.0, 2.0, 4))
+    program = Lanes(of, init_one, Examples(X, Y[:, :1]), grid, batch_size=BATCH, **ONE)
     (state,) = [chunk.state for chunk in chunks(program, program.init(), epochs=1)][-1:]
-    own = problem(scheme, penalty=optax.linear_schedule(0.0, 6.0, 4))
-    single = Program(own, Examples(X, Y), key=key(6), batch_size=BATCH, **ONE)
-    first = single.init(init(derive(key(6), "init")))
+    own = problem(scheme, metrics=squares, penalty=optax.linear_schedule(0.0, 6.0, 4))
+    single = Program(own, Examples(X, Y[:, :1]), key=key(6), batch_size=BATCH, **ONE)
+    first = single.init(init_one(derive(key(6), "init")))
     (wanted,) = [chunk.state for chunk in chunks(single, first, epochs=1)][-1:]
     assert_same(program.alone(state, 1).params, wanted.params)
     assert jax.tree.leaves(wanted.params["learned"])
@@ -223,6 +228,22 @@ def test_groups_are_one_program_and_company_and_order_do_not_matter():
     assert len(found) == 10 and len({float(of.params["w"][0, 0]) for of in found[:5]}) == 5
     for a, b in zip(found[:5], found[:4:-1], strict=True):
         assert_same_run(a, b)
+
+
+def test_lanes_end_when_after_epoch_says_so():
+    """Each group by itself."""
+    grid = [Lane(key(seed)) for seed in (1, 2)]
+    ends = iter([1, 3])
+
+    def stop(of: Lanes, epoch: int, state: State) -> bool:
+        return epoch == stop.at
+
+    def start(of: Lanes, epoch: int, state: State) -> bool:
+        stop.at = next(ends) if epoch == 1 else stop.at
+        return stop(of, epoch, state)
+
+    found = train(problem(), grid, epochs=4, at_a_time=1, after_epoch=start)
+    assert [len(of.history) for of in found] == [1, 3]
 
 
 def test_lanes_without_a_scheme_have_the_problems_in_every_group():

@@ -13,7 +13,7 @@ from dropjax.core.scheme import Chain, Scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.keys import derive
 from dropjax.schemes import parse
-from dropjax.train import Examples, Problem, Program, chunks
+from dropjax.train import OBJECTIVES, Examples, Problem, Program, chunks
 from tests.throwaway import KeptRate, LearnedRate, PreActivation, WholeBatch
 
 SITE = Site("hidden", Kind.HIDDEN, ("feature",))
@@ -166,6 +166,42 @@ def test_the_penalty_is_multiplied_and_divided_by_the_examples(penalty, examples
     s = jax.nn.sigmoid(before)
     expected = 0.01 * penalty * 7.0 * float(s * (1 - s)) / examples
     assert after - before == pytest.approx(expected, rel=1e-3, abs=1e-9)
+
+
+@pytest.mark.parametrize(("targets", "unit"), [(1, 2.0), (2, 1.0)])
+def test_the_penalty_is_in_the_unit_of_the_loss(targets, unit):
+    """The squared error is so many times the negative log-likelihood: 1 is the ELBO all the same.
+
+    With no noise the penalty alone moves what is learned.
+    """
+    scheme, params = LearnedRate(rate=0.0, weight=7.0), {"w": jnp.ones((6, targets))}
+
+    def moved(metrics):
+        of = Problem(
+            lambda params, x, draw: draw(x, SITE) @ params["w"], metrics, scheme, optax.sgd(0.01)
+        )
+        data = Examples(X, Y[:, :targets])
+        of = Program(of, data, key=KEY, batch_size=BATCH, devices=jax.devices()[:1])
+        state = of.init(params)
+        before = float(state.params["learned"]["hidden"]["logit"])
+        return before, float(of.run(state, 0, 1).params["learned"]["hidden"]["logit"])
+
+    before, after = moved(OBJECTIVES["regression"])
+    s = jax.nn.sigmoid(before)
+    expected = unit * 0.01 * 7.0 * float(s * (1 - s)) / N
+    assert after - before == pytest.approx(expected, rel=1e-3)
+
+
+def test_what_is_learned_is_not_decayed_and_weights_are():
+    scheme = LearnedRate(rate=0.0, weight=0.0)  # neither noise nor a penalty moves it
+    of = program(scheme, optimizer=optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1)))
+    plain = program(scheme, optimizer=optax.sgd(0.1))
+    state, without = of.init(PARAMS), plain.init(PARAMS)
+    before = jax.tree.map(np.asarray, state.params["learned"])
+    state, without = of.run(state, 0, 1), plain.run(without, 0, 1)
+    assert jax.tree.map(np.asarray, state.params["learned"]) == before
+    decayed = without.params["params"]["w"] - 0.05 * PARAMS["w"]
+    np.testing.assert_allclose(state.params["params"]["w"], decayed, rtol=1e-5)
 
 
 def test_a_scheduled_penalty_is_read_at_every_step():
