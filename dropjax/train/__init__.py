@@ -1,6 +1,7 @@
 """Training: optax under `jax.pmap` in compiled chunks, with checkpoints that resume exactly."""
 
 from dropjax.train import lanes, schedules
+from dropjax.train.decay import weights_alone
 from dropjax.train.fit import Fitted, fit
 from dropjax.train.lane import Lane
 from dropjax.train.lanes import Lanes
@@ -40,4 +41,5 @@ __all__ = [
     "r_drop",
     "r_drop_loss",
     "schedules",
+    "weights_alone",
 ]

@@ -1,97 +1,71 @@
 """Weight decay is for weights: what a scheme learns is left out of it.
 
 A learned rate or variance has a prior of its own, its penalty; a decay would pull it to another
-one, such as a rate of 1/2. Optax's `mask` leaves parameters out, but has to be given where an
-optimiser is made, and this one may be anyone's. So those of its parts that decay see zeros instead.
+one, such as a rate of 1/2.
 """
 
-import copy
-import types
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-# The transformations of optax that decay by themselves; its optimisers are made of these.
-_DECAYING = {f"{name}.<locals>.update_fn" for name in ("add_decayed_weights", "scale_by_novograd")}
+from dropjax.core.scheme import Scheme
+
+Array = jax.Array
+
+_STEPS = 4  # a schedule of the learning rate may start at 0
 
 
-def sparing_learned(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same optimiser of {"params": ..., "learned": ...}, without decay of the second.
+def weights_alone(both: Any) -> Any:
+    """The `mask` of an optax optimiser with weight decay: `optax.adamw(1e-3, mask=weights_alone)`.
 
     Args:
-      optimizer: one of optax, or made of its transformations in any depth. Not found is a decay of
-        one's own, or one inside `optax.flatten`, where no parameter has a name.
+      both: {"params": the model's, "learned": the scheme's}, which `train.Problem` trains.
 
     Returns:
-      One that differs in that alone; the very same if nothing in it decays.
+      True for the model's parameters, False for what the scheme learns; True for any other tree.
     """
-    return _sparing(optimizer, set())
+    if isinstance(both, dict) and both.keys() == {"params", "learned"}:
+        return {"params": True, "learned": False}
+    return True
 
 
-def _sparing(value: Any, above: set[int]) -> Any:
-    if id(value) in above:
-        return value
-    above = above | {id(value)}
-    if isinstance(value, types.FunctionType):
-        return _of_function(value, above)
-    if isinstance(value, types.MethodType):  # of `optax.MultiSteps`
-        inside = _sparing(vars(value.__self__), above)
-        if inside is vars(value.__self__):
-            return value
-        owner = copy.copy(value.__self__)
-        vars(owner).update(inside)
-        return types.MethodType(value.__func__, owner)
-    if isinstance(value, dict):
-        new = {key: _sparing(part, above) for key, part in value.items()}
-        return value if all(new[key] is value[key] for key in value) else new
-    if isinstance(value, (tuple, list)):
-        parts = [_sparing(part, above) for part in value]
-        if all(new is old for new, old in zip(parts, value, strict=True)):
-            return value
-        # A transformation is a named tuple of two functions.
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    return value
+def check_spares_learned(
+    optimizer: optax.GradientTransformation, scheme: Scheme, both: Any
+) -> None:
+    """Refuses an optimiser that decays what a scheme learns.
 
+    It is tried on values of size 1 with gradients of 0: what moves then, and by how much depends on
+    the values, is decayed.
 
-def _of_function(function: types.FunctionType, above: set[int]) -> Any:
-    """Optax composes transformations as functions that enclose others."""
-    if function.__qualname__ in _DECAYING:
+    Args:
+      optimizer: of {"params": ..., "learned": ...}.
+      scheme: the scheme.
+      both: trees of these names, of arrays or their shapes.
 
-        def update(updates: Any, state: Any, params: Any = None, **more: Any) -> Any:
-            return function(updates, state, _with_zeros(params), **more)
+    Raises:
+      ValueError: it does.
+    """
+    leaves, structure = jax.tree.flatten(both)
 
-        return update
-    cells = function.__closure__ or ()
-    names = function.__code__.co_freevars
-    new = [_of_cell(name, cell, above) for name, cell in zip(names, cells, strict=True)]
-    if all(a is b for a, b in zip(new, cells, strict=True)):
-        return function
-    made = types.FunctionType(
-        function.__code__,
-        function.__globals__,
-        function.__name__,
-        function.__defaults__,
-        tuple(new),
-    )
-    made.__kwdefaults__ = function.__kwdefaults__
-    return made
+    def moved(value: Array) -> Any:
+        small = [jnp.full((1,) * len(leaf.shape), value) for leaf in leaves]
+        values: Any = jax.tree.unflatten(structure, small)
+        slopes = jax.tree.map(jnp.zeros_like, values)
+        state, total = optimizer.init(values), slopes["learned"]
+        for _ in range(_STEPS):
+            updates: Any
+            updates, state = optimizer.update(slopes, state, values)
+            total = jax.tree.map(jnp.add, total, scheme.trained(updates["learned"]))
+        return total
 
-
-def _of_cell(name: str, cell: types.CellType, above: set[int]) -> types.CellType:
-    try:
-        value = cell.cell_contents
-    except ValueError:  # nothing in it yet
-        return cell
-    if name == "inner_factory":  # `optax.inject_hyperparams` makes its optimiser in every step
-        return types.CellType(lambda *args, **given: sparing_learned(value(*args, **given)))
-    new = _sparing(value, above)
-    return cell if new is value else types.CellType(new)
-
-
-def _with_zeros(params: Any) -> Any:
-    def of(path: Any, leaf: Any) -> Any:
-        return jnp.zeros_like(leaf) if path and getattr(path[0], "key", None) == "learned" else leaf
-
-    return jax.tree_util.tree_map_with_path(of, params)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        found = [jax.tree.leaves(jax.jit(moved)(value)) for value in (1.0, 2.0)]
+    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*found, strict=True)):
+        raise ValueError(
+            "the optimizer decays what the scheme learns, which has a penalty of its own; leave it "
+            "out: optax.adamw(learning_rate, mask=dropjax.train.weights_alone), or "
+            "optax.add_decayed_weights(weight_decay, mask=dropjax.train.weights_alone)"
+        )

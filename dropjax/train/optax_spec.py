@@ -11,6 +11,7 @@ import optax
 
 from dropjax.core.literals import parse_call
 from dropjax.core.strength import Strength
+from dropjax.train.decay import weights_alone
 from dropjax.train.schedules import SCHEDULES as OWN
 
 # By hand: optimisers that take a learning rate and the gradient alone.
@@ -19,6 +20,8 @@ OPTIMIZERS = (
     *("lamb", "lars", "lion", "novograd", "radam", "rmsprop", "rprop", "sgd", "signum", "sm3"),
     "yogi",
 )
+_MASKS = ("mask", "weight_decay_mask")
+"""What optax's optimisers call the mask of their weight decay."""
 SCHEDULES = (
     *("cosine_decay_schedule", "cosine_onecycle_schedule", "exponential_decay"),
     *("linear_onecycle_schedule", "linear_schedule", "piecewise_constant_schedule"),
@@ -28,7 +31,9 @@ SCHEDULES = (
 
 
 def parse_optimizer(text: str, learning_rate: float) -> optax.GradientTransformation:
-    """The optax optimiser that a text describes.
+    """The optax optimiser of {"params": ..., "learned": ...} that a text describes.
+
+    Its weight decay, if it has one, leaves out what a scheme learns.
 
     Args:
       text: one of `OPTIMIZERS`, with arguments as optax names them if need be.
@@ -51,7 +56,12 @@ def parse_optimizer(text: str, learning_rate: float) -> optax.GradientTransforma
 
 def optimizer_of(text: str, learning_rate: Any) -> optax.GradientTransformation:
     """As `parse_optimizer`, for a text that it takes; the learning rate may be traced."""
-    return _build(text, OPTIMIZERS, "optimizer", learning_rate=learning_rate)
+    given = {"learning_rate": learning_rate}
+    function = getattr(optax, parse_call(text)[0], None)
+    if function is not None:
+        takes = inspect.signature(function).parameters
+        given |= {name: weights_alone for name in _MASKS if name in takes}
+    return _build(text, OPTIMIZERS, "optimizer", **given)
 
 
 def parse_strength(text: str, flag: str = "strength") -> Strength:

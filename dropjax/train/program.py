@@ -15,6 +15,7 @@ import numpy as np
 from dropjax.core.plan import no_weights
 from dropjax.core.scheme import Weights
 from dropjax.ops.keys import check_key
+from dropjax.train.decay import check_spares_learned
 from dropjax.train.devices import check_batch_size, check_devices, parallel, replicate
 from dropjax.train.objectives import Objective, loss_per_nat
 from dropjax.train.replay import Replay, noise_key_of, order_of, steps_per_epoch
@@ -90,7 +91,8 @@ class Program:
         Raises:
           ValueError: the scheme would do nothing at the sites that were found; `mutable` is given
             to a model that is not stateful, or not to one that is; no metric is called "loss", or
-            one is no scalar; a target is none that the objective takes.
+            one is no scalar; a target is none that the objective takes; the optimiser decays what
+            the scheme learns.
           TypeError: the metrics are no dictionary, or no numbers; parameters are no floats.
         """
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -101,7 +103,11 @@ class Program:
         self.step = self.step.with_sites(self._example(), params, mutable)
         scheme = self.problem.scheme
         if scheme is not None:
-            scheme = scheme.bind(self.step.learned(self._key, no_weights(self.problem.sites or {})))
+            learned = self.step.learned(self._key, no_weights(self.problem.sites or {}))
+            if scheme.learns:
+                both = {"params": params, "learned": learned}
+                check_spares_learned(self.problem.optimizer, scheme, both)
+            scheme = scheme.bind(learned)
         x, y = jax.tree.map(lambda leaf: leaf[:1], self._data)
         problem, row, weight = self.problem, jnp.zeros(1, jnp.int32), jnp.ones(1)
         targets = (self._targets, None) if targets is None else targets

@@ -17,7 +17,6 @@ from dropjax.core.scheme import Scheme, Sites, Weights
 from dropjax.core.site import BATCH_AXES
 from dropjax.core.strength import Strength, strength_at
 from dropjax.ops.keys import derive
-from dropjax.train.decay import sparing_learned
 from dropjax.train.devices import mean_over, sum_over
 from dropjax.train.objectives import checked_metrics
 from dropjax.train.replay import batch_key_of, positions, step_key_of
@@ -53,8 +52,9 @@ class Problem:
       metrics: (outputs, y) -> a dictionary of scalars, of one example always; "loss" is minimised.
         Those of `train.OBJECTIVES` look at all targets before training starts.
       scheme: the dropout scheme; None for a model that takes a key.
-      optimizer: an optax optimiser; it trains the model's parameters and what the scheme learns. Of
-        weight decay what the scheme learns is left out, wherever optax does it.
+      optimizer: an optax optimiser of {"params": the model's parameters, "learned": what the scheme
+        learns}. The second must be left out of weight decay: `optax.adamw(1e-3,
+        mask=train.weights_alone)`.
       sites: the model's sites, from `core.plan.record`; None to find them when training starts.
       strength: multiplies every rate; a number, or a function of the step.
       penalty: multiplies the penalty of a scheme that learns: a number, or a function of the step,
@@ -385,11 +385,8 @@ class Step:
         gradients, (sums, mutable) = jax.grad(objective, has_aux=True)(state.params)
         gradients, sums = sum_over(self.devices, (gradients, sums))
         mutable = mean_over(self.devices, mutable)
-        optimizer = problem.optimizer
-        if scheme is not None and scheme.learns:
-            optimizer = sparing_learned(optimizer)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
-            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            updates, opt_state = problem.optimizer.update(gradients, state.opt_state, state.params)
         if scheme is not None:
             updates = updates | {"learned": scheme.trained(updates["learned"])}  # type: ignore[operator]
         # Of one dtype whatever the metrics are: x64 mode makes these float64.

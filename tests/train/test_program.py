@@ -14,6 +14,7 @@ from dropjax.core.site import Kind, Site
 from dropjax.ops.keys import derive
 from dropjax.schemes import parse
 from dropjax.train import OBJECTIVES, Examples, Problem, Program, chunks
+from dropjax.train.decay import weights_alone
 from tests.throwaway import KeptRate, LearnedRate, PreActivation, WholeBatch
 
 SITE = Site("hidden", Kind.HIDDEN, ("feature",))
@@ -192,13 +193,19 @@ def test_the_penalty_is_in_the_unit_of_the_loss(targets, unit):
     assert after - before == pytest.approx(expected, rel=1e-3)
 
 
-def test_what_is_learned_is_not_decayed_and_weights_are():
+def test_an_optimizer_that_decays_what_is_learned_is_refused_and_one_that_leaves_it_out_is_not():
     scheme = LearnedRate(rate=0.0, weight=0.0)  # neither noise nor a penalty moves it
-    of = program(scheme, optimizer=optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1)))
+
+    def of(**mask):
+        return optax.chain(optax.add_decayed_weights(0.5, **mask), optax.sgd(0.1))
+
+    with pytest.raises(ValueError, match=r"decays what the scheme learns.*weights_alone"):
+        program(scheme, optimizer=of()).init(PARAMS)
+    decaying = program(scheme, optimizer=of(mask=weights_alone))
     plain = program(scheme, optimizer=optax.sgd(0.1))
-    state, without = of.init(PARAMS), plain.init(PARAMS)
+    state, without = decaying.init(PARAMS), plain.init(PARAMS)
     before = jax.tree.map(np.asarray, state.params["learned"])
-    state, without = of.run(state, 0, 1), plain.run(without, 0, 1)
+    state, without = decaying.run(state, 0, 1), plain.run(without, 0, 1)
     assert jax.tree.map(np.asarray, state.params["learned"]) == before
     decayed = without.params["params"]["w"] - 0.05 * PARAMS["w"]
     np.testing.assert_allclose(state.params["params"]["w"], decayed, rtol=1e-5)
@@ -220,7 +227,9 @@ def test_a_penalty_without_one_is_refused(scheme):
 
 def test_what_is_kept_and_not_trained_stays_under_any_optimizer():
     kept = KeptRate(weight=7.0)
-    of = program(Chain((kept, LearnedRate(weight=7.0))), optimizer=optax.adamw(0.1))
+    of = program(
+        Chain((kept, LearnedRate(weight=7.0))), optimizer=optax.adamw(0.1, mask=weights_alone)
+    )
     state = of.init(PARAMS)
     before = jax.tree.map(float, state.params["learned"])
     after = jax.tree.map(float, of.run(state, 0, 3).params["learned"])
