@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dropjax.ops.bernoulli import Mask, drop, wide_dtype, wide_rate
-from dropjax.ops.checks import check_real, normalize_axes
+from dropjax.ops.checks import check_known, check_real, normalize_axes
 from dropjax.ops.keys import check_key
 
 Array = jax.Array
@@ -126,6 +126,7 @@ def _check_windows(x: Array, size: int, spatial_axes: int | Sequence[int]) -> tu
     axes = normalize_axes(spatial_axes, x.ndim, "spatial_axes")
     if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 1:
         raise ValueError(f"size must be a whole number, at least 1; got {size!r}")
+    check_known(x.shape, axes, "it decides how many windows there are")
     if any(x.shape[axis] < size for axis in axes):
         raise ValueError(f"size={size} is larger than an axis of x, of shape {x.shape}")
     return axes

@@ -16,7 +16,13 @@ from jax.typing import ArrayLike
 
 from dropjax.ops.bernoulli import SCALINGS, wide_dtype
 from dropjax.ops.bits import seed_of, words
-from dropjax.ops.checks import check_choice, check_floating, check_rate_value, normalize_axes
+from dropjax.ops.checks import (
+    check_choice,
+    check_floating,
+    check_known,
+    check_rate_value,
+    normalize_axes,
+)
 from dropjax.ops.keys import check_key
 
 Array = jax.Array
@@ -74,6 +80,7 @@ def controlled_dropout(
     check_rate_value(rate)
     if np.ndim(rate):
         raise ValueError(f"rate must be one number, got {rate!r}")
+    check_known(x.shape, [axis], "it decides how many columns are kept")
     columns = x.shape[axis]
     kept = columns - int(columns * float(rate) + 0.5)
     # The columns with the least words: each set of `kept` is as likely as any other.

@@ -21,7 +21,7 @@ from dropjax.core.keys import Keys
 from dropjax.core.scheme import Fixed, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bits import seed_of, words
-from dropjax.ops.checks import check_floating, check_rate_value
+from dropjax.ops.checks import check_floating, check_known, check_rate_value
 from dropjax.ops.keys import check_key
 
 Array = jax.Array
@@ -71,6 +71,7 @@ def patch_dropout(
     if x.ndim < 2:
         raise ValueError(f"x must be (..., tokens, features), got shape {x.shape}")
     tokens = x.shape[-2]
+    check_known(x.shape, [-2], "it decides how many tokens are kept")
     if not isinstance(prefix, (int, np.integer)) or isinstance(prefix, bool) or prefix < 0:
         raise ValueError(f"prefix must be a whole number of tokens, at least 0; got {prefix!r}")
     if prefix > tokens:
