@@ -117,7 +117,7 @@ def weighted_max_pool(
     larger = jnp.argsort(descending, axis=-1)
     weights = (1 - p) * jnp.power(p, larger.astype(wide))
     # Of elements that are all negative the largest is the maximum only if nothing is dropped.
-    below_0 = jnp.minimum(jnp.max(windows, axis=-1), 0) * jnp.power(1 - p[..., 0], n)
+    below_0 = jnp.minimum(jnp.max(windows, axis=-1), 0) * jnp.power(1 - p.squeeze(-1), n)
     mean = jnp.sum(weights * jnp.maximum(windows, 0), axis=-1) + below_0
     return mean.astype(x.dtype)
 

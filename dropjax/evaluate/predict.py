@@ -173,7 +173,9 @@ def _check_examples(xs: Any) -> None:
             )
     if any(leaf.shape[0] != leaves[0].shape[0] for leaf in leaves):
         shapes = ", ".join(str(leaf.shape) for leaf in leaves)
-        raise ValueError(f"the arrays of xs must have as many examples each; their shapes: {shapes}")
+        raise ValueError(
+            f"the arrays of xs must have as many examples each; their shapes: {shapes}"
+        )
 
 
 def _count(xs: Any) -> int:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 from jax.core import Tracer
+from jax.sharding import AxisType
 from jax.typing import ArrayLike
 
 Array: TypeAlias = jax.Array
@@ -226,6 +227,31 @@ def check_known(shape: Sequence[int], axes: Iterable[int], why: str) -> None:
                 f"the size of axis {axis} must be a number, as {why}; it is the symbol "
                 f"{shape[axis]}. Only other axes can be left open in jax.export"
             )
+
+
+def check_whole(x: Array, axis: int, why: str, name: str = "x") -> None:
+    """Refuses an array that several devices share along an axis, on a mesh with Explicit axes.
+
+    Args:
+      x: the array.
+      axis: that has to be whole on each device.
+      why: what is done along it.
+      name: what the caller calls x.
+
+    Raises:
+      ValueError: it is sharded.
+    """
+    sharding = jax.typeof(x).sharding
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return
+    spec = [*sharding.spec, *[None] * (x.ndim - len(sharding.spec))]
+    if spec[axis] is not None:
+        whole = ["None" if i == axis % x.ndim else repr(part) for i, part in enumerate(spec)]
+        raise ValueError(
+            f"axis {axis} of {name} is sharded over {spec[axis]!r} on a mesh with Explicit axes, "
+            f"and {why} along it; first make it whole on each device: "
+            f"{name} = jax.sharding.reshard({name}, jax.P({', '.join(whole)}))"
+        )
 
 
 def check_shape(shape: Sequence[int], name: str = "shape") -> tuple[int, ...]:
