@@ -20,8 +20,8 @@ MEASURES = {
 """What is measured of a task's predictions, by the name of the task."""
 
 __all__ = [
-    "NoNoiseError",
     "MEASURES",
+    "NoNoiseError",
     "accuracy",
     "expected_calibration_error",
     "mae",
