@@ -57,7 +57,6 @@ from dropjax.schemes.weight_drop import weight_drop
 from dropjax.schemes.word import word_dropout
 from dropjax.schemes.zoneout import zoneout
 
-
 _LATER = (
     *("blocks", "compare", "data", "equinox", "evaluate", "linen", "models", "nnx", "runs"),
     "train",

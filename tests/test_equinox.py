@@ -47,7 +47,7 @@ def test_examples_have_noise_of_their_own_where_keys_are_mapped_too():
 
 def test_inference_mode():
     model = Model(KEY)
-    with pytest.raises(RuntimeError, match="no key: .*inference_mode"):
+    with pytest.raises(RuntimeError, match=r"no key: .*inference_mode"):
         model(X[0])
     evaluating = eqx.nn.inference_mode(model)
     np.testing.assert_array_equal(evaluating(X[0]), model.linear(X[0]))

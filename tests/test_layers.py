@@ -86,8 +86,8 @@ x, key = jax.numpy.ones((3, 4)), jax.random.key(0)
 dropjax.dropout(key, x, 0.5), dropjax.variational_dropout(key, x, 0.5)
 dropjax.zoneout(key, x, 0.5, previous=x), dropjax.dropconnect(key, x, 0.5)
 new = {name.split(".")[0] for name in set(sys.modules) - before}
-print(sorted(new & {"equinox", "flax", "optax", "absl", "sklearn", "matplotlib", "tensorflow_datasets",
-                    "tensorflow", "safetensors", "tqdm"}))
+print(sorted(new & {"equinox", "flax", "optax", "absl", "sklearn", "matplotlib",
+                    "tensorflow_datasets", "tensorflow", "safetensors", "tqdm"}))
 print(took)
 """
     done = python("-c", script)

@@ -176,7 +176,7 @@ def test_axes_that_cannot_be_shared_are_refused():
     with pytest.raises(ValueError, match="broadcast_dims names the axis 'time'; there are feature"):
         Place.of("bernoulli", "feature", 1.0, "time")
     for dims in (2, -3, (0, 0), (1, "feature")):
-        with pytest.raises(ValueError, match="^broadcast_dims names"):
+        with pytest.raises(ValueError, match=r"^broadcast_dims names"):
             Place.of("bernoulli", "feature", 1.0, dims).sampled(KEY, jnp.ones((2, 3)))
 
 
