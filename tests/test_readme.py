@@ -1,5 +1,6 @@
 """What the READMEs say is true: code runs, commands parse, tables are the code's."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -8,6 +9,7 @@ import pytest
 from absl import flags as absl_flags
 from absl.testing import flagsaver
 
+import dropjax
 from dropjax.core.scheme import SCHEMES
 from dropjax.runs import load
 from experiments import flags  # noqa: F401  (defines the flags)
@@ -151,6 +153,46 @@ def test_the_scheme_table_is_the_code_s(clean_registry):
     assert scheme_table.PATH.read_text() == scheme_table.table(), (
         "run python -m scripts.scheme_table"
     )
+
+
+# Names in code, by the package that they are in. Equinox's own are `equinox.nn.`...
+NAME = re.compile(
+    r"(?<![\w./-])(?:dropjax|blocks|compare|core|data|evaluate|models|moments|ops|runs|schemes|train)"
+    r"(?:\.[A-Za-z_]\w*)+"
+)
+TEXTS = [ROOT / "README.md", *(ROOT / "dropjax").rglob("*.py")]
+TEXTS += [path for part in ("dropjax", "experiments") for path in (ROOT / part).rglob("*.md")]
+
+
+def found(name: str) -> bool:
+    """Whether what stands in a text can be imported by that name."""
+    path = name.split(".")
+    if path[0] == "moments":
+        path.insert(0, "evaluate")
+    path = path if path[0] == "dropjax" else ["dropjax", *path]
+    value = dropjax
+    for depth, part in enumerate(path[1:], 2):
+        if not hasattr(value, part):
+            try:
+                importlib.import_module(".".join(path[:depth]))
+            except ImportError:
+                return False
+        value = getattr(value, part)
+    return True
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_name_in_a_text_exists(path):
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.M | re.S)
+    spans = re.findall(r"(?<!`)`([^`]+)`(?!`)", text)
+    names = {name for span in spans for name in NAME.findall(span)}
+    general = {"dropjax.f", "dropjax.expected.f"}  # any function
+    assert not {name for name in names - general if not found(name)}
+
+
+def test_a_name_that_does_not_exist_is_found_out():
+    assert found("dropjax.evaluate.weight_scaling") and found("train.losses.r_drop")
+    assert not found("dropjax.evaluate.weight_scaling.weight_scaling") and not found("train.rdrop")
 
 
 def test_the_map_names_every_folder_and_module():
