@@ -4,6 +4,7 @@ import importlib
 import re
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 from absl import flags as absl_flags
@@ -12,7 +13,10 @@ from absl.testing import flagsaver
 import dropjax
 from dropjax.core.scheme import SCHEMES
 from dropjax.runs import load
-from experiments import flags  # noqa: F401  (defines the flags)
+from experiments import (
+    flags,  # noqa: F401  (defines the flags)
+    replay,
+)
 from experiments.setup import Flags, set_up
 from scripts import scheme_table
 from tests.conftest import ROOT, run_python
@@ -124,6 +128,17 @@ def test_flags_of_experiments_are_right(command, place, monkeypatch):
         given = {name: absl_flags.FLAGS[name].value for name in Flags.__dataclass_fields__}
     small = {"dataset": "digits", "data_dir": None, "validation": 0, "task": "auto"}
     set_up(Flags(**given | small), lambda line: None)
+
+
+def test_what_is_replayed_as_an_example_is_a_whole_batch(place):
+    run, page = load(place / "runs" / "first"), PAGES[Path("dropjax/README.md")]
+    steps = {int(step) for step in re.findall(r"run\.batch\((\d+)\)", page)}
+    for command in re.findall(r"python -m experiments.replay .*", page + (replay.__doc__ or "")):
+        (step,) = map(int, re.findall(r"--step=(\d+)", command))
+        assert set(map(int, re.findall(r"--row=(\d+)", command))) <= set(run.batch(step))
+        steps.add(step)
+    (step,) = steps
+    assert len(run.batch(step)) == run.config["flags"]["batch_size"]
 
 
 @pytest.mark.parametrize("command", sorted({c for c in commands() if "scripts.ablate" in c}))

@@ -132,7 +132,9 @@ def test_a_function_s_name_leads_to_its_scheme_or_says_that_it_has_none(path):
     if stem in SCHEMES.names():
         said = f"the scheme of {path} is {stem}"
     for text in (name, f"{name}(rate=0.5)", f"bernoulli|{name}"):
-        with pytest.raises(ValueError, match=rf"^no scheme '{name}': {re.escape(said)}\. There are:"):
+        with pytest.raises(
+            ValueError, match=rf"^no scheme '{name}': {re.escape(said)}\. There are:"
+        ):
             schemes.parse(text)
 
 
