@@ -164,6 +164,14 @@ def test_the_main_command_runs(tmp_path):
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("module", ["mnist", "predict", "replay"])
+def test_what_help_says_of_accuracies_stands_in_the_tables(module):
+    text = importlib.import_module(f"experiments.{module}").__doc__ or ""
+    measured = PAGES[Path("experiments/README.md")]
+    for figure in re.findall(r"(\d[\d.]*) % test accuracy", text):
+        assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.])", measured), figure
+
+
 def test_the_scheme_table_is_the_code_s(clean_registry):
     assert scheme_table.PATH.read_text() == scheme_table.table(), (
         "run python -m scripts.scheme_table"
