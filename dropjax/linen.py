@@ -49,7 +49,7 @@ class Drop(nn.Module):
     broadcast_dims: int | str | Sequence[int | str] = ()
 
     def __post_init__(self) -> None:
-        self._place()  # a wrong one fails where it is written
+        _place(self)  # a wrong one fails where it is written
         super().__post_init__()
 
     @nn.compact
@@ -63,15 +63,17 @@ class Drop(nn.Module):
           deterministic: evaluates; here or as an attribute.
           rng: a key to use in place of the PRNG of that name.
         """
-        place = self._place()
+        place = _place(self)
         if nn.merge_param("deterministic", self.deterministic, deterministic):
             return place.expected(x)
         if place.idle:
             return place.checked(x)
         return place.sampled(self.make_rng(self.rng_collection) if rng is None else rng, x)
 
-    def _place(self) -> Place:
-        return Place.of(self.scheme, self.axes, self.depth, self.broadcast_dims)
+
+# No method: Flax wraps those, and a module that is shared or summarised has no scope for them yet.
+def _place(drop: Drop) -> Place:
+    return Place.of(drop.scheme, drop.axes, drop.depth, drop.broadcast_dims)
 
 
 class Dense(nn.Module):

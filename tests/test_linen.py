@@ -68,6 +68,12 @@ def test_the_prng_may_have_another_name():
     np.testing.assert_array_equal(y, drop(Drop("bernoulli", deterministic=False)))
 
 
+def test_a_model_with_it_can_be_summarised():
+    """Flax then asserts that no method of a module is called while it is made."""
+    table = nn.tabulate(Model(), KEY, depth=1)(X, train=False)
+    assert "Drop_0" in table and "Drop_1" in table
+
+
 def test_a_key_may_be_given_in_the_call():
     module = Drop("bernoulli", deterministic=False)
     y = jax.jit(lambda key: module.apply({}, X, rng=key))(KEY)
