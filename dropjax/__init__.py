@@ -2,9 +2,10 @@
 
 The functions here need jax alone and take an explicit PRNG key first. `dropjax.expected` has
 their deterministic counterparts, `dropjax.blocks` wrappers of functions. `dropjax.linen` and
-`dropjax.nnx` have layers for Flax, `dropjax.models`, `dropjax.train`, `dropjax.evaluate` and
-`dropjax.data` what their names say, `dropjax.runs` reads finished runs, and `dropjax.compare` is
-for results over seeds; they are imported when they are first used.
+`dropjax.nnx` have layers for Flax, `dropjax.equinox` one for Equinox. `dropjax.models`,
+`dropjax.train`, `dropjax.evaluate` and `dropjax.data` have what their names say, `dropjax.runs`
+reads finished runs, and `dropjax.compare` is for results over seeds. These are imported when they
+are first used.
 """
 
 import importlib
@@ -56,10 +57,15 @@ from dropjax.schemes.weight_drop import weight_drop
 from dropjax.schemes.word import word_dropout
 from dropjax.schemes.zoneout import zoneout
 
+_LATER = (
+    *("blocks", "compare", "data", "equinox", "evaluate", "linen", "models", "nnx", "runs"),
+    "train",
+)
+
 
 def __getattr__(name: str) -> ModuleType:
     """`dropjax.runs` and the like, imported when they are first used: they need more than jax."""
-    if name in ("blocks", "compare", "data", "evaluate", "linen", "models", "nnx", "runs", "train"):
+    if name in _LATER:
         return importlib.import_module(f"dropjax.{name}")
     raise AttributeError(f"module 'dropjax' has no attribute {name!r}")
 

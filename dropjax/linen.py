@@ -32,11 +32,15 @@ class Drop(nn.Module):
         "feature"). All axes before them are the batch, whose members get noise of their own.
       deterministic: evaluates: the scheme's expectation instead of a sample. Here or in the call.
       depth: of the place, for rates that grow with depth: 1 for a rate as it is written.
-      rng_collection: the name of the PRNG.
+      rng_collection: the name of the PRNG. None is asked for where nothing happens: under "none",
+        and where all rates are 0.
+      broadcast_dims: axes along which one decision is shared: numbers of axes of x, batch included,
+        as in Flax's Dropout, or names out of `axes`.
 
     Raises:
       ValueError, TypeError: the scheme needs a previous state, weights, or values that it learns;
-        the message says what to use instead.
+        the message says what to use instead. In the call: x has fewer axes than are named or holds
+        no floats; `deterministic` is given twice or not at all.
     """
 
     scheme: Scheme | str
@@ -44,17 +48,34 @@ class Drop(nn.Module):
     deterministic: bool | None = None
     depth: float = 1.0
     rng_collection: str = "dropout"
+    broadcast_dims: int | str | Sequence[int | str] = ()
 
     def __post_init__(self) -> None:
-        Place.of(self.scheme, self.axes, self.depth)  # a wrong one fails where it is written
+        _place(self)  # a wrong one fails where it is written
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: Array, deterministic: bool | None = None) -> Array:
-        place = Place.of(self.scheme, self.axes, self.depth)
+    def __call__(
+        self, x: Array, deterministic: bool | None = None, rng: Array | None = None
+    ) -> Array:
+        """`x` with noise, or at its expectation.
+
+        Args:
+          x: floats.
+          deterministic: evaluates; here or as an attribute.
+          rng: a key to use in place of the PRNG of that name.
+        """
+        place = _place(self)
         if nn.merge_param("deterministic", self.deterministic, deterministic):
             return place.expected(x)
-        return place.sampled(self.make_rng(self.rng_collection), x)
+        if place.idle:
+            return place.checked(x)
+        return place.sampled(self.make_rng(self.rng_collection) if rng is None else rng, x)
+
+
+# No method: Flax wraps those, and a module that is shared or summarised has no scope for them yet.
+def _place(drop: Drop) -> Place:
+    return Place.of(drop.scheme, drop.axes, drop.depth, drop.broadcast_dims)
 
 
 class Dense(nn.Module):

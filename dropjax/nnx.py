@@ -19,10 +19,16 @@ class Drop(nnx.Module):
       axes: names for the last axes of x: "feature", ("time", "feature"), ("height", "width",
         "feature"). All axes before them are the batch, whose members get noise of their own.
       deterministic: evaluates: the scheme's expectation instead of a sample. `model.eval()` sets
-        it, `model.train()` unsets it, and a call can override it.
+        it, `model.train()` unsets it, and a call can override it; with None someone has to.
       depth: of the place, for rates that grow with depth: 1 for a rate as it is written.
-      rng_collection: the name of the stream in `rngs`.
+      rng_collection: the name of the stream in `rngs`. None is asked for where nothing happens:
+        under "none", and where all rates are 0.
       rngs: where keys come from; here or in the call. A call may have a key instead.
+      broadcast_dims: axes along which one decision is shared: numbers of axes of x, batch included,
+        as in Flax's Dropout, or names out of `axes`.
+
+    `model.set_attributes(dropjax.nnx.Drop, rate=0.1)` changes the rates of a model that is made. A
+    layer whose scheme has none, or is a chain with several, has no attribute `rate`.
 
     Raises:
       ValueError, TypeError: the scheme needs a previous state, weights, or values that it learns;
@@ -34,19 +40,29 @@ class Drop(nnx.Module):
         scheme: Scheme | str,
         axes: str | Sequence[str] = ("feature",),
         *,
-        deterministic: bool = False,
+        deterministic: bool | None = False,
         depth: float = 1.0,
         rng_collection: str = "dropout",
         rngs: nnx.Rngs | nnx.RngStream | None = None,
+        broadcast_dims: int | str | Sequence[int | str] = (),
     ) -> None:
         # Checked and parsed once; its rates are no variables of the model.
-        self.place = nnx.static(Place.of(scheme, axes, depth))
+        self.place = nnx.static(Place.of(scheme, axes, depth, broadcast_dims))
         self.deterministic = deterministic
         self.rng_collection = rng_collection
         if not isinstance(rngs, (nnx.Rngs, nnx.RngStream, type(None))):
             raise TypeError(f"rngs must be an nnx.Rngs or one of its streams, got {rngs!r}")
         stream = rngs[rng_collection] if isinstance(rngs, nnx.Rngs) else rngs
         self.rngs = None if stream is None else stream.fork()
+
+    @property
+    def rate(self) -> float:
+        """The rate of the scheme, of a chain that of the one link that has one."""
+        return self.place.rate
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        self.place = nnx.static(self.place.with_rate(rate))
 
     def __call__(
         self,
@@ -58,10 +74,20 @@ class Drop(nnx.Module):
         """`x` with noise, or at its expectation.
 
         Raises:
-          ValueError: noise is to be drawn, and no `rngs` was given here or before.
+          ValueError: nobody has said whether to evaluate; or noise is to be drawn, and no `rngs`
+            was given here or before; or x has fewer axes than are named.
+          TypeError: x holds no floats.
         """
-        if self.deterministic if deterministic is None else deterministic:
+        decided = self.deterministic if deterministic is None else deterministic
+        if decided is None:
+            raise ValueError(
+                "deterministic is None: say whether to evaluate by model.train() or model.eval(), "
+                "or give Drop or the call deterministic=True or False"
+            )
+        if decided:
             return self.place.expected(x)
+        if self.place.idle:
+            return self.place.checked(x)
         source = self.rngs if rngs is None else rngs
         if source is None:
             raise ValueError("no rngs: give Drop(rngs=...), or the call a key or an nnx.Rngs")

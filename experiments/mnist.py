@@ -1,8 +1,8 @@
 """Handwritten digits and Fashion-MNIST: trains a network with a dropout scheme and measures it.
 
   python -m experiments.mnist --dropout=variational --dataset=digits
-      an LSTM on scikit-learn's digits, which are always there: ten seconds on 2 cores,
-      about 97 % test accuracy.
+      an LSTM on scikit-learn's digits, which are always there: a minute on 2 cores,
+      98.33 % test accuracy.
   python -m experiments.mnist --dropout='bernoulli(rate=0.5)' --dataset=mnist --data_dir=DIR
       an MLP on MNIST, whose four original .gz files lie in DIR. Without --data_dir they are
       downloaded, also without --dataset, unless there is no network.

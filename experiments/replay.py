@@ -1,11 +1,12 @@
 """Shows which sub-network saw which example in a step of a finished run.
 
-  python -m experiments.replay --run=runs/first --step=40
-  python -m experiments.replay --run=runs/first --step=40 --row=905 --site=hidden --png=masks.png
+  python -m experiments.replay --run=runs/first --step=30
+  python -m experiments.replay --run=runs/first --step=30 --row=945 --site=hidden --png
 
 The seed and the step say it, so neither the data nor the weights are needed. Prints the rows of the
 training data that were in the step's batch, for each site what share was dropped, and pictures of
-the masks: of the whole batch a line an example, or with --row all of one example's.
+the masks: of the whole batch a line an example, or with --row all of one example's. --png draws all
+of them into a file, --png=FILE into one of that name.
 
 Exit status: 0, or 2 if there is no such run, step, row or site.
 """
@@ -109,7 +110,9 @@ def lines(run: runs.Run, step: int, row: int | None, at: str) -> tuple[list[str]
         )
     part = run.config["flags"].get("train_examples")
     of = "the training data" if part is None else f"the {part} examples that --train_examples drew"
-    text += [f"batch: {len(batch)} examples, these rows of {of}"]
+    size = run.config["flags"]["batch_size"]
+    short = f" (the epoch's last batch, which is not {size})" if len(batch) < size else ""
+    text += [f"batch: {len(batch)} examples{short}, these rows of {of}"]
     text += textwrap.wrap(
         " ".join(map(str, batch)), 88, initial_indent="  ", subsequent_indent="  "
     )
@@ -226,7 +229,9 @@ def main(argv: list[str]) -> int:
         run = runs.load(given.run)
         printed, seen = lines(run, given.step, given.row, given.site)
         if given.png is not None:
-            draw_picture(seen, run.batch(given.step), given.row, Path(given.png))
+            picture = Path(given.png or f"step_{given.step}.png")
+            draw_picture(seen, run.batch(given.step), given.row, picture)
+            printed += ["", f"picture: {picture}"]
     except (runs.RunError, ValueError, OSError) as error:
         print(f"replay: {error}", file=sys.stderr)
         return 2
@@ -240,9 +245,16 @@ def _define_flags() -> None:
     flags.DEFINE_integer("step", None, "The step, from 0.", required=True)
     flags.DEFINE_integer("row", None, "A row of the training data, one of the batch.")
     flags.DEFINE_string("site", "", "A regular expression: the sites that are shown.")
-    flags.DEFINE_string("png", None, "A file for the masks as a picture.")
+    flags.DEFINE_string("png", None, "A file for the masks as a picture; alone: step_STEP.png.")
+
+
+def _with_values(argv: list[str]) -> list[str]:
+    """`--png` alone is `--png=`: absl would take the next word for its value, or find none."""
+    following = [*argv[1:], "-"]
+    pairs = zip(argv, following, strict=True)
+    return ["--png=" if a in ("--png", "-png") and b[:1] == "-" else a for a, b in pairs]
 
 
 if __name__ == "__main__":
     _define_flags()
-    app.run(main)
+    app.run(main, _with_values(sys.argv))

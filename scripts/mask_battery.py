@@ -23,7 +23,7 @@ For batteries of others, --write prints words as raw bytes without end instead:
 
   python -m scripts.mask_battery --write='one key' | RNG_test stdin32 -tlmax 32GB   # PractRand
 
-Takes 2 minutes on an idle core, 5 on a busy one, and 2 GiB.
+Takes 2 minutes on an idle core, 7 on a busy one, and 2 GiB.
 """
 
 import contextlib

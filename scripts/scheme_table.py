@@ -156,9 +156,12 @@ def table() -> str:
     others = [m for m in _modules(dropjax.schemes) if m.__name__.split(".")[-1] not in schemes]
     rows = [(m, _functions(m, dropjax, "dropjax")) for m in others]
     rows += [(m, _functions(m, dropjax.blocks, "dropjax.blocks")) for m in _modules(dropjax.blocks)]
-    for name in ("train.losses", "train.schedules", "evaluate.moments", "evaluate.weight_scaling"):
+    for name in ("train.losses", "train.schedules", "evaluate.moments"):
         module = importlib.import_module(f"dropjax.{name}")
         rows.append((module, _functions(module, module, f"dropjax.{name}")))
+    # As a name this is the function, not its module.
+    module = importlib.import_module("dropjax.evaluate.weight_scaling")
+    rows.append((module, _functions(module, dropjax.evaluate, "dropjax.evaluate")))
     lines += [f"| {', '.join(functions)} | {_summary(m)} |" for m, functions in rows if functions]
     lines += ["", "## Sources", ""]
     lines += [

@@ -1,6 +1,7 @@
 """Rows of COMING_FROM.md about attention and recurrent networks: whole layers of the peers."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.peers import (
     KEYS,
     PEER_DRAWS,
     RATE,
+    TEXT,
     Dropped,
     Row,
     assert_dropout,
@@ -112,6 +114,35 @@ def attention_of_flax(row: Row, drawn: tuple[int, ...], **options: Any) -> None:
         close(theirs, layer_of_heads(kernels, x, y, dropped))
         theirs = nnx_layer(x, y, deterministic=False, rngs=flax.nnx.Rngs(seed))
         close(theirs, layer_of_heads(nnx_kernels, x, y, dropped))
+
+
+def attention_fn_of_flax(row: Row) -> None:
+    """The text's function inside of Flax's layers, with the row's code on the weights."""
+    (block,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
+    names: dict[str, Any] = {}
+
+    def example() -> jax.Array:
+        """The text's code, and the same for nnx; traced, which is enough to see that it runs."""
+        exec(block, names)
+        layer = flax.nnx.MultiHeadAttention(
+            4,
+            8,
+            dropout_rate=RATE,
+            rngs=flax.nnx.Rngs(0),
+            decode=False,
+            attention_fn=names["attend"],
+        )
+        return names["y"] + layer(names["x"], deterministic=False, rngs=flax.nnx.Rngs(1))
+
+    with lenient():
+        assert jax.eval_shape(example).shape == (2, 5, 8)
+    q, k, v = normal(2, 4, 3, 6), 2 * normal(2, 5, 3, 6), normal(2, 5, 3, 7)
+    heads = [part.swapaxes(1, 2) for part in (q, k, v)]
+    attend = jax.jit(functools.partial(names["attend"], dropout_rate=RATE))
+    for key in (KEYS[0], None):
+        dropped = lambda w, key=key: w if key is None else run(row, key, jnp.asarray(w))  # noqa: E731
+        wanted = attended(*heads, dropped).swapaxes(1, 2)
+        close(attend(q, k, v, dropout_rng=key), wanted)
 
 
 def attention_of_keras(row: Row) -> None:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import dropjax.equinox
 import dropjax.linen
 import dropjax.nnx
 from dropjax.ops.bernoulli import drop
@@ -74,6 +75,8 @@ def run(row: Row, key: jax.Array, x: jax.Array, rate: float = RATE, **names: Any
         return out.apply({}, x, deterministic=False, rngs={"dropout": key})
     if isinstance(out, dropjax.nnx.Drop):
         return out(x)
+    if isinstance(out, dropjax.equinox.Drop):
+        return out(x, key=key)
     if isinstance(out, dict):
         assert out["weight_ih_l0"] is x
         return out["weight_hh_l0"]

@@ -21,10 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dropjax.equinox
 import dropjax.linen
 import dropjax.nnx
 from dropjax import Kind, Site, schemes
 from tests.peer_layers import (
+    attention_fn_of_flax,
     attention_of_flax,
     attention_of_keras,
     attention_of_torch,
@@ -435,6 +437,13 @@ def zoned_out(row: Row) -> None:
     close(mean, KEEP * x + RATE * (x + 1))
 
 
+def at_once(row: Row, axes: set[int]) -> None:
+    """A layer whose mask is tested elsewhere: one draw, shared along these axes."""
+    y = np.asarray(jax.jit(functools.partial(run, row))(KEYS[0], jnp.ones((9, 8, 64))))
+    assert np.isclose(y[y != 0], 1 / KEEP, rtol=1e-6).all() and shared(y[None]) == axes
+    assert abs((y == 0).mean() - RATE) < 0.1
+
+
 CASES: dict[str, Callable[[Row], None]] = {
     "torch.nn.Dropout(rate)": Dropped(VECTORS, VECTORS, of_torch("Dropout")),
     "torch.nn.Dropout1d(rate)": Dropped(SEQUENCES, (3, 4, 1), of_torch("Dropout1d")),
@@ -488,6 +497,11 @@ CASES: dict[str, Callable[[Row], None]] = {
     "keras.layers.LSTM(units, dropout=0.2, recurrent_dropout=0.3)": untied,
     "tf.nn.dropout(x, rate, noise_shape=[3, 1, 5])": Dropped(SEQUENCES, (3, 1, 5), tensorflow),
     "tf.compat.v1.nn.dropout(x, keep_prob)": Dropped(VECTORS, VECTORS, tensorflow_1),
+    "tf.nn.RNNCellDropoutWrapper(cell, input_keep_prob=keep_prob)": Dropped(SEQUENCES, SEQUENCES),
+    "tf.nn.RNNCellDropoutWrapper(cell, input_keep_prob=keep_prob, variational_recurrent=True)": (
+        Dropped(SEQUENCES, (3, 1, 5))
+    ),
+    "flax.linen.Dropout(rate, broadcast_dims=(1,))": functools.partial(at_once, axes={1}),
     "flax.linen.Dropout(rate)": Dropped(SEQUENCES, SEQUENCES, jax_peer=linen),
     "flax.linen.Dropout(rate, broadcast_dims=(1,))(x, rng=key)": Dropped(
         SEQUENCES, (3, 1, 5), jax_peer=linen_shared, same_key=True
@@ -502,17 +516,23 @@ CASES: dict[str, Callable[[Row], None]] = {
     "flax.linen.MultiHeadDotProductAttention(heads, dropout_rate=rate, broadcast_dropout=False)": (
         functools.partial(attention_of_flax, drawn=IMAGES, broadcast_dropout=False)
     ),
+    "flax.linen.MultiHeadDotProductAttention(heads, dropout_rate=rate, attention_fn=attend)": (
+        attention_fn_of_flax
+    ),
     "haiku.dropout(key, rate, x, broadcast_dims=(1,))": Dropped(
         SEQUENCES, (3, 1, 5), jax_peer=haiku_, same_key=True
     ),
     "equinox.nn.Dropout(rate)(x, key=key)": Dropped(
         VECTORS, VECTORS, jax_peer=equinox_, same_key=True
     ),
+    "equinox.nn.Dropout(rate)": functools.partial(at_once, axes=set()),
     "LockedDropout()(x, rate)": Dropped(SEQUENCES, (1, 4, 5)),
     "RNNDropout(rate)": Dropped(SEQUENCES, (3, 1, 5)),
     "WeightDropout(lstm, rate)": Dropped(VECTORS, VECTORS),
+    'WeightDrop(lstm, ["weight_hh_l0"], rate, variational=True)': Dropped(VECTORS, (4, 1)),
     "EmbeddingDropout(embedding, rate)": Dropped(VECTORS, (4, 1)),
     "ZoneoutCell(cell, zoneout_states=rate)": zoned_out,
+    "ZoneoutCell(cell, zoneout_outputs=rate)": zoned_out,
 }
 
 
@@ -614,6 +634,9 @@ def test_layers_evaluate():
     assert (layer(x) == x).all()
     layer.train()
     assert (layer(x) != x).any()
+    layer = dropjax.equinox.Drop("bernoulli(rate=0.3)")
+    assert (layer(x, key=KEYS[0]) != x).any()
+    assert (equinox.nn.inference_mode(layer)(x) == x).all()
 
 
 def test_one_key_under_vmap():

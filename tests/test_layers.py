@@ -22,6 +22,7 @@ ALLOWED = {
     "runs": {"jax", "numpy", "flax", "ops", "core", "models", "train", "evaluate"},
     "linen": {"jax", "flax", "ops", "core", "nn"},
     "nnx": {"jax", "flax", "core"},
+    "equinox": {"jax", "equinox", "core"},
     "": {"ops", "core", "schemes", "blocks"},  # dropjax/__init__.py, dropjax/expected.py
 }
 STANDARD = set(__import__("sys").stdlib_module_names)
@@ -30,7 +31,9 @@ FILES = sorted((ROOT / "dropjax").rglob("*.py"))
 
 def layer_of(path: Path) -> str:
     first, *rest = path.relative_to(ROOT / "dropjax").parts
-    return first if rest else first.removesuffix(".py") if first in ("linen.py", "nnx.py") else ""
+    if rest:
+        return first
+    return first.removesuffix(".py") if first in ("equinox.py", "linen.py", "nnx.py") else ""
 
 
 def imported(path: Path) -> set[str]:
@@ -81,8 +84,8 @@ x, key = jax.numpy.ones((3, 4)), jax.random.key(0)
 dropjax.dropout(key, x, 0.5), dropjax.variational_dropout(key, x, 0.5)
 dropjax.zoneout(key, x, 0.5, previous=x), dropjax.dropconnect(key, x, 0.5)
 new = {name.split(".")[0] for name in set(sys.modules) - before}
-print(sorted(new & {"flax", "optax", "absl", "sklearn", "matplotlib", "tensorflow_datasets",
-                    "tensorflow", "safetensors", "tqdm", "equinox"}))
+print(sorted(new & {"equinox", "flax", "optax", "absl", "sklearn", "matplotlib",
+                    "tensorflow_datasets", "tensorflow", "safetensors", "tqdm"}))
 """
     done = python("-c", script)
     assert done.returncode == 0, done.stderr
@@ -97,8 +100,9 @@ def test_no_tensorflow_in_an_experiment(python):
 def test_the_other_parts_are_imported_when_they_are_used(python):
     script = """
 import sys, dropjax
-assert not {"flax", "optax"} & set(sys.modules)
-for name in ("blocks", "compare", "data", "evaluate", "linen", "models", "nnx", "runs", "train"):
+assert not {"equinox", "flax", "optax"} & set(sys.modules)
+for name in ("blocks", "compare", "data", "equinox", "evaluate", "linen", "models", "nnx", "runs",
+             "train"):
     assert getattr(dropjax, name).__name__ == f"dropjax.{name}"
 try:
     dropjax.nonsense

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dropjax.core.draw import CLEAN
+from dropjax.core.place import Place
 from dropjax.linen import Conv, Drop, Embed
 from dropjax.schemes import parse
 from tests.nn.test_convolution import conv_by_hand
@@ -65,6 +66,40 @@ def test_the_prng_may_have_another_name():
     module = Drop("bernoulli", deterministic=False, rng_collection="noise")
     y = jax.jit(lambda x: module.apply({}, x, rngs={"noise": KEY}))(X)
     np.testing.assert_array_equal(y, drop(Drop("bernoulli", deterministic=False)))
+
+
+def test_a_model_with_it_can_be_summarised():
+    """Flax then asserts that no method of a module is called while it is made."""
+    table = nn.tabulate(Model(), KEY, depth=1)(X, train=False)
+    assert "Drop_0" in table and "Drop_1" in table
+
+
+def test_a_key_may_be_given_in_the_call():
+    module = Drop("bernoulli", deterministic=False)
+    y = jax.jit(lambda key: module.apply({}, X, rng=key))(KEY)
+    assert (y == 0).any() and (y != drop(module)).any()  # linen makes another key of its PRNG
+    np.testing.assert_array_equal(y, jax.jit(Place.of("bernoulli", "feature").sampled)(KEY, X))
+
+
+def test_axes_are_shared_as_in_flax():
+    """By number, of the whole value, or by name."""
+    axes, x = ("time", "feature"), jnp.ones((4, 5, 64))
+    for dims in (0, "time"):
+        y = np.asarray(drop(Drop("bernoulli", axes, False, broadcast_dims=(dims,)), x))
+        shared = [axis for axis in range(3) if (y == y.take([0], axis)).all()]
+        assert shared == [1 if dims == "time" else dims]
+    with pytest.raises(ValueError, match="broadcast_dims names the axis 'time'"):
+        Drop("bernoulli", broadcast_dims="time")
+
+
+def test_where_nothing_happens_no_prng_is_asked_for():
+    for scheme in ("bernoulli(rate=0.0)", "none", "bernoulli(rate=0.0)|gaussian(rate=0.0)"):
+        y = Drop(scheme, deterministic=False).apply({}, X)
+        np.testing.assert_array_equal(y, X)
+        with pytest.raises(ValueError, match="deterministic"):  # as Flax's
+            Drop(scheme).apply({}, X)
+        with pytest.raises(TypeError, match="x must be an array of floats"):
+            Drop(scheme, deterministic=False).apply({}, np.ones(3, int))
 
 
 def test_two_places_of_a_model_draw_noise_of_their_own():

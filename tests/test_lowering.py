@@ -1,5 +1,7 @@
 """Everything compiles for GPUs and TPUs as far as can be seen without one: it lowers for them."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,12 +21,12 @@ KEY, X = jax.random.key(0), jnp.ones((2, 8, 8, 3), jnp.bfloat16)
 
 
 def weights(x):
-    return x[:, 0, :3].sum(0)
+    return jnp.ones((3, 3), x.dtype) * x.max()
 
 
 OPS = {
     "dropout": lambda key, x: dropjax.dropout(key, x, 0.5),
-    "dropout, traced rate": lambda key, x: dropjax.dropout(key, x, x[0, 0, 0, 0].astype("float32")),
+    "dropout, traced rate": lambda key, x: dropjax.dropout(key, x, x.min().astype("float32")),
     "dropout, 32 bits": lambda key, x: dropjax.dropout(key, x, 0.5, bits=32),
     "keep_mask": lambda key, x: dropjax.keep_mask(key, 0.5, x.shape),
     "variational": lambda key, x: dropjax.variational_dropout(key, x, 0.5),
@@ -113,6 +115,74 @@ def test_an_op_and_its_gradient_take_a_batch_on_an_explicit_mesh(name):
     with jax.set_mesh(mesh):
         jax.eval_shape(SHARDED[name], KEY, x)
         jax.eval_shape(gradient_of_total(SHARDED[name]), x)
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_on_an_explicit_mesh_an_op_takes_any_axis_or_says_how_to_make_it_whole(axis):
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
+    spec = PartitionSpec(*["data" if i == axis else None for i in range(X.ndim)])
+    x = jax.ShapeDtypeStruct(X.shape, X.dtype, sharding=NamedSharding(mesh, spec))
+    refused = {}
+    with jax.set_mesh(mesh):
+        for name, op in SHARDED.items():
+            try:
+                jax.eval_shape(op, KEY, x)
+            except ValueError as error:
+                refused[name] = re.search(r"axis (-?\d) of (\w) is .* = (jax.*\))$", str(error))
+        for name, said in refused.items():
+            assert said and int(said[1]) % X.ndim == axis, name
+
+            def advised(key, x, said=said, op=SHARDED[name]):
+                return op(key, eval(said[3], {"jax": jax, said[2]: x}))
+
+            jax.eval_shape(advised, KEY, x)
+    assert set(refused) == {2: {"patch_dropout", "targeted"}, 3: {"controlled_dropout"}}[axis]
+
+
+def batch_of(size) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((size, *X.shape[1:]), X.dtype)
+
+
+def test_a_number_of_examples_that_is_left_open_changes_no_result():
+    """With `jax.export` a size may be a symbol. An op then is the program that it is for a number
+    but for the symbol, or, where JAX itself slices in another way, has the same values.
+    """
+    (batch,) = export.symbolic_shape("batch")
+    columns = {"blocks.fractal_join"}  # its first axis is no batch
+
+    def program(op, size) -> str:
+        text = str(jax.make_jaxpr(op)(KEY, batch_of(size)))
+        text = re.sub(r"(?:(\d+)\*)?batch\b", lambda m: str(len(X) * int(m[1] or 1)), text)
+        return re.sub(r" at 0x\w+|\s", "", text)
+
+    others = {
+        name: op
+        for name, op in SHARDED.items()
+        if name not in columns and program(op, batch) != program(op, len(X))
+    }
+    assert len(others) < 4
+
+    def values(key, x):
+        return {name: op(key, x) for name, op in others.items()}
+
+    x = jax.random.normal(KEY, X.shape, X.dtype)
+    exported = export.export(jax.jit(values))(jax.eval_shape(lambda: KEY), batch_of(batch))
+    actual, expected = exported.call(KEY, x), jax.jit(values)(KEY, x)
+    for name in others:
+        for a, b in zip(*map(jax.tree.leaves, (actual[name], expected[name])), strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_where_no_size_is_known_an_op_works_or_names_the_axis(name):
+    sizes = export.symbolic_shape("batch, height, width, channels")
+    x = jax.ShapeDtypeStruct(sizes, X.dtype)
+    try:
+        jax.eval_shape(SHARDED[name], KEY, x)
+    except ValueError as error:
+        assert re.search(
+            r"the size of axis -?\d must be a number, as it |does not fit w", str(error)
+        )
 
 
 @pytest.mark.parametrize("model, scheme", NETWORKS)

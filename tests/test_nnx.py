@@ -72,6 +72,59 @@ def test_without_a_key_it_says_so():
         Drop("bernoulli")(X)
 
 
+def test_where_nothing_happens_no_key_is_asked_for():
+    for scheme in ("bernoulli(rate=0.0)", "none"):
+        np.testing.assert_array_equal(Drop(scheme)(X), X)
+        with pytest.raises(TypeError, match="x must be an array of floats"):
+            Drop(scheme)(np.ones(3, int))
+
+
+def test_someone_has_to_say_whether_it_evaluates():
+    for scheme in ("bernoulli", "none"):
+        drop = Drop(scheme, deterministic=None, rngs=nnx.Rngs(0))
+        with pytest.raises(ValueError, match="deterministic is None: say whether to evaluate"):
+            drop(X)
+        np.testing.assert_array_equal(drop(X, deterministic=True), X)
+        drop.eval()
+        np.testing.assert_array_equal(drop(X), X)
+        drop.train()
+        assert ((drop(X) == 0).any()) == (scheme == "bernoulli")
+
+
+def test_a_model_that_is_made_can_change_its_rate():
+    model = Model(nnx.Rngs(0))
+    run = nnx.jit(lambda model: model.drop(jnp.ones(2000)))
+    model.set_attributes(Drop, rate=0.25, deterministic=False)
+    assert model.drop.rate == 0.25
+    assert abs((run(model) == 0).mean() - 0.25) < 0.05
+    graph, state = nnx.split(model)
+    assert nnx.merge(graph, state).drop.rate == 0.25
+    model.set_attributes(Drop, rate=0.0)
+    np.testing.assert_array_equal(run(model), 1)  # no program of the old rate
+    with pytest.raises(ValueError, match=r"rate .*\[0, 1\]; got 1.5"):
+        model.set_attributes(Drop, rate=1.5)
+    assert model.drop.rate == 0
+
+
+@pytest.mark.parametrize("scheme", ["none", "bernoulli|gaussian", "gaussian_noise"])
+def test_a_layer_without_a_rate_of_its_own_has_none_to_set(scheme):
+    class Other(nnx.Module):
+        def __init__(self):
+            self.drop = Drop(scheme)
+
+    with pytest.raises(ValueError, match=r"instance of the following attributes: \['rate'\]"):
+        Other().set_attributes(rate=0.1)
+    Other().set_attributes(rate=0.1, raise_if_not_found=False)
+    with pytest.raises(AttributeError, match="no one rate to speak of"):
+        Drop(scheme).rate = 0.1
+
+
+def test_axes_are_shared_as_in_flax():
+    drop = Drop("bernoulli", ("time", "feature"), broadcast_dims=(0, "time"))
+    y = np.asarray(drop(jnp.ones((4, 5, 64)), rngs=KEY))
+    assert (y == y[:1, :1]).all() and (y == 0).any() and (y != 0).any()
+
+
 def test_train_and_eval():
     model = Model(nnx.Rngs(0))
     assert (model(X) == 0).any()

@@ -1,16 +1,22 @@
 """What the READMEs say is true: code runs, commands parse, tables are the code's."""
 
+import importlib
 import re
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 from absl import flags as absl_flags
 from absl.testing import flagsaver
 
+import dropjax
 from dropjax.core.scheme import SCHEMES
 from dropjax.runs import load
-from experiments import flags  # noqa: F401  (defines the flags)
+from experiments import (
+    flags,  # noqa: F401  (defines the flags)
+    replay,
+)
 from experiments.setup import Flags, set_up
 from scripts import scheme_table
 from tests.conftest import ROOT, run_python
@@ -124,6 +130,17 @@ def test_flags_of_experiments_are_right(command, place, monkeypatch):
     set_up(Flags(**given | small), lambda line: None)
 
 
+def test_what_is_replayed_as_an_example_is_a_whole_batch(place):
+    run, page = load(place / "runs" / "first"), PAGES[Path("dropjax/README.md")]
+    steps = {int(step) for step in re.findall(r"run\.batch\((\d+)\)", page)}
+    for command in re.findall(r"python -m experiments.replay .*", page + (replay.__doc__ or "")):
+        (step,) = map(int, re.findall(r"--step=(\d+)", command))
+        assert set(map(int, re.findall(r"--row=(\d+)", command))) <= set(run.batch(step))
+        steps.add(step)
+    (step,) = steps
+    assert len(run.batch(step)) == run.config["flags"]["batch_size"]
+
+
 @pytest.mark.parametrize("command", sorted({c for c in commands() if "scripts.ablate" in c}))
 def test_ablations_can_be_planned(command, tmp_path):
     """Each of their commands, but on data that is here."""
@@ -147,10 +164,58 @@ def test_the_main_command_runs(tmp_path):
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("module", ["mnist", "predict", "replay"])
+def test_what_help_says_of_accuracies_stands_in_the_tables(module):
+    text = importlib.import_module(f"experiments.{module}").__doc__ or ""
+    measured = PAGES[Path("experiments/README.md")]
+    for figure in re.findall(r"(\d[\d.]*) % test accuracy", text):
+        assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.])", measured), figure
+
+
 def test_the_scheme_table_is_the_code_s(clean_registry):
     assert scheme_table.PATH.read_text() == scheme_table.table(), (
         "run python -m scripts.scheme_table"
     )
+
+
+# Names in code, by the package that they are in. Equinox's own are `equinox.nn.`...
+NAME = re.compile(
+    r"(?<![\w./-])(?:dropjax|blocks|compare|core|data|evaluate|models|moments|ops|runs|schemes|train)"
+    r"(?:\.[A-Za-z_]\w*)+"
+)
+TEXTS = [ROOT / "README.md", *(ROOT / "dropjax").rglob("*.py")]
+TEXTS += [path for part in ("dropjax", "experiments") for path in (ROOT / part).rglob("*.md")]
+
+
+def found(name: str) -> bool:
+    """Whether what stands in a text can be imported by that name."""
+    path = name.split(".")
+    if path[0] == "moments":
+        path.insert(0, "evaluate")
+    path = path if path[0] == "dropjax" else ["dropjax", *path]
+    value = dropjax
+    for depth, part in enumerate(path[1:], 2):
+        if not hasattr(value, part):
+            try:
+                importlib.import_module(".".join(path[:depth]))
+            except ImportError:
+                return False
+        value = getattr(value, part)
+    return True
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_name_in_a_text_exists(path):
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.M | re.S)
+    spans = re.findall(r"(?<!`)`([^`]+)`(?!`)", text)
+    names = {name for span in spans for name in NAME.findall(span)}
+    general = {"dropjax.f", "dropjax.expected.f"}  # any function
+    assert not {name for name in names - general if not found(name)}
+
+
+def test_a_name_that_does_not_exist_is_found_out():
+    assert found("dropjax.evaluate.weight_scaling") and found("train.losses.r_drop")
+    assert not found("dropjax.evaluate.weight_scaling.weight_scaling") and not found("train.rdrop")
 
 
 def test_the_map_names_every_folder_and_module():

@@ -14,7 +14,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dropjax.ops.bernoulli import Mask, wide_dtype
-from dropjax.ops.checks import as_rate, check_choice, check_floating, normalize_axes
+from dropjax.ops.checks import (
+    as_rate,
+    check_choice,
+    check_floating,
+    check_known,
+    normalize_axes,
+)
 from dropjax.ops.keys import check_key, derive
 from dropjax.ops.lazy import fused
 from dropjax.ops.uniform import below
@@ -83,6 +89,7 @@ def fractal_join(
     """
     key, xs = check_key(key), check_floating(xs, "xs")
     check_choice(mode, ("local", "global"), "mode")
+    check_known(xs.shape, range(min(xs.ndim, 1)), "it is the number of columns")
     if not xs.ndim or not len(xs):
         raise ValueError(f"xs must be (columns, ...) with at least one column, got {xs.shape}")
     own = normalize_axes(batch_axes, xs.ndim, "batch_axes")

@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dropjax.ops.bernoulli import Mask, drop, wide_dtype, wide_rate
-from dropjax.ops.checks import check_real, normalize_axes
+from dropjax.ops.checks import check_known, check_real, normalize_axes
 from dropjax.ops.keys import check_key
 
 Array = jax.Array
@@ -117,7 +117,7 @@ def weighted_max_pool(
     larger = jnp.argsort(descending, axis=-1)
     weights = (1 - p) * jnp.power(p, larger.astype(wide))
     # Of elements that are all negative the largest is the maximum only if nothing is dropped.
-    below_0 = jnp.minimum(jnp.max(windows, axis=-1), 0) * jnp.power(1 - p[..., 0], n)
+    below_0 = jnp.minimum(jnp.max(windows, axis=-1), 0) * jnp.power(1 - p.squeeze(-1), n)
     mean = jnp.sum(weights * jnp.maximum(windows, 0), axis=-1) + below_0
     return mean.astype(x.dtype)
 
@@ -126,6 +126,7 @@ def _check_windows(x: Array, size: int, spatial_axes: int | Sequence[int]) -> tu
     axes = normalize_axes(spatial_axes, x.ndim, "spatial_axes")
     if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 1:
         raise ValueError(f"size must be a whole number, at least 1; got {size!r}")
+    check_known(x.shape, axes, "it decides how many windows there are")
     if any(x.shape[axis] < size for axis in axes):
         raise ValueError(f"size={size} is larger than an axis of x, of shape {x.shape}")
     return axes

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from dropjax.core.scheme import Learned, Scheme
 from dropjax.core.site import Kind, Site
 from dropjax.core.spec import parse
 from dropjax.ops.bits import sharding_like
-from dropjax.ops.checks import check_floating
+from dropjax.ops.checks import check_floating, normalize_axes
 
 Array = jax.Array
 
@@ -40,14 +40,29 @@ class Place:
     Args:
       links: each link of the scheme with the site that it is shown.
       axes: how many axes an example has.
+      shared: axes of the whole value along which one decision is shared, as numbers.
     """
 
     links: tuple[tuple[Scheme, Site], ...]
     axes: int
+    shared: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, scheme: Scheme | str, axes: str | Sequence[str], depth: float = 1.0) -> Self:
+    def of(
+        cls,
+        scheme: Scheme | str,
+        axes: str | Sequence[str],
+        depth: float = 1.0,
+        broadcast_dims: int | str | Sequence[int | str] = (),
+    ) -> Self:
         """A place whose values have these axes last.
+
+        Args:
+          scheme: a scheme or its text.
+          axes: names of an example's axes.
+          depth: of the place.
+          broadcast_dims: axes along which one decision is shared: numbers of axes of the whole
+            value, batch included, or names out of `axes`.
 
         Raises:
           ValueError, TypeError: the scheme cannot act on a value alone, names sites by `at`, or
@@ -66,18 +81,64 @@ class Place:
             )
         links = scheme.links
         acting = [link for link in links if link.acts_on | link.can_act_on]  # all but `none`
-        return cls(tuple((link, _site(link, names, depth)) for link in acting), len(names))
+        sites = tuple((link, _site(link, names, depth)) for link in acting)
+        return cls(sites, len(names), _numbers(broadcast_dims, names))
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing happens here: there is no scheme, or every rate of it is 0."""
+        rates = [list(link.rates_at(site).values()) for link, site in self.links]
+        return all(own and all(isinstance(r, float) and r == 0 for r in own) for own in rates)
+
+    @property
+    def rate(self) -> Any:
+        """The rate of the one link that has one.
+
+        Raises:
+          AttributeError: no link has one, or several have.
+        """
+        return getattr(self._rated()[0], "rate")  # noqa: B009  (the base class has none)
+
+    def with_rate(self, rate: float) -> Self:
+        """The place with another rate of the one link that has one.
+
+        Raises:
+          AttributeError: no link has one, or several have.
+          ValueError, TypeError: it is no rate.
+        """
+        rated, _ = self._rated()
+        links = tuple(
+            (dataclasses.replace(link, rate=rate) if link is rated else link, site)
+            for link, site in self.links
+        )
+        return dataclasses.replace(self, links=links)
+
+    def _rated(self) -> tuple[Scheme, Site]:
+        rated = [found for found in self.links if hasattr(found[0], "rate")]
+        if len(rated) != 1:
+            names = " and ".join(str(link) for link, _ in rated) or "no scheme here"
+            raise AttributeError(f"there is no one rate to speak of: {names} has one")
+        return rated[0]
 
     def sampled(self, key: Array, x: Array) -> Array:
-        """`x` with noise; each member of the batch has its own."""
+        """`x` with noise; each member of the batch has its own, but along shared axes."""
 
         def one(x: Array, number: Array) -> Array:
+            shape = [1 if i - x.ndim in shared else size for i, size in enumerate(x.shape)]
             for i, (link, site) in enumerate(self.links):
+                if link.resizes and shape[0] != x.shape[0]:
+                    raise ValueError(
+                        f"{link} leaves out parts of x along {site.axes[0]!r}, and cannot share a "
+                        f"decision along it: broadcast_dims={self.shared}"
+                    )
                 keys = Keys.of(key, number).within(f"link {i}")
-                x = link.apply(link.sample(keys, site, x.shape), x, site, None)
+                x = link.apply(link.sample(keys, site, shape), x, site, None)
             return x
 
-        return self._over_batch(one, x)
+        x = self.checked(x)
+        # From the end, as an example has no axes of the batch.
+        shared = [a - x.ndim for a in normalize_axes(self.shared, x.ndim, "broadcast_dims")]
+        return self._over_batch(one, x, shared)
 
     def expected(self, x: Array) -> Array:
         """`x` at the scheme's expectation."""
@@ -88,22 +149,54 @@ class Place:
                 x = link.expected(x, site, None)
             return x
 
-        return self._over_batch(one, x)
+        return self._over_batch(one, self.checked(x))
 
-    def _over_batch(self, one: Callable[[Array, Array], Array], x: Array) -> Array:
+    def checked(self, x: Array) -> Array:
+        """`x` as an array.
+
+        Raises:
+          TypeError: it holds no floats.
+          ValueError: it has fewer axes than are named.
+        """
         x = check_floating(x)
         if x.ndim < self.axes:
             raise ValueError(
                 f"x has {x.ndim} axes, but {self.axes} are named; its shape: {x.shape}"
             )
+        return x
+
+    def _over_batch(
+        self, one: Callable[[Array, Array], Array], x: Array, shared: Sequence[int] = ()
+    ) -> Array:
         batch = x.shape[: x.ndim - self.axes]
-        numbers = jnp.arange(math.prod(batch)).reshape(batch)
+        own = [1 if axis - x.ndim in shared else size for axis, size in enumerate(batch)]
+        numbers = jnp.arange(math.prod(own)).reshape(own)
+        if shared:
+            numbers = jnp.broadcast_to(numbers, batch)
         if sharding := sharding_like(x, x.shape):
             spec = PartitionSpec(*sharding.spec[: len(batch)])
             numbers = jax.sharding.reshard(numbers, NamedSharding(sharding.mesh, spec))
         for _ in batch:
             one = jax.vmap(one)
         return one(x, numbers)
+
+
+def _numbers(
+    broadcast_dims: int | str | Sequence[int | str], names: Sequence[str]
+) -> tuple[int, ...]:
+    one = isinstance(broadcast_dims, (int, str))
+    dims = (broadcast_dims,) if one else tuple(broadcast_dims)
+    found = []
+    for dim in dims:
+        if isinstance(dim, str):
+            if dim not in names:
+                raise ValueError(
+                    f"broadcast_dims names the axis {dim!r}; there are {', '.join(names)}. An axis "
+                    "of the batch is a number"
+                )
+            dim = names.index(dim) - len(names)
+        found.append(dim)
+    return tuple(found)
 
 
 def _site(link: Scheme, axes: tuple[str, ...], depth: float) -> Site:

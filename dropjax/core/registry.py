@@ -2,7 +2,9 @@
 
 import difflib
 import importlib
+import inspect
 import pkgutil
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -15,10 +17,14 @@ class Registry(Generic[T]):
       package: where the files are; a module that defines no class of the sort adds no name.
       base: what makes a class one of the sort.
       noun: what an error message calls one.
+      functions: packages whose `__all__` has functions that may be taken for a name.
     """
 
-    def __init__(self, package: str, base: type[T], noun: str) -> None:
+    def __init__(
+        self, package: str, base: type[T], noun: str, functions: Sequence[str] = ()
+    ) -> None:
         self._package, self._base, self._noun = package, base, noun
+        self._functions = functions
         self._added: dict[str, type[T]] = {}
 
     def names(self) -> list[str]:
@@ -46,14 +52,14 @@ class Registry(Generic[T]):
         """The class of that name, or `module:Class` from anyone's module.
 
         Raises:
-          ValueError: there is none; the message has the nearest name and the list.
+          ValueError: there is none; the message has the nearest name, or where a function of that
+            name is, and the list.
         """
         if ":" in name:
             return self._imported(name)
         names = self.names()
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else "."
+            hint = self._hint(name, names)
             raise ValueError(f"no {self._noun} {name!r}{hint} There are: {', '.join(names)}")
         return self._added.get(name) or self._defined_in(name)  # type: ignore[return-value]
 
@@ -64,6 +70,36 @@ class Registry(Generic[T]):
                 return name
         package, _, stem = cls.__module__.rpartition(".")
         return stem if package == self._package else f"{cls.__module__}:{cls.__qualname__}"
+
+    def _hint(self, name: str, names: list[str]) -> str:
+        """What the user may have meant, between the name and the list of names."""
+        functions = self._public_functions()
+        if name in functions:
+            path, stem = functions[name]
+            if stem in names:
+                return f": the {self._noun} of {path} is {stem}."
+            return f": {path} is a function without a {self._noun}, for code of your own."
+        of_names = [function for function, (_, stem) in functions.items() if stem in names]
+        near = difflib.get_close_matches(name.lower(), [*names, *of_names], n=1, cutoff=0.5)
+        if not near:
+            return "."
+        if near[0] in names:
+            return f"; did you mean {near[0]}?"
+        path, stem = functions[near[0]]
+        return f"; did you mean {stem}, the {self._noun} of {path}?"
+
+    def _public_functions(self) -> dict[str, tuple[str, str]]:
+        """Functions by name, each with its path and the stem of the file that defines it."""
+        found = {}
+        for package in self._functions:
+            module = importlib.import_module(package)
+            for name in module.__all__:
+                function = getattr(module, name)
+                if inspect.isfunction(function):
+                    folder, _, stem = function.__module__.rpartition(".")
+                    path = f"{package}.{name}"
+                    found.setdefault(name, (path, stem if folder == self._package else ""))
+        return found
 
     def _defined_in(self, stem: str) -> type[T] | None:
         module = importlib.import_module(f"{self._package}.{stem}")

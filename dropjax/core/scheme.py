@@ -314,7 +314,12 @@ class Learned(Scheme):
         return {name: numbers for name, numbers in found.items() if numbers}
 
 
-SCHEMES: Registry[Scheme] = Registry("dropjax.schemes", Scheme, "scheme")
+SCHEMES: Registry[Scheme] = Registry(
+    "dropjax.schemes",
+    Scheme,
+    "scheme",
+    functions=("dropjax", "dropjax.blocks", "dropjax.train", "dropjax.evaluate"),
+)
 
 S = TypeVar("S", bound=Scheme)
 

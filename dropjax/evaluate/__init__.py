@@ -1,7 +1,12 @@
 """Evaluation: deterministic and Monte-Carlo prediction, and metrics of the two."""
 
 from dropjax.evaluate import moments
-from dropjax.evaluate.predict import map_examples, monte_carlo, monte_carlo_log_probabilities
+from dropjax.evaluate.predict import (
+    NoNoiseError,
+    map_examples,
+    monte_carlo,
+    monte_carlo_log_probabilities,
+)
 from dropjax.evaluate.regression import mae, r2, rmse
 from dropjax.evaluate.uncertainty import accuracy, expected_calibration_error, nll
 from dropjax.evaluate.weight_scaling import weight_scaling
@@ -16,6 +21,7 @@ MEASURES = {
 
 __all__ = [
     "MEASURES",
+    "NoNoiseError",
     "accuracy",
     "expected_calibration_error",
     "mae",

@@ -13,11 +13,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters import partial_eval
 
 from dropjax.core.keys import Keys
+from dropjax.ops.checks import is_known
 from dropjax.ops.keys import check_key, derive
 
 Array = jax.Array
+
+
+class NoNoiseError(ValueError):
+    """Draws were asked for of a function that has no noise: each would be the same."""
 
 
 def sample_key_of(key: Array, sample: Any) -> Array:
@@ -34,17 +40,20 @@ def map_examples(
       function: of one example. Compiled once for each function object and shape.
       params: its parameters.
       xs: (examples, ...), or a tree of such arrays.
-      batch_size: examples computed at a time; bounds the memory.
+      batch_size: examples computed at a time; bounds the memory. If their number is left open, as
+        in `jax.export`, all are computed at once.
 
     Returns:
       What `function` returns, with a leading axis of examples.
 
     Raises:
-      ValueError: batch_size is less than 1.
+      TypeError: xs is neither an array nor a tree of arrays.
+      ValueError: the arrays of xs differ in their number of examples; batch_size is less than 1.
 
     Cost: that of `function`, random bits included, for batch_size examples at a time. What it keeps
       is kept for the backward pass, of all examples.
     """
+    _check_examples(xs)
     return _map_examples(function, params, xs, _check_count("batch_size", batch_size, 1))
 
 
@@ -52,7 +61,14 @@ def map_examples(
 def _map_examples(
     function: Callable[[Any, Any], Any], params: Any, xs: Any, batch_size: int
 ) -> Any:
-    return jax.lax.map(lambda x: function(params, x), xs, batch_size=batch_size)
+    return _each(lambda x: function(params, x), xs, batch_size)
+
+
+def _each(function: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
+    """`function` of every example, `batch_size` of them at a time."""
+    if is_known(_count(xs)):
+        return jax.lax.map(function, xs, batch_size=batch_size)
+    return jax.vmap(function)(xs)
 
 
 def monte_carlo(
@@ -74,7 +90,7 @@ def monte_carlo(
       xs: (examples, ...), or a tree of such arrays.
       key: PRNG key.
       samples: draws an example, at least 2. Typical: 20 to 100.
-      batch_size: examples computed at a time; bounds the memory.
+      batch_size: examples computed at a time, as in `map_examples`.
       of_keys: `function` takes all of an example's `Keys`, so that noise on weights can be shared
         by all examples of a sample.
 
@@ -83,8 +99,11 @@ def monte_carlo(
       returns with a leading axis of examples, in float32 at least.
 
     Raises:
-      ValueError: samples is less than 2, or batch_size than 1.
-      TypeError: the values are complex.
+      NoNoiseError: a ValueError: the value of `function` does not depend on its key, so that each
+        draw would be the same.
+      ValueError: the arrays of xs differ in their number of examples; samples is less than 2, or
+        batch_size than 1.
+      TypeError: the values are complex, or xs is neither an array nor a tree of arrays.
 
     Cost: `samples` times that of `function`, random bits included, and its memory for batch_size
       examples. What it keeps is kept for the backward pass, of all samples, and 8 bytes a value of
@@ -93,6 +112,7 @@ def monte_carlo(
     Source: Gal & Ghahramani 2016, "Dropout as a Bayesian Approximation" (arXiv 1506.02142),
       section 4.
     """
+    _check_examples(xs)
     samples = _check_count("samples", samples, 2)
     batch_size = _check_count("batch_size", batch_size, 1)
     function = function if of_keys else _OfKey(function)
@@ -120,21 +140,47 @@ def monte_carlo_log_probabilities(
       xs: (examples, ...), or a tree of such arrays.
       key: PRNG key.
       samples: draws an example, at least 1.
-      batch_size: examples computed at a time; bounds the memory.
+      batch_size: examples computed at a time, as in `map_examples`.
 
     Returns:
       (examples, classes).
 
     Raises:
-      ValueError: samples or batch_size is less than 1.
+      NoNoiseError: a ValueError: the value of `function` does not depend on its keys, so that
+        each draw would be the same.
+      ValueError: the arrays of xs differ in their number of examples; samples or batch_size is less
+        than 1.
+      TypeError: xs is neither an array nor a tree of arrays.
 
     Cost: `samples` times that of `function`, random bits included, and its memory for batch_size
       examples. What it keeps is kept for the backward pass, of all samples, and 8 bytes a class of
       each.
     """
+    _check_examples(xs)
     samples = _check_count("samples", samples, 1)
     batch_size = _check_count("batch_size", batch_size, 1)
     return _over_samples(function, params, xs, check_key(key), _LOG_MEAN_EXP, samples, batch_size)
+
+
+def _check_examples(xs: Any) -> None:
+    leaves = jax.tree.leaves(xs)
+    for leaf in leaves or [xs]:
+        if not getattr(leaf, "shape", ()):  # a number in a list of lists, say
+            raise TypeError(
+                "xs must be an array (examples, ...) or a tree of such arrays; got "
+                f"{type(xs).__name__}{'' if leaf is xs else f' of {type(leaf).__name__}'}. Make it "
+                "one first: np.asarray(xs)"
+            )
+    if any(leaf.shape[0] != leaves[0].shape[0] for leaf in leaves):
+        shapes = ", ".join(str(leaf.shape) for leaf in leaves)
+        raise ValueError(
+            f"the arrays of xs must have as many examples each; their shapes: {shapes}"
+        )
+
+
+def _count(xs: Any) -> int:
+    """How many examples there are."""
+    return jax.tree.leaves(xs)[0].shape[0]
 
 
 def _check_count(name: str, value: int, least: int) -> int:
@@ -195,6 +241,12 @@ class _OfKey:
         return self.function(params, x, keys.example)
 
 
+def _depends_on_inputs(jaxpr: Any) -> bool:
+    """Whether any output needs any input: what is computed and not used does not count."""
+    _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return any(used)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
 def _over_samples(
     function: Callable[[Any, Any, Keys], Any],
@@ -205,7 +257,7 @@ def _over_samples(
     samples: int,
     batch_size: int,
 ) -> Any:
-    rows = jnp.arange(jax.tree.leaves(xs)[0].shape[0])
+    rows = jnp.arange(_count(xs))
 
     def one(x_and_row: tuple[Any, Array]) -> Any:
         x, row = x_and_row
@@ -216,8 +268,15 @@ def _over_samples(
         def body(carry: Any, sample: Array) -> tuple[Any, None]:
             return reduction.update(carry, value(sample), sample), None
 
-        start = reduction.start(jax.eval_shape(value, jnp.int32(0)))
+        jaxpr, shape = jax.make_jaxpr(value, return_shape=True)(jnp.int32(0))
+        if not _depends_on_inputs(jaxpr.jaxpr):  # the number of the sample, which makes its keys
+            raise NoNoiseError(
+                "the value of `function` does not depend on its key: each draw would be the same, "
+                "and their spread 0. Let it draw noise (in Flax deterministic=False or train=True, "
+                "in Equinox inference=False), and give that the key"
+            )
+        start = reduction.start(shape)
         carry, _ = jax.lax.scan(body, start, jnp.arange(samples))
         return reduction.end(carry, samples)
 
-    return jax.lax.map(one, (xs, rows), batch_size=batch_size)
+    return _each(one, (xs, rows), batch_size)

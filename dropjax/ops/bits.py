@@ -23,9 +23,12 @@ import math
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
+
+from dropjax.ops.checks import is_known
 
 Array = jax.Array
 
@@ -70,7 +73,8 @@ def words(
 
     Args:
       seed: from `seed_of`.
-      shape: of the whole array.
+      shape: of the whole array. With a symbolic size, as in `jax.export`, the words are those of
+        the numbers that stand there when the function runs, for up to 2**32 elements.
       index: positions on the leading axes; what is returned is `array[index]`, and no more than
         that is computed.
       sharding: of the result, on a mesh with Explicit axes; there each device would otherwise
@@ -83,7 +87,7 @@ def words(
       ValueError: one axis is longer than 2**32.
     """
     shape, index = tuple(shape), tuple(index)
-    if max(shape, default=0) > _COUNTERS:
+    if not all(_countable(size) for size in shape):
         raise ValueError(f"no axis may be longer than 2**32, got shape {shape}; reshape it")
     return _words(seed, shape, index, sharding)
 
@@ -97,7 +101,7 @@ def _words(
 ) -> Array:
     # Beyond 2**32 elements the leading axes count seeds, the others the words of each.
     split = len(shape)
-    while split and math.prod(shape[split - 1 :]) <= _COUNTERS:
+    while split and _countable(math.prod(shape[split - 1 :])):
         split -= 1
     first, second = seed[0], seed[1]
     if split:
@@ -123,9 +127,21 @@ def _position(
             dimension = axis - len(index)
             along = jax.lax.broadcasted_iota(np.uint32, rest, dimension, out_sharding=sharding)
         # A stride of 2**32 or more has an axis of size 1: no other would have been left to it.
-        position = position + along * np.uint32(stride % _COUNTERS)
+        position = position + along * _modulo(stride)
         stride *= shape[axis]
     return position
+
+
+def _countable(size: int) -> bool:
+    """Whether so many words have counters of their own; taken for granted of a symbolic size."""
+    return not is_known(size) or size <= _COUNTERS
+
+
+def _modulo(size: int) -> ArrayLike:
+    """A size modulo 2**32, as uint32; of a symbolic one, as it is when the function runs."""
+    if is_known(size):
+        return np.uint32(size % _COUNTERS)
+    return jnp.asarray(size).astype(np.uint32)
 
 
 def _word(counter: Array, first: Array, second: Array) -> Array:

@@ -1,13 +1,15 @@
 """Argument checks. What is concrete is checked; what is traced is documented as unchecked."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 from jax.core import Tracer
+from jax.sharding import AxisType
 from jax.typing import ArrayLike
 
 Array: TypeAlias = jax.Array
@@ -177,11 +179,9 @@ def fitted(value: ArrayLike, shape: Sequence[int], name: str, dtype: jnp.dtype |
     value = jnp.asarray(value).astype(dtype)
     if value.ndim == 0:
         return value
-    try:
-        fits = np.broadcast_shapes(value.shape, tuple(shape)) == tuple(shape)
-    except ValueError:
-        fits = False
-    if not fits:
+    # Not by NumPy's function: a size may be symbolic.
+    pairs = zip(reversed(value.shape), reversed(shape), strict=False)
+    if value.ndim > len(shape) or not all(own in (1, size) for own, size in pairs):
         raise ValueError(
             f"{name} of shape {value.shape} does not broadcast to the noise, of shape "
             f"{tuple(shape)}"
@@ -205,15 +205,64 @@ def check_like(x: ArrayLike, previous: ArrayLike, name: str = "x") -> tuple[Arra
     return x, previous
 
 
+def is_known(size: int) -> bool:
+    """Whether a size is a number: with `jax.export` a function may leave it open, as a symbol."""
+    return isinstance(size, (int, np.integer)) or not export.is_symbolic_dim(size)
+
+
+def check_known(shape: Sequence[int], axes: Iterable[int], why: str) -> None:
+    """Refuses symbolic sizes where numbers are needed.
+
+    Args:
+      shape: of a value.
+      axes: those whose sizes must be known.
+      why: what depends on them.
+
+    Raises:
+      ValueError: one is symbolic.
+    """
+    for axis in axes:
+        if not is_known(shape[axis]):
+            raise ValueError(
+                f"the size of axis {axis} must be a number, as {why}; it is the symbol "
+                f"{shape[axis]}. Only other axes can be left open in jax.export"
+            )
+
+
+def check_whole(x: Array, axis: int, why: str, name: str = "x") -> None:
+    """Refuses an array that several devices share along an axis, on a mesh with Explicit axes.
+
+    Args:
+      x: the array.
+      axis: that has to be whole on each device.
+      why: what is done along it.
+      name: what the caller calls x.
+
+    Raises:
+      ValueError: it is sharded.
+    """
+    sharding = jax.typeof(x).sharding
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return
+    spec = [*sharding.spec, *[None] * (x.ndim - len(sharding.spec))]
+    if spec[axis] is not None:
+        whole = ["None" if i == axis % x.ndim else repr(part) for i, part in enumerate(spec)]
+        raise ValueError(
+            f"axis {axis} of {name} is sharded over {spec[axis]!r} on a mesh with Explicit axes, "
+            f"and {why} along it; first make it whole on each device: "
+            f"{name} = jax.sharding.reshard({name}, jax.P({', '.join(whole)}))"
+        )
+
+
 def check_shape(shape: Sequence[int], name: str = "shape") -> tuple[int, ...]:
-    """Returns a shape as a tuple of integers.
+    """Returns a shape as a tuple of integers, or of symbolic sizes where `jax.export` has them.
 
     Raises:
       TypeError: it is no sequence of integers.
       ValueError: a size is negative.
     """
     try:
-        sizes = tuple(operator.index(size) for size in shape)
+        sizes = tuple(operator.index(size) if is_known(size) else size for size in shape)
     except TypeError:
         raise TypeError(f"{name} must be a sequence of integers, got {shape!r}") from None
     if any(size < 0 for size in sizes):

@@ -93,6 +93,8 @@ class Network:
     ) -> Array:
         """Predictions of many examples, averaged over draws: probabilities, not their logarithms.
 
+        Where the scheme draws nothing at the sites of this model, they are those of one draw.
+
         Args:
           values: see the class.
           xs: (examples, ...).
@@ -100,16 +102,18 @@ class Network:
           samples: draws an example.
           batch_size: examples computed at a time; bounds the memory.
         """
-        if self.task != "regression":
-            return evaluate.monte_carlo_log_probabilities(
-                self.sampled_prediction, values, xs, key, samples=samples, batch_size=batch_size
-            )
-        if samples == 1:  # too few for the spread that goes with the mean
-            both, rows = (values, sample_key_of(key, 0)), jnp.arange(len(xs))
-            return evaluate.map_examples(
-                self._first_sample, both, (xs, rows), batch_size=batch_size
-            )
-        return self.moments(values, xs, key, samples=samples, batch_size=batch_size)[0]
+        try:
+            if self.task != "regression":
+                return evaluate.monte_carlo_log_probabilities(
+                    self.sampled_prediction, values, xs, key, samples=samples, batch_size=batch_size
+                )
+            if samples > 1:
+                return self.moments(values, xs, key, samples=samples, batch_size=batch_size)[0]
+        except evaluate.NoNoiseError:
+            pass  # a scheme of the user's own, or one token for patch: no reason to lose a run
+        # One draw; for numbers also where one is too few for the spread that goes with the mean.
+        both, rows = (values, sample_key_of(key, 0)), jnp.arange(len(xs))
+        return evaluate.map_examples(self._first_sample, both, (xs, rows), batch_size=batch_size)
 
     def moments(
         self, values: Any, xs: Any, key: Array, *, samples: int, batch_size: int

@@ -16,7 +16,14 @@ from jax.typing import ArrayLike
 
 from dropjax.ops.bernoulli import SCALINGS, wide_dtype
 from dropjax.ops.bits import seed_of, words
-from dropjax.ops.checks import check_choice, check_floating, check_rate_value, normalize_axes
+from dropjax.ops.checks import (
+    check_choice,
+    check_floating,
+    check_known,
+    check_rate_value,
+    check_whole,
+    normalize_axes,
+)
 from dropjax.ops.keys import check_key
 
 Array = jax.Array
@@ -52,7 +59,8 @@ def controlled_dropout(
 
     Raises:
       TypeError: x holds no floats, key is no PRNG key, or rate is traced or no number.
-      ValueError: rate outside [0, 1] or not one number; a wrong axis or scaling.
+      ValueError: rate outside [0, 1] or not one number; a wrong axis, or one that is sharded on a
+        mesh with Explicit axes; a wrong scaling.
 
     Cost: 32 random bits a column; that of copying what is kept, and of sorting as many numbers as
       there are columns. The index is kept for the backward pass. Not under `jax.vmap` over keys:
@@ -75,6 +83,8 @@ def controlled_dropout(
     check_rate_value(rate)
     if np.ndim(rate):
         raise ValueError(f"rate must be one number, got {rate!r}")
+    check_known(x.shape, [axis], "it decides how many columns are kept")
+    check_whole(x, axis, "columns are chosen")
     columns = x.shape[axis]
     kept = columns - int(columns * float(rate) + 0.5)
     if float(rate) < 1:

@@ -29,7 +29,13 @@ from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask, expected_drop, wide_dtype
 from dropjax.ops.bits import seed_of, sharding_like
-from dropjax.ops.checks import as_rate, check_choice, check_floating, normalize_axes
+from dropjax.ops.checks import (
+    as_rate,
+    check_choice,
+    check_floating,
+    check_known,
+    normalize_axes,
+)
 from dropjax.ops.covering import Spans, uncovered
 from dropjax.ops.keys import check_key
 from dropjax.ops.lazy import Lazy, fused
@@ -137,6 +143,7 @@ class Blocks(Lazy):
         normalize: str,
     ) -> Self:
         """The blocks of a key, for masks of `shape`; `block` has its spatial axes with sizes."""
+        check_known(shape, block, "it decides where blocks fit")
         block = {axis: min(size, shape[axis]) for axis, size in sorted(block.items())}
         spans = tuple((shape[axis], size) for axis, size in block.items())
         # Behind a barrier, or XLA would solve for it again for each element.
@@ -196,6 +203,7 @@ def _multiplied(blocks: Blocks, x: Array) -> Array:
 
 def _mean(x: Array, rate: ArrayLike, block: Mapping[int, int], gamma: str, normalize: str) -> Array:
     """The exact mean of what is kept, where blocks are not scaled by their own number."""
+    check_known(x.shape, block, "it decides where blocks fit")
     block = {axis: min(size, x.shape[axis]) for axis, size in sorted(block.items())}
     spans = tuple((x.shape[axis], size) for axis, size in block.items())
     wide = wide_dtype(x.dtype)

@@ -25,7 +25,13 @@ from dropjax.core.scheme import Rate, Scheme, dense, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import SCALINGS, Mask, drop, expected_drop, wide_dtype
 from dropjax.ops.bits import sharding_like
-from dropjax.ops.checks import as_rate, check_choice, check_floating, check_layer
+from dropjax.ops.checks import (
+    as_rate,
+    check_choice,
+    check_floating,
+    check_layer,
+    is_known,
+)
 from dropjax.ops.gaussian import Normal, around, multiply, variance_through
 from dropjax.ops.keys import check_key
 from dropjax.ops.lazy import fused
@@ -163,14 +169,16 @@ def dropconnect_linear(
     numbers = jax.lax.broadcasted_iota(jnp.int32, (count, 1), 0)
     sharding = sharding_like(x, (*batch, 1))
     at_once = max(1, _AT_ONCE // max(1, w.size)) if chunk is None else int(chunk)
+    if not is_known(count):  # a loop over an open number of rows has no last, smaller part
+        at_once = 1
     # Rows that several devices of an Explicit mesh hold cannot be looped over.
-    if at_once >= count or (sharding is not None and chunk is None):
+    if (is_known(count) and at_once >= count) or (sharding is not None and chunk is None):
         numbers = numbers.reshape(*batch, 1)
         for _ in batch:
             product = jax.vmap(product)
         y = product(numbers if sharding is None else jax.sharding.reshard(numbers, sharding), x)
     else:
-        rows = numbers, x.reshape(count, len(w))
+        rows = numbers, x.reshape(count, w.shape[0])
         y = jax.lax.map(
             lambda row: product(*row), rows, batch_size=at_once if at_once > 1 else None
         )

@@ -138,6 +138,8 @@ class Masksembles(Scheme):
     def refuses(self, sites: Sequence[Site]) -> str | None:
         if self.scale == 1 or self.n == 1:
             return "with n=1 or scale=1.0 every mask is all ones, and nothing would happen"
+        if not all("feature" in site.axes for site in sites):
+            return 'a site it acts on has no axis "feature"'
         return None
 
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Array:

@@ -21,7 +21,7 @@ from dropjax.core.keys import Keys
 from dropjax.core.scheme import Fixed, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bits import seed_of, words
-from dropjax.ops.checks import check_floating, check_rate_value
+from dropjax.ops.checks import check_floating, check_known, check_rate_value, check_whole
 from dropjax.ops.keys import check_key
 
 Array = jax.Array
@@ -52,8 +52,8 @@ def patch_dropout(
 
     Raises:
       TypeError: x holds no floats, key is no PRNG key, rate is traced, or ordered is no boolean.
-      ValueError: rate outside [0, 1] or not one number; x has no axis of tokens, or prefix is
-        negative or more than there are.
+      ValueError: rate outside [0, 1] or not one number; x has no axis of tokens, or it is sharded
+        on a mesh with Explicit axes; prefix is negative or more than there are.
 
     Cost: 32 random bits a token, a sort of them, and a gather; what follows has fewer tokens. The
       index is kept for the backward pass.
@@ -71,6 +71,8 @@ def patch_dropout(
     if x.ndim < 2:
         raise ValueError(f"x must be (..., tokens, features), got shape {x.shape}")
     tokens = x.shape[-2]
+    check_known(x.shape, [-2], "it decides how many tokens are kept")
+    check_whole(x, -2, "tokens are chosen")
     if not isinstance(prefix, (int, np.integer)) or isinstance(prefix, bool) or prefix < 0:
         raise ValueError(f"prefix must be a whole number of tokens, at least 0; got {prefix!r}")
     if prefix > tokens:
@@ -105,7 +107,8 @@ def _positions(key: Array, shape: Sequence[int], count: int, ordered: bool) -> A
         return jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32), tuple(shape))
     place = jax.lax.broadcasted_iota(jnp.int32, tuple(shape), len(shape) - 1)
     _, place = jax.lax.sort((words(seed_of(key), shape), place), num_keys=1)
-    return jnp.sort(place[..., :count], -1) if ordered else place[..., :count]
+    kept = jax.lax.slice_in_dim(place, 0, count, axis=-1)
+    return jnp.sort(kept, -1) if ordered else kept
 
 
 @scheme
@@ -134,4 +137,5 @@ class Patch(Scheme):
         return _positions(keys.example, shape[:1], _count(self.rate, shape[0]), ordered=True)
 
     def apply(self, noise: Array, x: Array, site: Site, fallback: Array | None) -> Array:
+        check_whole(x, 0, "tokens are chosen")
         return x[noise]

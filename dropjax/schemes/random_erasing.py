@@ -25,7 +25,7 @@ from dropjax.core.scheme import Number, Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask
 from dropjax.ops.boxes import inside
-from dropjax.ops.checks import check_floating, normalize_axes
+from dropjax.ops.checks import check_floating, check_known, normalize_axes
 from dropjax.ops.gaussian import Normal
 from dropjax.ops.keys import check_key, derive
 from dropjax.ops.lazy import fused
@@ -41,6 +41,7 @@ def _outside(
 ) -> Array:
     """True outside of the rectangle of each image; images without one are `whole`."""
     images = whole.shape
+    check_known(shape, axes, "it decides which rectangles fit")
     height, width = (shape[axis] for axis in axes)
     low, high = (jnp.asarray(limit, jnp.float32) for limit in area)
     pixels = (low + (high - low) * uniform(derive(key, "area"), images)) * (height * width)

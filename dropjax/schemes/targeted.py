@@ -20,7 +20,7 @@ from dropjax.core.keys import Keys
 from dropjax.core.scheme import Number, Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask, drop, expected_drop
-from dropjax.ops.checks import as_rate, check_choice, check_floating
+from dropjax.ops.checks import as_rate, check_choice, check_floating, check_whole
 from dropjax.ops.keys import check_key
 
 Array = jax.Array
@@ -52,7 +52,8 @@ def targeted_dropout(
 
     Raises:
       TypeError: w holds no floats, or key is no PRNG key.
-      ValueError: rate or fraction outside [0, 1]; w has fewer than two axes; a wrong target.
+      ValueError: rate or fraction outside [0, 1]; w has fewer than two axes; a wrong target; the
+        axis of inputs, or of units, is sharded on a mesh with Explicit axes.
 
     Cost: 32 random bits a weight, or a unit; sorts the weights of each column. A boolean a weight,
       or a unit, is kept for the backward pass.
@@ -118,6 +119,7 @@ def _targets(w: Array, fraction: ArrayLike, target: str) -> Array:
     if target == "unit":
         size = jnp.sqrt(jnp.sum(jnp.square(size.astype(jnp.float32)), -2, keepdims=True))
         axis = -1
+    check_whole(w, axis, "weights are sorted" if axis == -2 else "units are sorted", "w")
     rank = jnp.argsort(jnp.argsort(size, axis=axis), axis=axis)
     count = jnp.round(as_rate(fraction, (), "fraction") * rank.shape[axis])
     return rank < count.astype(rank.dtype)

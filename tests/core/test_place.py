@@ -1,5 +1,7 @@
 """A scheme at one place: who gets which noise, and what is refused."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,13 +9,17 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dropjax.core.draw import deterministic
-from dropjax.core.place import Place
+from dropjax.core.keys import Keys
+from dropjax.core.place import _KINDS, Place
 from dropjax.core.site import Kind, Site
+from dropjax.ops.lazy import is_lazy
 from dropjax.schemes import parse
+from tests.cases import FIRST_VARIANTS
 from tests.statistics import assert_mean
 from tests.throwaway import LearnedRate
 
 KEY = jax.random.key(16)
+KEYS = Keys.of(KEY)
 
 
 def sampled(scheme, axes, x, key=KEY):
@@ -103,6 +109,7 @@ def test_no_dropout_is_the_identity(scheme):
         ("bernoulli", ("batch", "feature"), "axes must be .* names out of time, depth"),
         ("spatial", ("height", "width", "channels"), "axes must be .* names out of time, depth"),
         ("spatial", ("height", "width"), 'no axis "feature"'),
+        ("masksembles", ("head", "query", "key"), 'no axis "feature"'),
         ("bernoulli", (), "axes must be"),
         ("bernoulli", ("feature", "feature"), "axes must be different names"),
         ("bernoulli", (0, 1), "axes must be different names"),
@@ -114,6 +121,75 @@ def test_no_dropout_is_the_identity(scheme):
 def test_what_is_refused(scheme, axes, match):
     with pytest.raises(ValueError, match=match):
         Place.of(scheme, axes)
+
+
+def test_it_is_idle_where_every_rate_is_0_and_only_there():
+    for scheme in ("none", "bernoulli(rate=0.0)|gaussian(rate=0.0)", "gaussian_noise(std=0.0)"):
+        assert Place.of(scheme, "feature").idle
+    for scheme in ("bernoulli(rate=0.0)|gaussian(rate=0.1)", "masksembles", "bernoulli(rate=1.0)"):
+        assert not Place.of(scheme, "feature").idle
+    deep = "stochastic_depth(rate=0.5)"
+    assert Place.of(deep, "feature", 0.0).idle and not Place.of(deep, "feature", 0.5).idle
+
+
+@pytest.mark.parametrize("dims", [0, "time", (-1, 0)])
+def test_one_decision_is_shared_along_axes_by_number_or_name(dims):
+    place = Place.of("bernoulli", ("time", "feature"), 1.0, dims)
+    y = np.asarray(jax.jit(place.sampled)(KEY, np.ones((5, 6, 64), np.float32)))
+    axes = [("time", "feature").index(d) + 1 if isinstance(d, str) else d % 3 for d in place.shared]
+    for axis in range(3):
+        assert (y == y.take([0], axis)).all() == (axis in axes)
+
+
+MEANT = [("time", "feature"), ("height", "width", "feature"), ("head", "query", "key")]
+MEANT += [("head", "time", "feature")]
+PLACED = [s for s in FIRST_VARIANTS if set(s.acts_on | s.can_act_on) & set(_KINDS) and not s.learns]
+
+
+@pytest.mark.parametrize("scheme", PLACED, ids=str)
+def test_any_scheme_shares_along_any_axis_of_an_example(scheme):
+    """Its noise then has size 1 there, and the value its own shape; or it says why it cannot."""
+    for axes in MEANT:
+        with contextlib.suppress(ValueError):
+            Place.of(scheme, axes)
+            break
+    sizes = (9, 8, 7)[: len(axes)]
+    x = jax.ShapeDtypeStruct((3, *sizes), jnp.float32)
+    for axis in {0, len(axes) - 1}:
+        place = Place.of(scheme, axes, 1.0, axes[axis])
+        if scheme.resizes and axis == 0:
+            with pytest.raises(
+                ValueError, match=f"cannot share a decision along it: .*-{len(axes)}"
+            ):
+                jax.eval_shape(place.sampled, KEY, x)
+            continue
+        y = jax.eval_shape(place.sampled, KEY, x)
+        assert y.shape[2:] == x.shape[2:] and (scheme.resizes or y.shape == x.shape)
+        own = tuple(1 if i == axis else size for i, size in enumerate(sizes))
+        ((link, site),) = place.links
+        noise = jax.eval_shape(lambda link=link, site=site, own=own: link.sample(KEYS, site, own))
+        for leaf in jax.tree.leaves(noise, is_leaf=is_lazy):
+            assert scheme.resizes or np.broadcast_shapes(leaf.shape, own) == own
+
+
+def test_axes_that_cannot_be_shared_are_refused():
+    with pytest.raises(ValueError, match="broadcast_dims names the axis 'time'; there are feature"):
+        Place.of("bernoulli", "feature", 1.0, "time")
+    for dims in (2, -3, (0, 0), (1, "feature")):
+        with pytest.raises(ValueError, match=r"^broadcast_dims names"):
+            Place.of("bernoulli", "feature", 1.0, dims).sampled(KEY, jnp.ones((2, 3)))
+
+
+def test_another_rate_of_the_one_link_that_has_one():
+    place = Place.of("gaussian_noise(std=0.1)|bernoulli(rate=0.5)", "feature")
+    other = place.with_rate(0.25)
+    assert (place.rate, other.rate) == (0.5, 0.25)
+    assert other == Place.of("gaussian_noise(std=0.1)|bernoulli(rate=0.25)", "feature")
+    with pytest.raises(ValueError, match=r"rate .*\[0, 1\]"):
+        place.with_rate(1.5)
+    for scheme in ("none", "bernoulli|gaussian"):
+        with pytest.raises(AttributeError, match="no one rate to speak of"):
+            Place.of(scheme, "feature").with_rate(0.1)
 
 
 @pytest.mark.parametrize("scheme", [0.5, None, jnp.ones(3)])

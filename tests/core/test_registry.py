@@ -1,10 +1,13 @@
 """Names by file, names added, and classes from anyone's module."""
 
+import inspect
+import re
 import sys
 import textwrap
 
 import pytest
 
+import dropjax.blocks
 from dropjax import schemes
 from dropjax.core.registry import Registry
 from dropjax.core.scheme import SCHEMES, Chain, Scheme
@@ -111,6 +114,38 @@ def test_the_nearest_name_is_offered(name, near):
     match = f"no scheme '{name}'; did you mean {near}[?] There are: alpha, attention, bernoulli, "
     with pytest.raises(ValueError, match=match):
         SCHEMES.find(name)
+
+
+FUNCTIONS = {
+    f"{package.__name__}.{name}": getattr(package, name)
+    for package in (dropjax, dropjax.blocks)
+    for name in package.__all__
+    if inspect.isfunction(getattr(package, name)) and name not in SCHEMES.names()
+}
+
+
+@pytest.mark.parametrize("path", FUNCTIONS)
+def test_a_function_s_name_leads_to_its_scheme_or_says_that_it_has_none(path):
+    name, module = path.rpartition(".")[2], FUNCTIONS[path].__module__
+    stem = module.removeprefix("dropjax.schemes.")
+    said = f"{path} is a function without a scheme, for code of your own"
+    if stem in SCHEMES.names():
+        said = f"the scheme of {path} is {stem}"
+    for text in (name, f"{name}(rate=0.5)", f"bernoulli|{name}"):
+        with pytest.raises(
+            ValueError, match=rf"^no scheme '{name}': {re.escape(said)}\. There are:"
+        ):
+            schemes.parse(text)
+
+
+def test_functions_of_other_packages_and_names_like_them():
+    for name, said in {
+        "r_drop": ": dropjax.train.r_drop is a function without a scheme",
+        "droppath": "; did you mean stochastic_depth, the scheme of dropjax.drop_path[?]",
+        "GaussianDropout": "; did you mean gaussian, the scheme of dropjax.gaussian_dropout[?]",
+    }.items():
+        with pytest.raises(ValueError, match=f"^no scheme '{name}'{said}"):
+            SCHEMES.find(name)
 
 
 def test_far_from_every_name_there_is_the_list():

@@ -1,12 +1,20 @@
 """Predictions against explicit loops over examples and samples."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 import dropjax
-from dropjax.evaluate import map_examples, monte_carlo, monte_carlo_log_probabilities
+from dropjax.evaluate import (
+    NoNoiseError,
+    map_examples,
+    monte_carlo,
+    monte_carlo_log_probabilities,
+)
+from dropjax.linen import Drop
 
 KEY = jax.random.key(8)
 EXAMPLES = 7
@@ -136,7 +144,7 @@ def test_probabilities_too_small_for_float32_are_kept():
 
 def test_a_probability_of_0_stays_0():
     def function(params, x, keys):
-        return jnp.array([0.0, -jnp.inf])
+        return jnp.array([0.0, -jnp.inf]) + 0 * jax.random.uniform(keys.example)
 
     actual = monte_carlo_log_probabilities(function, (), XS, KEY, samples=3)
     np.testing.assert_allclose(actual[:, 0], 0, atol=1e-6)
@@ -207,6 +215,112 @@ def test_numbers_of_example_and_sample():
     np.testing.assert_allclose(
         values[..., 1], np.arange(1.0, 4.0)[:, None].repeat(EXAMPLES, 1), atol=1e-6
     )
+
+
+def inside_a_scan(x, key):
+    def step(carry, x_t):
+        return carry + dropjax.dropout(key, x_t, 0.5), ()
+
+    return jax.lax.scan(step, jnp.zeros(()), x)[0]
+
+
+def unused_in_a_scan(x, key):
+    """The key is carried along, and noise is drawn that nothing needs."""
+
+    def step(carry, x_t):
+        total, key = carry
+        return (total + x_t, dropjax.derive(key, 0)), dropjax.dropout(key, x_t, 0.5)
+
+    return jax.lax.scan(step, (jnp.zeros(()), key), x)[0][0]
+
+
+NOISY = {
+    "at once": lambda x, key: dropjax.dropout(key, x, 0.5),
+    "in jit": lambda x, key: jax.jit(dropjax.gaussian_dropout)(key, x, 0.5),
+    "in a scan": inside_a_scan,
+    "in a checkpoint": jax.checkpoint(lambda x, key: jnp.sin(dropjax.dropout(key, x, 0.5))),
+    "of other kinds": lambda x, key: x + jax.random.normal(key, x.shape),
+    "in a part of a tree": lambda x, key: {"x": x, "noisy": dropjax.dropout(key, x, 0.5)},
+    "under vmap": lambda x, key: jax.vmap(
+        lambda x, i: dropjax.dropout(dropjax.derive(key, i), x, 0.5)
+    )(x, jnp.arange(4)),
+    "Flax in training": lambda x, key: nn.Dropout(0.5, deterministic=False).apply(
+        {}, x, rngs={"dropout": key}
+    ),
+}
+WITHOUT_NOISE = {
+    "never": lambda x, key: 2 * x,
+    "drawn, not used": lambda x, key: (dropjax.dropout(key, x, 0.5), x)[1],
+    "in jit": jax.jit(lambda x, key: x),
+    "in a scan": unused_in_a_scan,
+    "a key of its own": lambda x, key: dropjax.dropout(jax.random.key(0), x, 0.5),
+    "Flax in evaluation": lambda x, key: nn.Dropout(0.5, deterministic=True).apply(
+        {}, x, rngs={"dropout": key}
+    ),
+    "Drop in evaluation": lambda x, key: Drop("bernoulli", deterministic=True).apply(
+        {}, x, rngs={"dropout": key}
+    ),
+}
+
+
+def averages_of(function):
+    """Each way to average over draws, traced but not compiled."""
+
+    def logs(params, x, keys):
+        return jax.tree.leaves(function(x, keys.example))[0]
+
+    yield lambda: monte_carlo(lambda params, x, key: function(x, key), (), XS, KEY, samples=2)
+    yield lambda: monte_carlo(
+        lambda params, x, keys: function(x, keys.step), (), XS, KEY, samples=2, of_keys=True
+    )
+    yield lambda: monte_carlo_log_probabilities(logs, (), XS, KEY, samples=1)
+
+
+@pytest.mark.parametrize("name", WITHOUT_NOISE)
+def test_a_function_without_noise_is_refused(name):
+    """Its spread would be 0, and look like certainty."""
+    for average in averages_of(WITHOUT_NOISE[name]):
+        with pytest.raises(NoNoiseError, match="does not depend on its key"):
+            jax.eval_shape(average)
+
+
+@pytest.mark.parametrize("name", [name for name in NOISY if name != "in a part of a tree"])
+def test_a_function_with_noise_anywhere_is_not(name):
+    for average in averages_of(NOISY[name]):
+        jax.eval_shape(average)
+
+
+def test_noise_in_one_value_of_a_tree_will_do():
+    function = NOISY["in a part of a tree"]
+    average, *_ = averages_of(function)
+    assert set(jax.eval_shape(average)[0]) == {"x", "noisy"}
+
+
+@pytest.mark.parametrize("xs", [XS.tolist(), 3.0, [], {"x": XS, "y": 1.0}, np.float32(3)])
+def test_what_is_no_array_of_examples_is_refused(xs):
+    for call in (
+        lambda: map_examples(lambda params, x: x, (), xs),
+        lambda: monte_carlo(noisy, PARAMS, xs, KEY, samples=2),
+        lambda: monte_carlo_log_probabilities(log_probabilities, PARAMS, xs, KEY, samples=2),
+    ):
+        with pytest.raises(TypeError, match=r"xs must be an array .* np.asarray\(xs\)"):
+            call()
+    with pytest.raises(ValueError, match=r"as many examples each; their shapes: \(7, 4\), \(6,\)"):
+        map_examples(lambda params, x: x, (), {"x": XS, "y": LABELS[:6]})
+
+
+def test_an_open_number_of_examples_gives_what_a_number_gives():
+    """As with `jax.export`, in one program for both functions."""
+
+    def both(xs, key):
+        mean, spread = monte_carlo(noisy, PARAMS, xs, key, samples=2)
+        return map_examples(affine, PARAMS, xs), mean, spread
+
+    (count,) = export.symbolic_shape("count")
+    xs = jax.ShapeDtypeStruct((count, 4), jnp.float32)
+    exported = export.export(jax.jit(both))(xs, jax.eval_shape(lambda: KEY))
+    for actual, expected in zip(exported.call(XS, KEY), both(XS, KEY), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 def test_raw_keys_and_other_keys():

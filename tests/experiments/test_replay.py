@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dropjax import runs
-from experiments.replay import draw_picture, lines
+from experiments.replay import _with_values, draw_picture, lines
 
 TEXT = 'bernoulli(rate=0.4)|gaussian(rate=0.2,at="input")|dropconnect(rate=0.3)'
 
@@ -131,6 +131,27 @@ def test_a_run_of_another_stream_or_an_older_version(run, tmp_path):
         run.replay(examples=examples + 1)
 
 
+def test_a_picture_s_file_need_not_be_named():
+    for given, taken in {
+        "--png": "--png=",
+        "-png": "--png=",
+        "--png=a.png": "--png=a.png",
+        "--png a.png": "--png a.png",
+        "--png --row=1": "--png= --row=1",
+        "--step=1 --png": "--step=1 --png=",
+    }.items():
+        assert _with_values(["replay", *given.split()]) == ["replay", *taken.split()]
+
+
+def test_a_short_batch_says_that_it_is_one(run):
+    step = run.replay().steps_per_epoch - 1
+    size = run.config["flags"]["batch_size"]
+    assert len(run.batch(step)) < size
+    said = f"examples (the epoch's last batch, which is not {size}), these rows"
+    assert said in printed(run, step, None, "")[1]
+    assert "last batch" not in printed(run, step - 1, None, "")[1]
+
+
 @pytest.mark.parametrize("one", [False, True])
 def test_a_picture_is_written(run, tmp_path, one):
     row = int(run.batch(2)[0]) if one else None
@@ -138,11 +159,13 @@ def test_a_picture_is_written(run, tmp_path, one):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_prints_it_and_errors_in_a_line(run, python):
+def test_the_command_prints_it_and_errors_in_a_line(run, python, tmp_path):
     start = ("-m", "experiments.replay", f"--run={run.folder}")
-    done = python(*start, "--step=2", "--site=hidden")
+    done = python(*start, "--step=2", "--png", "--site=hidden", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == printed(run, 2, None, "hidden")
+    picture = ["", "picture: step_2.png"]
+    assert done.stdout.splitlines() == printed(run, 2, None, "hidden") + picture
+    assert (tmp_path / "step_2.png").read_bytes().startswith(b"\x89PNG")
     done = python(*start, "--step=99")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "replay: there is no step 99: they go from 0 to 11\n"

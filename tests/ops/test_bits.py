@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from dropjax.ops.bits import seed_of, words
 from tests.ops import reference
@@ -89,6 +90,24 @@ def test_beyond_that_the_leading_axes_count_seeds():
     for a in range(4):
         for b in range(a):
             assert np.intersect1d(rows[a], rows[b]).size <= 1
+
+
+def test_sizes_that_are_left_open_change_no_word():
+    """As with `jax.export`: what stands there when the function runs counts."""
+    sizes = export.symbolic_shape("a, b")
+
+    def some(x):
+        a, b = x.shape
+        return (
+            words(SEED, (2, a, 3, b)),
+            words(SEED, (a, b), (1,)),
+            words(SEED, (a, 2**16, b), (2,)),
+        )
+
+    exported = export.export(jax.jit(some))(jax.ShapeDtypeStruct(sizes, jnp.float32))
+    for x in (np.zeros((3, 5), np.float32), np.zeros((4, 1), np.float32)):
+        for actual, expected in zip(exported.call(x), some(x), strict=True):
+            np.testing.assert_array_equal(actual, expected)
 
 
 def test_an_axis_longer_than_the_counter_is_refused():

@@ -20,6 +20,7 @@ from dropjax.train.checkpoint import tree_hash
 from tests.experiments.conftest import table
 
 RAMP = "linear_schedule(init_value=0.5,end_value=1.0,transition_steps=30)"
+TRANSFORMER = "transformer(layers=1,width=4,heads=1,hidden=4)"
 NETWORK = 'cnn(channels=(4,),dense=(),norm="batch")'
 
 
@@ -219,6 +220,26 @@ def test_a_batch_norm_uses_its_running_statistics_under_draws_too():
     assert np.abs(noisy - exact).max() > 0.1
     others = np.concatenate([xs[:2], 9 * xs[2:]])
     np.testing.assert_array_equal(average(others, 1)[:2], noisy[:2])
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_scheme_that_draws_nothing_at_the_sites_of_the_model_loses_no_run(task):
+    """Of one patch none can be dropped, which no one knows at the launch."""
+    network = runs.Network(models.parse(TRANSFORMER, 3), parse("patch(rate=0.5)"), task)
+    xs, key = np.ones((2, 1, 4), np.float32), jax.random.key(0)
+    params, _ = jax.eval_shape(network.init, key, xs[0])
+    options = {"samples": 2, "batch_size": 2}
+
+    def under(average):
+        def of_params(params):
+            values = {"params": params, "mutable": {}, "learned": {}, "strength": 1.0}
+            return average(values, xs, key, **options)
+
+        return jax.eval_shape(of_params, params)
+
+    assert under(network.monte_carlo).shape == (2, 3)
+    with pytest.raises(evaluate.NoNoiseError):
+        under(network.moments)
 
 
 # What is refused.

@@ -1,0 +1,93 @@
+"""Drop for Equinox, in a model as anyone writes it."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropjax
+from dropjax.core.place import Place
+from dropjax.equinox import Drop
+from dropjax.schemes import parse
+
+KEY = jax.random.key(19)
+X = np.ones((8, 32), np.float32)
+
+
+class Model(eqx.Module):
+    """A model of someone else's, of one example."""
+
+    linear: eqx.nn.Linear
+    drop: Drop
+
+    def __init__(self, key):
+        self.linear = eqx.nn.Linear(32, 64, key=key)
+        self.drop = Drop("bernoulli(rate=0.5)")
+
+    def __call__(self, x, key=None):
+        return self.drop(self.linear(x), key=key)
+
+
+def test_a_key_in_the_call_is_that_of_the_place():
+    y = eqx.filter_jit(Drop("bernoulli"))(X, key=KEY)
+    assert set(np.unique(y)) == {0, 2} and len(np.unique(y, axis=0)) == 8
+    np.testing.assert_array_equal(y, jax.jit(Place.of("bernoulli", "feature").sampled)(KEY, X))
+    raw = eqx.filter_jit(Drop(parse("bernoulli")))(X, key=jax.random.PRNGKey(19))
+    np.testing.assert_array_equal(raw, y)
+
+
+def test_examples_have_noise_of_their_own_where_keys_are_mapped_too():
+    model = Model(KEY)
+    keys = jax.vmap(lambda i: dropjax.derive(KEY, i))(jnp.arange(4))
+    apply = eqx.filter_jit(lambda model, keys: jax.vmap(model)(jnp.ones((4, 32)), keys))
+    y = np.asarray(apply(model, keys)) == 0
+    assert y.any(axis=1).all() and len(np.unique(y, axis=0)) == 4
+
+
+def test_inference_mode():
+    model = Model(KEY)
+    with pytest.raises(RuntimeError, match=r"no key: .*inference_mode"):
+        model(X[0])
+    evaluating = eqx.nn.inference_mode(model)
+    np.testing.assert_array_equal(evaluating(X[0]), model.linear(X[0]))
+    training = eqx.nn.inference_mode(evaluating, value=False)
+    assert eqx.tree_equal(training, model)
+    drop = Drop('bernoulli(rate=0.25,scaling="test")', inference=True)
+    np.testing.assert_allclose(drop(X), 0.75, rtol=1e-6)
+    np.testing.assert_allclose(drop(X, inference=True), 0.75, rtol=1e-6)
+    with pytest.raises(RuntimeError, match="no key"):
+        drop(X, inference=False)
+
+
+def test_where_nothing_happens_no_key_is_asked_for():
+    for scheme in ("none", "bernoulli(rate=0.0)"):
+        np.testing.assert_array_equal(Drop(scheme)(X), X)
+        with pytest.raises(TypeError, match="x must be an array of floats"):
+            Drop(scheme)(np.ones(3, int))
+
+
+def test_rates_are_leaves_that_can_be_changed():
+    drop = Drop("bernoulli(rate=0.5)|gaussian(rate=0.1)")
+    changed = eqx.tree_at(lambda drop: [s.rate for s in drop.scheme.schemes], drop, [0.0, 0.0])
+    np.testing.assert_array_equal(changed(X), X)
+    assert not jax.tree.leaves(eqx.filter(Model(KEY).drop, eqx.is_array))  # nothing to train
+
+
+def test_channels_may_come_first():
+    drop = Drop("spatial(rate=0.5)", ("feature", "height", "width"))
+    y = np.asarray(eqx.filter_jit(drop)(jnp.ones((64, 2, 3)), key=KEY))
+    assert (y == y[:, :1, :1]).all() and set(np.unique(y)) == {0, 2}
+
+
+@pytest.mark.parametrize("scheme", ["zoneout", "dropconnect", "weight_drop", "embedding"])
+def test_what_needs_more_than_a_value_is_refused_where_it_is_written(scheme):
+    with pytest.raises(ValueError, match=rf"{scheme}.* needs .* call dropjax.{scheme}"):
+        Drop(scheme)
+
+
+def test_names_of_sites_and_wrong_axes_are_refused_where_they_are_written():
+    with pytest.raises(ValueError, match="at would do nothing"):
+        Drop('bernoulli(at="hidden")')
+    with pytest.raises(ValueError, match="no site it acts on has a time axis"):
+        Drop("variational")
