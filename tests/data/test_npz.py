@@ -276,6 +276,9 @@ def test_an_unknown_array_is_named(own):
 @pytest.mark.parametrize("dtype", ["c8", "U3", "S2", "M8[s]", "m8[s]", [("a", "f4")], "V2"])
 def test_what_are_no_real_numbers(own, name, dtype):
     array = np.zeros(parts()[name].shape, dtype)
+    if name[0] == "y" and dtype in ("U3", "S2"):  # names of classes
+        refused(own, "they must be of one kind", parts(**{name: array}))
+        return
     refused(own, f"{name} is .*; real numbers are needed", parts(**{name: array}))
 
 
