@@ -8,8 +8,8 @@ from dropjax.data.dataset import DataError
 
 # A spread below this part of the mean keeps fewer than 14 of a float32's 24 bits.
 _NARROW = 2.0**-10
-# One below this part is noise of rounding in float64: 12 of its 52 bits.
-_ROUNDING = 2.0**-40
+# One below this part is taken for noise of rounding in float64: it has 8 of its 52 bits.
+_ROUNDING = 2.0**-44
 
 
 def origin_of(train: np.ndarray, axis: int | None) -> np.ndarray:
