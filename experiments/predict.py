@@ -60,10 +60,10 @@ def read_image(path: Path, shape: tuple[int, ...], top: float, *, invert: bool) 
         raise ImageError(f"the run's examples are no images: their shape is {shape}")
     height, width, channels = shape
     try:
-        with warnings.catch_warnings():
+        # Of a path Pillow maps an uncompressed TIFF that lies on its side as if it stood upright.
+        with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is stricter
-            opened = Image.open(path, formats=FORMATS)
-        with opened:
+            opened = Image.open(file, formats=FORMATS)
             if opened.width * opened.height > MOST_PIXELS:
                 raise ImageError(
                     f"{path} has {opened.width} x {opened.height} pixels, more than "
