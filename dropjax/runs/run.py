@@ -133,16 +133,21 @@ class Run:
         if path.exists():
             raise FileExistsError(f"{path} exists; it is not overwritten")
         shape, dtype = self._example
-        origin, wide = np.asarray(self.network.origin), bool(np.any(self.network.target_origin))
+        origin, of_targets = (
+            np.asarray(of) for of in (self.network.origin, self.network.target_origin)
+        )
+
+        def one(x: jax.Array) -> jax.Array:
+            if origin.any():
+                x = (x - origin).astype(dtype)
+            found = self.network.prediction(self.values, x)
+            return found.astype(jnp.float64) + of_targets if of_targets.any() else found
 
         def predict(xs: jax.Array) -> jax.Array:
-            if origin.any():
-                xs = (xs - origin).astype(dtype)
-            found = jax.vmap(functools.partial(self.network.prediction, self.values))(xs)
-            found = self._public(found, jnp.exp)
-            return self._from_origin(found.astype(jnp.float64) if wide else found)
+            return self._public(jax.vmap(one)(xs), jnp.exp)
 
-        with jax.enable_x64(wide or bool(origin.any()) or bool(jax.config.jax_enable_x64)):  # type: ignore[attr-defined]
+        wide = bool(origin.any() or of_targets.any())
+        with jax.enable_x64(wide or bool(jax.config.jax_enable_x64)):  # type: ignore[attr-defined]
             taken = np.dtype(np.float64) if origin.any() else dtype
             examples = jax.ShapeDtypeStruct((*export.symbolic_shape("examples"), *shape), taken)
             exported = export.export(jax.jit(predict), platforms=PLATFORMS)(examples)
@@ -256,7 +261,7 @@ class Run:
             return found
         return exp(found)[:, 1] if self.network.task == "binary" else exp(found)
 
-    def _from_origin(self, found: Any) -> Any:
+    def _from_origin(self, found: np.ndarray) -> np.ndarray:
         """Predictions in the units of the data."""
         origin = np.asarray(self.network.target_origin)
         return found + origin if origin.any() else found

@@ -18,7 +18,7 @@ from experiments import flags, folder, report, run, settings
 from experiments.ablation.grid import Grid, Reader, plan_cells
 from experiments.ablation.train import Trainer
 from experiments.measure import losses
-from experiments.setup import Flags, LaunchError, set_up
+from experiments.setup import Flags, LaunchError, Setup, set_up
 from tests.experiments.conftest import table
 
 DRAW_CURVES, FLAGS = report.draw_curves, flags.flags.FLAGS
@@ -269,37 +269,42 @@ TOKENS = {
 }
 
 
-def test_tokens_names_and_shares_through_a_whole_run(small_run, npz, tmp_path, no_picture):
+def untrained(setup: Setup, path: Path) -> runs.Run:
+    """What `runs.load` would return of a run, by way of its config.json, before its first step."""
+    config, example = setup.config, setup.dataset.x_train[0]
+    written = folder.describe(vars(config), "", "mnist", setup.network.describe(example))
+    written = json.loads(json.dumps(written))
+    network = runs.Network.rebuild(config.model, config.dropout, written["network"])
+    # As a checkpoint has them.
+    values = jax.tree.map(np.asarray, setup.values(setup.program.init(setup.params), 0))
+    return runs.Run(path, written, [], None, values, 0, network)
+
+
+def test_tokens_names_and_shares_are_in_the_config_and_come_back(npz, tmp_path, monkeypatch):
     arrays = sentences()
-    path = small_run(dataset=npz(**arrays), **TOKENS)
-    config = read(path, "config.json")
-    assert (config["flags"]["test"], config["flags"]["validation"]) == (12, 12)
-    assert "--test=12 " in config["command"] and config["train_examples"] == 36
-    network = config["network"]
+    setup = set_up(Flags(dataset=npz(**arrays), **TOKENS), lambda line: None)
+    found = untrained(setup, tmp_path)
+    flags_, network = found.config["flags"], found.config["network"]
+    assert (flags_["test"], flags_["validation"], setup.program.examples) == (12, 12, 36)
+    assert "--test=12 " in found.config["command"]
     assert (network["example_dtype"], network["example_shape"]) == ("int32", [6])
     assert (network["shift"], network["scale"], "origin" in network) == (0, 1, False)
-    assert network["classes"] == ["he", "it", "she"]
-    assert all(
-        "-" not in line.split()[3]
-        for line in (path / "sites.txt").read_text().splitlines()
-        if line.startswith(("embed/table", "embed/embedded"))
-    )
-    loaded = runs.load(path)
-    assert loaded.classes == ("he", "it", "she")
-    plain = loaded.predict(arrays["x"][:5])
-    assert plain.shape == (5, 3) and np.array_equal(
-        plain, loaded.predict(arrays["x"][:5].astype(float))
-    )
-    loaded.export(tmp_path / "model")
+    assert found.classes == ("he", "it", "she")
+    for site in ("embed/table", "embed/embedded"):
+        assert re.search(rf"{site}.*0\.2\n", setup.site_table)
+    x = arrays["x"][:5]
+    plain = found.predict(x)
+    assert plain.shape == (5, 3) and len(np.unique(plain, axis=0)) == 5
+    monkeypatch.setattr("dropjax.runs.run.PLATFORMS", ("cpu",))
+    found.export(tmp_path / "model")
     exported = jax.export.deserialize(bytearray((tmp_path / "model").read_bytes()))
-    np.testing.assert_allclose(exported.call(arrays["x"][:5].astype(np.int32)), plain, rtol=1e-5)
-    for wrong_x in (arrays["x"] + 9, arrays["x"] - 4, arrays["x"] + 0.5):
+    np.testing.assert_allclose(exported.call(x.astype(np.int32)), plain, rtol=1e-5)
+    for wrong_x in (x + 9, x - 4, x + 0.5):
         with pytest.raises(ValueError, match="xs must be tokens, integers from 0 to 8, got values"):
-            loaded.predict(wrong_x)
-    # Both as it was said at first and as it was written down.
-    small = {"dataset": npz(**arrays), "optimizer": "sgd(momentum=0.9)", "learning_rate": 0.2}
-    for counts in ({}, {"test": 12, "validation": 12}):
-        assert start(path, resume=True, **small | TOKENS | counts) == 0
+            found.predict(wrong_x)
+    # The counts of the record are those of the shares that were typed.
+    again = set_up(Flags(**flags_ | {"rate": None}), lambda line: None)
+    assert again.config == setup.config and again.dataset.sha256() == setup.dataset.sha256()
 
 
 def test_cells_of_tokens_are_trained_side_by_side(npz):
@@ -323,11 +328,11 @@ def test_cells_of_tokens_are_trained_side_by_side(npz):
         (
             {"x": sentences()["x"] / 1.0},
             {},
-            r"vocabulary=9: a model with a vocabulary.* numbers of",
+            r"vocabulary=9: a model with .* numbers of",
         ),
         ({"x": sentences()["x"][:, :, None]}, {}, r"are integers of shape \(60, 6, 1\)"),
         ({}, {"dataset": "digits", "test": None}, "digits are images of shape"),
-        ({}, {"test": 0.01}, "test=0.01 must be a count, or a share .* at least one of the 60"),
+        ({}, {"test": 0.001}, "test=0.001 must be a count, or a share .* at least one of the 60"),
         ({}, {"test": 59}, "has 60 training examples of 3 classes, so it must be from 3 to 57"),
         ({}, {"test": 1.5}, "test=1.5 must be a count, or a share between 0 and 1"),
         ({}, {"validation": 0.0}, "validation=0.0 must be a count"),
@@ -371,17 +376,13 @@ def test_numbers_far_from_0_are_kept_from_the_file_to_the_exported_model(npz, tm
     y = np.stack([3e8 + rng.permutation(300) / 300, rng.normal(size=300)], axis=1)
     given = Flags(dataset=npz(x=x, y=y), dropout="none", model="mlp(widths=())", test=50)
     setup = set_up(given, lambda line: None)
-    config, dataset = setup.config, setup.dataset
-    seen = np.asarray(setup.network._inputs(dataset.x_train))
+    dataset = setup.dataset
+    seen = np.asarray(jax.vmap(setup.network._inputs)(dataset.x_train))
     assert len(np.unique(seen[:, 0])) == len(seen)
-    described = json.loads(json.dumps(setup.network.describe(dataset.x_train[0])))
-    network = runs.Network.rebuild(config.model, config.dropout, described)
-    values = setup.values(setup.program.init(setup.params), 0)
-    whole = {"network": described, "flags": {"seed": 0}}
-    loaded = runs.Run(tmp_path, whole, [], None, values, 0, network)
+    loaded = untrained(setup, tmp_path)
     train = x[np.isin(x[:, 1].astype(np.float32), dataset.x_train[:, 1])]
     mean, spread = train.mean(0), train.std(0)
-    dense = jax.tree.map(np.asarray, values["params"])["head"]
+    dense = loaded.params["head"]
     wanted = ((x - mean) / spread) @ dense["kernel"] + dense["bias"]
     found = loaded.predict(x)
     assert found.dtype == np.float64
@@ -397,7 +398,7 @@ def test_numbers_far_from_0_are_kept_from_the_file_to_the_exported_model(npz, tm
 
 
 def test_what_a_run_of_an_older_version_says_of_its_network_is_enough(own_run):
-    """Its config.json has no flag --test, no origin and no classes; nor has a new one of its data."""
+    """It has no --test, no origin and no classes; nor has a new one of such data."""
     config = read(own_run("regression"), "config.json")
     assert not {"origin", "target_origin", "classes"} & config["network"].keys()
     assert config["flags"]["test"] is None and "--test" not in config["command"]
