@@ -124,8 +124,8 @@ def _headers(path: Path) -> dict[str, _Header]:
     # What is not compressed is no larger than the file, whose size its owner sees.
     if unpacked > max(MOST_BYTES, packed):
         raise DataError(
-            f"the file has {packed / 1e9:.2f} GB, its arrays unpacked {unpacked / 1e9:.2f} GB, "
-            f"which is more than {MOST_BYTES / 1e9:.2f} GB, the most that is unpacked. If it is to "
+            f"the file has {packed / 1e6:,.1f} MB, its arrays unpacked {unpacked / 1e6:,.1f} MB, "
+            f"which is more than {MOST_BYTES / 1e6:,.1f} MB, the most that is unpacked. If it is to "
             "be read all the same, write it by numpy.savez, which does not compress."
         )
     return found
