@@ -125,8 +125,8 @@ def _headers(path: Path) -> dict[str, _Header]:
     if unpacked > max(MOST_BYTES, packed):
         raise DataError(
             f"the file has {packed / 1e6:,.1f} MB, its arrays unpacked {unpacked / 1e6:,.1f} MB, "
-            f"which is more than {MOST_BYTES / 1e6:,.1f} MB, the most that is unpacked. If it is to "
-            "be read all the same, write it by numpy.savez, which does not compress."
+            f"which is more than {MOST_BYTES / 1e6:,.1f} MB, the most that is unpacked. If it is "
+            "to be read all the same, write it by numpy.savez, which does not compress."
         )
     return found
 
