@@ -249,7 +249,9 @@ class Embed(nn.Module):
     def __call__(self, x: Array, draw: Draw) -> Array:
         table = self.param("table", nn.initializers.normal(1.0), (self.tokens, self.features))
         table = draw(table, Site("table", Kind.TABLE, ("token", "feature")))
-        return draw(table[x], Site("embedded", Kind.EMBED, ("time", "feature")))
+        # A table of NumPy's, as loaded, cannot be read at what JAX traces.
+        found = jnp.asarray(table)[x]
+        return draw(found, Site("embedded", Kind.EMBED, ("time", "feature")))
 
 
 def _hidden_kernel(key: Array, shape: tuple[int, int]) -> Array:

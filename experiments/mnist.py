@@ -7,7 +7,10 @@
       an MLP on MNIST, whose four original .gz files lie in DIR. Without --data_dir they are
       downloaded, also without --dataset, unless there is no network.
   python -m experiments.mnist --dropout='bernoulli(rate=0.1)' --dataset=mine.npz
-      an MLP on data of one's own: x_train, y_train, x_test, y_test.
+      an MLP on data of one's own: x_train, y_train, x_test, y_test, or x and y, of which a test
+      split is cut (--test). y may be text, the names of the classes.
+  python -m experiments.mnist --dropout=word --model='transformer(vocabulary=50)' --dataset=mine.npz
+      a transformer on tokens: x are integers (examples, time) from 0 to 49.
 
 Prints where the scheme acts, the progress, and accuracy, negative log-likelihood (NLL, nats) and
 expected calibration error (ECE) on the test data, plain and averaged over draws of the noise

@@ -6,6 +6,28 @@ from absl import flags
 
 from dropjax import data, models
 
+
+class _CountOrShare(flags.ArgumentParser):
+    """Integers, and numbers between 0 and 1."""
+
+    syntactic_help = "an integer, or a number below 1"
+
+    def parse(self, argument: Any) -> int | float:
+        """The value of a text."""
+        if isinstance(argument, str):
+            try:
+                argument = int(argument)
+            except ValueError:
+                argument = float(argument)
+        if isinstance(argument, float) and not 0 < argument < 1:
+            raise ValueError(f"must be a count, or a share between 0 and 1, got {argument}")
+        return argument
+
+    def flag_type(self) -> str:
+        """What --help calls it."""
+        return "count or share"
+
+
 MODEL = flags.DEFINE_string(
     "model",
     "auto",
@@ -17,7 +39,8 @@ DATASET = flags.DEFINE_string(
     "dataset",
     "auto",
     f"The data: {', '.join(data.NAMES)}, or the path of an .npz file of yours with x_train, "
-    "y_train, x_test, y_test. auto: MNIST if it can be had, else the digits of scikit-learn.",
+    "y_train, x_test, y_test, or with x and y (see --test). auto: MNIST if it can be had, else the "
+    "digits of scikit-learn.",
 )
 DATA_DIR = flags.DEFINE_string(
     "data_dir",
@@ -31,11 +54,19 @@ TASK = flags.DEFINE_enum(
     ("auto", *data.TASKS),
     "What the y of an .npz file is for. auto: what it looks like.",
 )
-VALIDATION = flags.DEFINE_integer(
+VALIDATION = flags.DEFINE(
+    _CountOrShare(),
     "validation",
     None,
-    "Examples cut from the training data for validation; 0 for none. Default: 5000, for the digits "
-    "144, for a file of yours a tenth.",
+    "Examples cut from the training data for validation, or below 1 the share of them, such as "
+    "0.2; 0 for none. Default: 5000, for the digits 144, for a file of yours a tenth.",
+)
+TEST = flags.DEFINE(
+    _CountOrShare(),
+    "test",
+    None,
+    "Examples that are cut for the test data from an .npz file with x and y, or below 1 the share "
+    "of them. Default: a fifth, at most 10,000.",
 )
 TRAIN_EXAMPLES = flags.DEFINE_integer(
     "train_examples",
@@ -91,6 +122,6 @@ MC_SAMPLES = flags.DEFINE_integer(
 
 def values() -> dict[str, Any]:
     """What was given, by the names of the flags."""
-    holders = (MODEL, DATASET, DATA_DIR, TASK, VALIDATION, TRAIN_EXAMPLES, EPOCHS, BATCH_SIZE)
-    holders += (OPTIMIZER, LEARNING_RATE, STRENGTH, PENALTY, MC_SAMPLES)
+    holders = (MODEL, DATASET, DATA_DIR, TASK, VALIDATION, TEST, TRAIN_EXAMPLES)
+    holders += (EPOCHS, BATCH_SIZE, OPTIMIZER, LEARNING_RATE, STRENGTH, PENALTY, MC_SAMPLES)
     return {holder.name: holder.value for holder in holders}

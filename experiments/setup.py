@@ -18,6 +18,7 @@ from dropjax.core.scheme import Scheme, Sites, rate_fields
 from dropjax.core.strength import Strength, check_strength, strength_at
 from dropjax.ops.keys import derive
 from dropjax.runs import Network
+from dropjax.runs.network import vocabulary_of
 from dropjax.train import Examples, Problem, Program, State
 from dropjax.train.devices import check_batch_size
 from dropjax.train.objectives import OBJECTIVES
@@ -42,7 +43,10 @@ def launching() -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """The flags that say what is computed. None stands for the data set's default."""
+    """The flags that say what is computed. None stands for the data set's default.
+
+    `validation` and `test` are counts, or as floats below 1 shares.
+    """
 
     dropout: str = "bernoulli"
     rate: float | None = None
@@ -50,7 +54,8 @@ class Flags:
     dataset: str = "auto"
     data_dir: str | None = None
     task: str = "auto"
-    validation: int | None = None
+    validation: int | float | None = None
+    test: int | float | None = None
     train_examples: int | None = None
     seed: int = 0
     epochs: int | None = None
@@ -66,7 +71,8 @@ class Flags:
 class Config:
     """The flags with every default filled in and every text in its full form.
 
-    `dropout` has the rate in its text; `rate` repeats it where there is a single one.
+    `dropout` has the rate in its text; `rate` repeats it where there is a single one. `test` is
+    None where the data came with a test split.
     """
 
     dropout: str
@@ -76,6 +82,7 @@ class Config:
     data_dir: str | None
     task: str
     validation: int
+    test: int | None
     train_examples: int | None
     seed: int
     epochs: int
@@ -231,14 +238,21 @@ def resolve(
         penalty = _penalty(flags.penalty, scheme)
         model_text = model_for(scheme) if flags.model == "auto" else flags.model
         # Texts first, data later: a typo should not wait.
-        models.parse(model_text, outputs=1)
+        vocabulary = vocabulary_of(models.parse(model_text, outputs=1))
         parse_optimizer(flags.optimizer, flags.learning_rate or 0.0)
         if flags.data_dir == "":
             raise ValueError("data_dir is empty; leave it out or name a folder")
         folder = None if flags.data_dir is None else Path(flags.data_dir).resolve()
         dataset = (load or data.load)(flags.dataset, folder, say=say, task=flags.task)
+        if vocabulary:
+            dataset = dataset.as_tokens(vocabulary)
+        dataset, test = _with_test(dataset, flags.test, say)
         given = dataclasses.asdict(flags)
         chosen = given | _defaults(dataset) | {k: v for k, v in given.items() if v is not None}
+        chosen |= {
+            "test": test,
+            "validation": _count("validation", chosen["validation"], len(dataset.y_train)),
+        }
         _check_counts(chosen)
         dataset = whole = dataset.with_validation(chosen["validation"])
         rows = None
@@ -248,7 +262,8 @@ def resolve(
         if dataset.name.endswith(".npz"):
             say(
                 f"task={dataset.task}: {len(dataset.y_train)} training examples of shape "
-                f"{dataset.x_train.shape[1:]}, {dataset.outputs} outputs"
+                f"{dataset.x_train.shape[1:]}{', tokens' * bool(vocabulary)}, {dataset.outputs} "
+                "outputs"
             )
         network = Network(
             models.parse(model_text, dataset.outputs),
@@ -258,6 +273,9 @@ def resolve(
             dataset.scale,
             dataset.target_shift,
             dataset.target_scale,
+            dataset.origin,
+            dataset.target_origin,
+            dataset.classes,
         )
         resolved = {
             "dropout": str(scheme),
@@ -384,6 +402,37 @@ def _mc_samples(samples: int | None, scheme: Scheme) -> int:
             f"mc_samples={samples} would do nothing: {scheme} has no noise in evaluation"
         )
     return 0
+
+
+def _count(flag: str, given: int | float, of: int) -> int:
+    """A count, or a share of some examples as one."""
+    if isinstance(given, int):
+        return given
+    count = round(given * of)
+    if not 0 < given < 1 or not count:
+        raise ValueError(
+            f"{flag}={given} must be a count, or a share between 0 and 1 that is at least one of "
+            f"the {of} examples"
+        )
+    return count
+
+
+def _with_test(
+    dataset: data.Dataset, given: int | float | None, say: Callable[[str], None]
+) -> tuple[data.Dataset, int | None]:
+    """A data set with test data, and how many were cut for them; None if it has its own."""
+    if len(dataset.y_test):
+        if given is not None:
+            raise ValueError(
+                f"test={given} would do nothing: {dataset.name} has test data of its own; leave it "
+                "out"
+            )
+        return dataset, None
+    of = len(dataset.y_train)
+    count = data.default_test(dataset) if given is None else _count("test", given, of)
+    if given is None:
+        say(f"test={count}: so many of the {of} examples are cut for the test data (--test)")
+    return dataset.with_test(count), count
 
 
 def _check_counts(chosen: dict[str, Any]) -> None:

@@ -4,10 +4,12 @@ Source: A. Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Imag
 """
 
 import gzip
+import hashlib
 import io
 import re
 import tarfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,20 @@ from dropjax.data import download
 from dropjax.data.dataset import DataError, Dataset
 
 FOLDER = "cifar-10-batches-bin"
-_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
-_BATCHES = (*_TRAIN, "test_batch")
+# The SHA-1 of the original's batches: what other libraries state of them. No sha256 is published.
+_SHA1 = {
+    "data_batch_1": "aadd24acce27caa71bf4b10992e9e7b2d74c2540",
+    "data_batch_2": "c0ba65cce70568cd57b4e03e9ac8d2a5367c1795",
+    "data_batch_3": "1dd00a74ab1d17a6e7d73e185b69dbf31242f295",
+    "data_batch_4": "aab85764eb3584312d3c7f65fd2fd016e36a258e",
+    "data_batch_5": "26e2849e66a845b7f1e4614ae70f4889ae604628",
+    "test_batch": "67eb016db431130d61cd03c7ad570b013799c88c",
+}
+_BATCHES = tuple(_SHA1)
+_TRAIN = _BATCHES[:-1]
 _FILE = re.compile(rf"({'|'.join(_BATCHES)}).*\.bin(\.gz)?")
 _RECORD = 1 + 3 * 32 * 32
+_WHOLE = 10_000 * _RECORD
 
 
 def present(folder: Path) -> bool:
@@ -28,24 +40,23 @@ def present(folder: Path) -> bool:
     return archive or any(_files(place) for place in (folder, folder / FOLDER))
 
 
-def cifar10(folder: Path) -> Dataset:
+def cifar10(folder: Path, say: Callable[[str], None]) -> Dataset:
     """CIFAR-10 from a folder.
+
+    The archive is checked by sha256, a whole batch beside it by SHA-1; a shorter one is not known,
+    and cannot be checked.
 
     Args:
       folder: with `data_batch_*.bin` and `test_batch*.bin`, each perhaps with `.gz` and a shorter
         one of whole records; or with a folder `cifar-10-batches-bin` of them; or with the
         original `cifar-10-binary.tar.gz`.
+      say: is told which batches are not checked.
 
     Raises:
-      DataError: a batch is missing, given twice or damaged.
+      DataError: a batch is missing, given twice, damaged, or a whole one but not the original's.
     """
-    batches = {}
-    for place in (folder, folder / FOLDER):
-        if files := _files(place):
-            batches = _read(files)
-            break
-    else:
-        batches = _unpack(folder)
+    files = _files(folder) or _files(folder / FOLDER)
+    batches = _read(files) if files else _unpack(folder)
     train = [batches[batch] for batch in _TRAIN if batch in batches]
     if not train or "test_batch" not in batches:
         lacking = "data_batch_1.bin ... data_batch_5.bin" if not train else "test_batch.bin"
@@ -53,6 +64,9 @@ def cifar10(folder: Path) -> Dataset:
             f"cifar10 is not whole: {folder} has {', '.join(batches) or 'no batch'}, but "
             f"{lacking} missing. Put the original's six files there, or its archive."
         )
+    unknown = [batch for batch in files if len(batches[batch][1]) * _RECORD < _WHOLE]
+    if unknown:
+        say(f"cifar10: not checked, as they are no whole batches: {', '.join(unknown)}.")
     x_train, y_train = (np.concatenate(parts) for parts in zip(*train, strict=True))
     x_test, y_test = batches["test_batch"]
     return Dataset("cifar10", x_train, y_train, x_test, y_test, task="classification", outputs=10)
@@ -76,11 +90,22 @@ def _read(files: dict[str, list[Path]]) -> dict[str, tuple[np.ndarray, np.ndarra
             )
         (path,) = paths
         try:
-            data = path.read_bytes()
-            raw = gzip.decompress(data) if path.suffix == ".gz" else data
+            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+                raw = file.read(_WHOLE + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path} is damaged or cut short: {error}. Replace it.") from error
+        if len(raw) > _WHOLE:
+            raise DataError(
+                f"{path} has more than {_WHOLE} bytes, the size of a batch: it is no batch of "
+                "CIFAR-10. Replace it."
+            )
         batches[batch] = _decode(raw, str(path))
+        found = hashlib.sha1(raw, usedforsecurity=False).hexdigest()
+        if len(raw) == _WHOLE and found != _SHA1[batch]:
+            raise DataError(
+                f"{path} is damaged, or no original: its SHA-1 is {found}, the original batch's "
+                f"{_SHA1[batch]}. Replace it."
+            )
     return batches
 
 

@@ -45,10 +45,13 @@ class File:
     def read(self, folder: Path) -> bytes:
         """Its bytes from a folder, if they are the original's."""
         try:
-            data = (folder / self.name).read_bytes()
+            with (folder / self.name).open("rb") as file:
+                # A piece at a time: only what is the original is known to fit in memory.
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+                file.seek(0)
+                data = file.read(self.size)
         except OSError as error:
             raise DataError(f"{folder / self.name} cannot be read: {error}") from error
-        found = hashlib.sha256(data).hexdigest()
         if found != self.sha256:
             raise DataError(
                 f"{folder / self.name} is damaged, cut short, or another data set's: its sha256 is "

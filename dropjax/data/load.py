@@ -18,14 +18,15 @@ def load(name: str, folder: Path | None, *, say: Say, task: str = "auto") -> Dat
     """A data set by name.
 
     One that is published is taken from `folder`, else as tensorflow-datasets has prepared it, else
-    from its original files, which are downloaded if they are not in the cache.
+    from its original files, which are downloaded if they are not in the cache. One from a file may
+    have no test split yet, which `Dataset.with_test` cuts.
 
     Args:
       name: one of `NAMES`, or the path of an .npz file. "auto" is MNIST if it can be had, else the
         digits.
       folder: where files are looked for; None if there is no such place.
       say: is told, a line at a time, what the user may not expect: where data come from, that they
-        are not all of the published ones, that "auto" falls back to the digits.
+        are not all of the published ones or not checked, that "auto" falls back to the digits.
       task: what an .npz file's y is for, one of `TASKS`; "auto": what it looks like.
 
     Raises:
@@ -64,11 +65,11 @@ def load(name: str, folder: Path | None, *, say: Say, task: str = "auto") -> Dat
 
 
 def _published(name: str, folder: Path | None, say: Say) -> Dataset:
-    dataset = _from_folder(name, folder) if folder is not None else None
+    dataset = _from_folder(name, folder, say) if folder is not None else None
     if dataset is None:
         dataset = _prepared_elsewhere(name, say)
     if dataset is None:
-        dataset = _original(name, download.fetch(name, folder, say=say))
+        dataset = _original(name, download.fetch(name, folder, say=say), say)
     found = len(dataset.y_train), len(dataset.y_test)
     if found != _SIZES[name]:
         train, test = _SIZES[name]
@@ -79,10 +80,10 @@ def _published(name: str, folder: Path | None, say: Say) -> Dataset:
     return dataset
 
 
-def _from_folder(name: str, folder: Path) -> Dataset | None:
+def _from_folder(name: str, folder: Path, say: Say) -> Dataset | None:
     # With some of its files there a data set is meant: the missing ones are an error.
     if (cifar if name == "cifar10" else idx).present(folder):
-        return _original(name, folder)
+        return _original(name, folder, say)
     found = prepared.find(name, folder)
     return None if found is None else prepared.prepared(name, found)
 
@@ -98,5 +99,5 @@ def _prepared_elsewhere(name: str, say: Say) -> Dataset | None:
     return None
 
 
-def _original(name: str, folder: Path) -> Dataset:
-    return cifar.cifar10(folder) if name == "cifar10" else idx.idx(name, folder)
+def _original(name: str, folder: Path, say: Say) -> Dataset:
+    return cifar.cifar10(folder, say) if name == "cifar10" else idx.idx(name, folder)

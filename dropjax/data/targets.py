@@ -1,9 +1,11 @@
 """What the labels or targets of a data set are: classes, one of two, or real numbers."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 
+from dropjax.data import numbers
 from dropjax.data.dataset import DataError
 
 # As many values or fewer, all whole: floats that look like classes.
@@ -11,29 +13,49 @@ _FEW = 20
 Splits = dict[str, np.ndarray]
 
 
-def targets(y: Splits, task: str, say: Callable[[str], None]) -> tuple[Splits, str, int]:
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """What is to be predicted: y by split, and what `Dataset` says of it."""
+
+    y: Splits
+    task: str
+    outputs: int
+    classes: tuple[str, ...]
+    origin: np.ndarray
+
+
+def targets(
+    y: Splits, task: str, say: Callable[[str], None], classes: np.ndarray | None = None
+) -> Targets:
     """Checks and converts what is to be predicted.
 
     Args:
-      y: by split, of which one is "train"; real numbers.
-      task: one of `TASKS`, or "auto": binary for bool or the integers 0 and 1, classification for
-        other integers, regression for floats.
+      y: by split, of which one is "train"; real numbers, or text: the names of classes.
+      task: one of `TASKS`, or "auto": binary for bool, the integers 0 and 1 and two names,
+        classification for other integers and names, regression for floats.
       say: is told where floats look like classes.
-
-    Returns:
-      Converted y, the task, and a model's outputs.
+      classes: the names of the classes by label, text; None for those that y has, if it is text,
+        in alphabetical order.
 
     Raises:
       DataError: the values cannot be what the task needs.
     """
-    train = y["train"]
     for split, array in y.items():
-        if _kind(array) != _kind(train):
+        if _kind(array) != _kind(y["train"]):
             raise DataError(
-                f"y_{split} is {array.dtype} and y_train {train.dtype}; they must be of one kind"
+                f"y_{split} is {array.dtype} and y_train {y['train'].dtype}; they must be of one "
+                "kind"
             )
+    names = None if classes is None else _names("classes", classes)
+    if names and len(set(names)) < len(names):
+        raise DataError(f"classes has a name twice: {', '.join(names)}")
+    if _kind(y["train"]) == "text":
+        y, names = _labels_of_names(y, names, task)
+    train = y["train"]
     chosen = _task(train) if task == "auto" else task
     if chosen == "regression":
+        if names:
+            raise DataError("classes are names of labels, and the task is regression; leave it out")
         if task == "auto":
             _refuse_one_hot(train)
             values = np.unique(train)
@@ -42,36 +64,60 @@ def targets(y: Splits, task: str, say: Callable[[str], None]) -> tuple[Splits, s
                     f"y_train is {train.dtype} and so taken as regression, but has only "
                     f"{len(values)} values, all whole. For classes say task=classification."
                 )
-        return _regression(y), chosen, 1 if train.ndim == 1 else train.shape[1]
+        y, origin = _regression(y, say)
+        return Targets(y, chosen, 1 if train.ndim == 1 else train.shape[1], (), origin)
     labels = {split: _labels(f"y_{split}", array, chosen) for split, array in y.items()}
     if chosen == "binary":
         _check_binary(labels)
         outputs = 1
     else:
-        outputs = _check_classes(labels, asked=task != "auto")
-    return {split: array.astype(np.int32) for split, array in labels.items()}, chosen, outputs
+        outputs = _check_classes(labels, asked=task != "auto" or classes is not None)
+    labelled = 2 if chosen == "binary" else outputs
+    if names and len(names) != labelled:
+        raise DataError(f"classes has {len(names)} names, and y_train {labelled} classes")
+    converted = {split: array.astype(np.int32) for split, array in labels.items()}
+    return Targets(converted, chosen, outputs, names or (), np.zeros(()))
 
 
-def as_float32(name: str, array: np.ndarray) -> np.ndarray:
-    """An array as float32.
+def _names(where: str, text: np.ndarray) -> tuple[str, ...]:
+    """Text as names that can be printed in a line."""
+    try:
+        names = [n.decode() if isinstance(n, bytes) else n for n in text.reshape(-1).tolist()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where} has bytes that are no UTF-8: {error}") from error
+    for row, name in enumerate(names):
+        if not name.strip() or not name.isprintable():
+            raise DataError(
+                f"{where} has {name!r} in row {row}: a name of a class must be text that can be "
+                "printed in a line"
+            )
+    return tuple(names)
 
-    Raises:
-      DataError: a value is not finite, or too large for float32.
-    """
-    with np.errstate(over="ignore"):
-        converted = np.asarray(array, np.float32)
-    wrong = ~np.isfinite(converted)
-    if count := int(wrong.sum()):
-        row = int(np.argmax(wrong.reshape(len(array), -1).any(axis=1)))
-        raise DataError(
-            f"{name} has {count} NaN or infinite values (as float32), the first in row {row}; "
-            "leave such rows out or fill them in"
-        )
-    return converted
+
+def _labels_of_names(
+    y: Splits, classes: tuple[str, ...] | None, task: str
+) -> tuple[Splits, tuple[str, ...]]:
+    """Labels for names of classes, and the classes."""
+    if task == "regression":
+        raise DataError("y_train is text, the names of classes; task=regression needs numbers")
+    for split, array in y.items():
+        if array.size != len(array):
+            raise DataError(f"y_{split} has shape {array.shape}; names must be (examples,)")
+    named = {split: _names(f"y_{split}", array) for split, array in y.items()}
+    known = classes or tuple(sorted(set(named["train"])))
+    label = {name: number for number, name in enumerate(known)}
+    whose = "y_train" if classes is None else "classes"
+    for split, names in named.items():
+        if other := sorted(set(names) - set(known)):
+            raise DataError(f"y_{split} has the class {other[0]!r}, which is not among {whose}'s")
+    if len(known) < 2:
+        raise DataError(f"y_train has the class {', '.join(known)} only; two are needed at least")
+    return {split: np.array([label[n] for n in names]) for split, names in named.items()}, known
 
 
 def _kind(array: np.ndarray) -> str:
-    return {"b": "bool", "i": "integer", "u": "integer", "f": "float"}[array.dtype.kind]
+    kinds = {"b": "bool", "i": "integer", "u": "integer", "f": "float", "U": "text", "S": "text"}
+    return kinds[array.dtype.kind]
 
 
 def _task(train: np.ndarray) -> str:
@@ -81,7 +127,7 @@ def _task(train: np.ndarray) -> str:
     return "binary" if two else "classification"
 
 
-def _regression(y: Splits) -> Splits:
+def _regression(y: Splits, say: Callable[[str], None]) -> tuple[Splits, np.ndarray]:
     train = y["train"]
     for split, array in y.items():
         if array.ndim > 2 or array.shape[1:] != train.shape[1:]:
@@ -89,7 +135,10 @@ def _regression(y: Splits) -> Splits:
                 f"y_{split} has shape {array.shape} and y_train {train.shape}; for regression it "
                 "must be (examples,) or (examples, targets), and the same targets in each"
             )
-    return {split: as_float32(f"y_{split}", array) for split, array in y.items()}
+    origin = numbers.origin_of(train, axis=0)
+    converted = {s: numbers.as_float32(f"y_{s}", array, origin) for s, array in y.items()}
+    numbers.say_lost("y_train", train, converted["train"], 0, say)
+    return converted, origin
 
 
 def _refuse_one_hot(y: np.ndarray) -> None:
@@ -109,7 +158,7 @@ def _labels(name: str, y: np.ndarray, task: str) -> np.ndarray:
         )
     y = y.reshape(-1)
     if _kind(y) == "float":
-        as_float32(name, y)
+        numbers.as_float32(name, y)
         if not np.all(y == np.round(y)):
             raise DataError(
                 f"{name} has values that are not whole, such as {y[y != np.round(y)][0]}; "

@@ -21,6 +21,11 @@ from dropjax.models.fields import is_as_before
 Array = jax.Array
 
 
+def vocabulary_of(module: nn.Module) -> int:
+    """How many types of tokens a module reads: its `vocabulary`; 0 if it reads no tokens."""
+    return getattr(module, "vocabulary", 0)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network:
     """A Flax module that takes (x, draw), with its scheme, on one raw example.
@@ -33,9 +38,13 @@ class Network:
       module: the Flax module.
       scheme: with nothing learned and no strength applied yet.
       task: "classification", "binary" or "regression".
-      shift, scale: the module sees (x - shift) / scale.
+      shift, scale: the module sees (x - shift) / scale; tokens, where it has a vocabulary, it
+        sees as they are.
       target_shift, target_scale: of regression, whose module predicts
         (y - target_shift) / target_scale.
+      origin, target_origin: what was taken off the data's x and y in float64 before they became
+        the float32 that the methods here take and return; 0 for most data.
+      classes: the classes' names, by label; () if they have none.
     """
 
     module: nn.Module
@@ -45,6 +54,14 @@ class Network:
     scale: ArrayLike = 1.0
     target_shift: ArrayLike = 0.0
     target_scale: ArrayLike = 1.0
+    origin: ArrayLike = 0.0
+    target_origin: ArrayLike = 0.0
+    classes: tuple[str, ...] = ()
+
+    @property
+    def vocabulary(self) -> int:
+        """How many types of tokens the module reads; 0 if it reads no tokens."""
+        return vocabulary_of(self.module)
 
     def init(self, key: Array, x: Any) -> tuple[Any, Any]:
         """Initial parameters, and initial mutable variables ({} for most modules)."""
@@ -71,7 +88,7 @@ class Network:
 
         Returns:
           For classification the log-probabilities (classes,), for a binary task (2,); for
-          regression (targets,), in the units of the data.
+          regression (targets,), in the units of the data, less `target_origin`.
         """
         return self._predicted(values, x, deterministic(self._bound(values)))
 
@@ -143,12 +160,22 @@ class Network:
           x: an example.
         """
         numbers = ("shift", "scale", "target_shift", "target_scale")
-        return {
-            "task": self.task,
-            "outputs": self.module.outputs,  # type: ignore[attr-defined]
-            "example_shape": list(x.shape),
-            "example_dtype": str(x.dtype),
-        } | {name: np.asarray(getattr(self, name)).tolist() for name in numbers}
+        return (
+            {
+                "task": self.task,
+                "outputs": self.module.outputs,  # type: ignore[attr-defined]
+                "example_shape": list(x.shape),
+                "example_dtype": str(x.dtype),
+            }
+            | {name: np.asarray(getattr(self, name)).tolist() for name in numbers}
+            | self._rare()
+        )
+
+    def _rare(self) -> dict[str, Any]:
+        """What most networks have not, and those of versions before 0.6 never have."""
+        origins = {name: np.asarray(getattr(self, name)) for name in ("origin", "target_origin")}
+        rare: dict[str, Any] = {name: at.tolist() for name, at in origins.items() if at.any()}
+        return rare | ({"classes": list(self.classes)} if self.classes else {})
 
     @classmethod
     def rebuild(cls, model: str, scheme: str, described: dict[str, Any]) -> Self:
@@ -163,13 +190,20 @@ class Network:
         }
         if described["task"] not in evaluate.MEASURES:
             raise ValueError(f"no task {described['task']!r}")
+        origins = {
+            name: np.asarray(described.get(name, 0.0), np.float64)
+            for name in ("origin", "target_origin")
+        }
         module = models.parse(model, described["outputs"])
-        return cls(module, parse(scheme), described["task"], **numbers)
+        classes = tuple(map(str, described.get("classes", ())))
+        return cls(module, parse(scheme), described["task"], **numbers, **origins, classes=classes)
 
     def _apply(self, variables: Any, x: Any, draw: Draw, **options: Any) -> Any:
         return self.module.apply(variables, self._inputs(x), draw, **options)
 
     def _inputs(self, x: Any) -> Array:
+        if self.vocabulary:
+            return jnp.asarray(x)
         shift, scale = (jnp.asarray(n, jnp.float32) for n in (self.shift, self.scale))
         return (jnp.asarray(x).astype(jnp.float32) - shift) / scale
 

@@ -72,13 +72,14 @@ class Run:
 
         Args:
           xs: (examples, ...), of the shape and dtype kind of the training data: pixels as they
-            are in the file, say, not divided by 255.
+            are in the file, say, not divided by 255; tokens as integers.
           samples: draws of the noise that are averaged; None for one pass without noise.
           batch_size: examples computed at a time; bounds the memory.
 
         Returns:
           For classification probabilities (examples, classes), for a binary task those of label 1
-          (examples,), for regression numbers (examples, targets), all float32.
+          (examples,), for regression numbers (examples, targets), all float32; numbers float64
+          where float32 would cut the training targets.
 
         Raises:
           ValueError: xs are not such examples, samples is less than 1, or the scheme has no noise.
@@ -93,7 +94,7 @@ class Run:
             found = self.network.monte_carlo(
                 self.values, xs, self._key, samples=samples, batch_size=batch_size
             )
-        return self._public(np.asarray(found), np.exp)
+        return self._from_origin(self._public(np.asarray(found), np.exp))
 
     def predict_with_spread(
         self, xs: ArrayLike, *, samples: int = 20, batch_size: int = 1000
@@ -109,7 +110,7 @@ class Run:
             self.values, xs, self._key, samples=samples, batch_size=batch_size
         )
         mean, spread = (self._public(np.asarray(part), lambda p: p) for part in moments)
-        return mean, spread
+        return self._from_origin(mean), spread
 
     def export(self, path: str | Path) -> None:
         """Writes `predict` without noise as StableHLO, weights and all, for use without dropjax.
@@ -117,7 +118,10 @@ class Run:
             f = jax.export.deserialize(bytearray(open(path, "rb").read()))
             f.call(xs)
 
-        needs jax alone, takes any number of examples, and runs on `PLATFORMS`.
+        needs jax alone, takes any number of examples, and runs on `PLATFORMS`. It takes float64
+        where float32 would cut the training data (config.json's network then has an "origin"), and
+        returns float64 where it would cut the targets ("target_origin"): JAX needs
+        `jax.config.update("jax_enable_x64", True)` for either.
 
         Args:
           path: a new file.
@@ -129,13 +133,24 @@ class Run:
         if path.exists():
             raise FileExistsError(f"{path} exists; it is not overwritten")
         shape, dtype = self._example
-        examples = jax.ShapeDtypeStruct((*export.symbolic_shape("examples"), *shape), dtype)
+        origin, of_targets = (
+            np.asarray(of) for of in (self.network.origin, self.network.target_origin)
+        )
+
+        def one(x: jax.Array) -> jax.Array:
+            if origin.any():
+                x = (x - origin).astype(dtype)
+            found = self.network.prediction(self.values, x)
+            return found.astype(jnp.float64) + of_targets if of_targets.any() else found
 
         def predict(xs: jax.Array) -> jax.Array:
-            found = jax.vmap(functools.partial(self.network.prediction, self.values))(xs)
-            return self._public(found, jnp.exp)
+            return self._public(jax.vmap(one)(xs), jnp.exp)
 
-        exported = export.export(jax.jit(predict), platforms=PLATFORMS)(examples)
+        wide = bool(origin.any() or of_targets.any())
+        with jax.enable_x64(wide or bool(jax.config.jax_enable_x64)):  # type: ignore[attr-defined]
+            taken = np.dtype(np.float64) if origin.any() else dtype
+            examples = jax.ShapeDtypeStruct((*export.symbolic_shape("examples"), *shape), taken)
+            exported = export.export(jax.jit(predict), platforms=PLATFORMS)(examples)
         write_whole(path, bytes(exported.serialize()))
 
     def replay(self, *, learned: Any = None, examples: int | None = None) -> Replay:
@@ -208,6 +223,11 @@ class Run:
         sites = select(scheme, self.sites, at)
         return arrays(scheme, sample_key_of(self._key, sample), rows, sites, sample + 1)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names, by label; () if the run's data have none."""
+        return self.network.classes
+
     @functools.cached_property
     def sites(self) -> Sites:
         """The sites of the run's network by name, each with the shape of its value."""
@@ -241,6 +261,11 @@ class Run:
             return found
         return exp(found)[:, 1] if self.network.task == "binary" else exp(found)
 
+    def _from_origin(self, found: np.ndarray) -> np.ndarray:
+        """Predictions in the units of the data."""
+        origin = np.asarray(self.network.target_origin)
+        return found + origin if origin.any() else found
+
     def _checked(self, xs: ArrayLike) -> np.ndarray:
         xs, (shape, dtype) = np.asarray(xs), self._example
         if xs.shape[1:] != shape or not len(xs):
@@ -250,6 +275,14 @@ class Run:
             )
         if xs.dtype.kind not in "uif":
             raise ValueError(f"xs must be numbers, got {xs.dtype}")
+        if self.network.vocabulary:
+            last = self.network.vocabulary - 1
+            if not (xs.min() >= 0 and xs.max() <= last and (xs == np.round(xs)).all()):
+                raise ValueError(
+                    f"xs must be tokens, integers from 0 to {last}, got values in [{xs.min():g}, "
+                    f"{xs.max():g}]"
+                )
+            return xs.astype(dtype)
         if dtype == np.uint8:
             # Written so that NaN, which compares with nothing, is out of range.
             top = float(self.network.scale)  # type: ignore[arg-type]
@@ -263,7 +296,8 @@ class Run:
                 )
             return xs.astype(np.uint8)
         with np.errstate(over="ignore"):
-            xs = xs.astype(np.float32)
+            origin = np.asarray(self.network.origin)
+            xs = (xs - origin if origin.any() else xs).astype(np.float32)
         if not np.isfinite(xs).all():
             raise ValueError("xs holds NaN or infinite values (as float32)")
         return xs

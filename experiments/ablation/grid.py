@@ -36,7 +36,10 @@ MOST = 100_000
 """Cells of one ablation."""
 
 # What is compared must be compared on one data set, one split and one network.
-_NOT_SWEPT = ("dropout", "rate", "seed", "model", "dataset", "data_dir", "task", "validation")
+_NOT_SWEPT = (
+    *("dropout", "rate", "seed", "model"),
+    *("dataset", "data_dir", "task", "validation", "test"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +197,7 @@ class Reader:
         """The fingerprint of the data that a cell is trained and measured on."""
         config = resolved.config
         subset = None if config.train_examples is None else (config.train_examples, config.seed)
-        key = (config.dataset, config.validation, config.task, subset)
+        key = (config.dataset, config.validation, config.test, config.task, subset)
         if key not in self._hashes:
             self._hashes[key] = resolved.dataset.sha256()
         return self._hashes[key]
@@ -230,8 +233,7 @@ class Planner:
         config = dataclasses.asdict(resolved.config)
         decides = {
             "experiment": self.experiment,
-            # Where the data lies does not matter; what they are does.
-            "flags": {k: v for k, v in config.items() if k != "data_dir"} | _where(config),
+            "flags": _deciding(config),
             "data_sha256": self.reader.sha256(resolved),
             "mask_stream": dropjax.STREAM,
             "x64": bool(jax_setting("jax_enable_x64")),
@@ -250,10 +252,13 @@ class Planner:
         return self.cell(planned.cell.scheme, planned.cell.setting, Flags(**arguments))
 
 
-def _where(config: dict[str, Any]) -> dict[str, Any]:
-    """The name of a file of one's own without its folder."""
+def _deciding(config: dict[str, Any]) -> dict[str, Any]:
+    """The flags that say what a cell is."""
+    # Where the data lies does not matter; what they are does. Versions before 0.6 had no --test.
+    left_out = {"data_dir"} | ({"test"} if config["test"] is None else set())
+    flags = {k: v for k, v in config.items() if k not in left_out}
     own = config["dataset"].endswith(".npz")
-    return {"dataset": Path(config["dataset"]).name} if own else {}
+    return flags | ({"dataset": Path(config["dataset"]).name} if own else {})
 
 
 def _own_code(resolved: Resolved) -> dict[str, str]:

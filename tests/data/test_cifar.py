@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import importlib
 import io
 import tarfile
 from pathlib import Path
@@ -84,7 +85,10 @@ def test_what_was_written_is_read(tmp_path, batches, kind, below):
     (place / "readme.html").write_text("")
     said = []
     assert is_all(load("cifar10", tmp_path, say=said.append), batches)
-    assert said == ["cifar10: only 7 training and 4 test examples of 50,000 and 10,000."]
+    assert said == [
+        f"cifar10: not checked, as they are no whole batches: {', '.join(batches)}.",
+        "cifar10: only 7 training and 4 test examples of 50,000 and 10,000.",
+    ]
 
 
 @pytest.mark.parametrize("left", [["data_batch_1"], ["data_batch_2", "data_batch_5"]])
@@ -94,10 +98,42 @@ def test_some_of_the_training_batches_will_do(tmp_path, batches, left):
     assert is_all(load("cifar10", tmp_path, say=lambda line: None), some)
 
 
-def test_nothing_is_said_of_all_50000(tmp_path):
+def test_whole_batches_are_checked(tmp_path, monkeypatch):
+    """Nothing is said of all 50,000; and what is no original, to a bit, is refused."""
+    monkeypatch.setattr(cifar, "_WHOLE", 3073 * 20)  # seconds less than all 10,000
+    rng, hashes = np.random.default_rng(0), {}
     for batch in [*TRAIN, "test_batch"]:
-        (tmp_path / f"{batch}.bin").write_bytes(bytes(3073 * 10_000))
-    assert load("cifar10", tmp_path, say=pytest.fail).x_train.shape == (50_000, 32, 32, 3)
+        data = binary(rng.integers(0, 256, (20, 32, 32, 3), np.uint8), rng.integers(0, 10, 20))
+        hashes[batch] = hashlib.sha1(data).hexdigest()
+        (tmp_path / f"{batch}.bin").write_bytes(data)
+    with pytest.raises(DataError, match=r"data_batch_1.bin is damaged, or no original: its SHA-1"):
+        load("cifar10", tmp_path, say=pytest.fail)
+    monkeypatch.setattr(cifar, "_SHA1", hashes)
+    sizes = importlib.import_module("dropjax.data.load")._SIZES
+    monkeypatch.setitem(sizes, "cifar10", (100, 20))
+    assert load("cifar10", tmp_path, say=pytest.fail).x_train.shape == (100, 32, 32, 3)
+    (tmp_path / "test_batch.bin").unlink()
+    (tmp_path / "test_batch.bin.gz").write_bytes(gzip.compress(data[:-1] + b"\0"))
+    with pytest.raises(DataError, match=r"test_batch.bin.gz is damaged, or no original"):
+        load("cifar10", tmp_path, say=pytest.fail)
+
+
+@pytest.mark.parametrize("kind", ["bin", "gz"])
+def test_no_more_is_read_than_a_batch_has(tmp_path, monkeypatch, batches, kind):
+    """A small .gz can have gigabytes in it."""
+    write(tmp_path, batches, kind)
+    path = tmp_path / ("data_batch_2.bin" if kind == "bin" else "data_batch_2.bin.gz")
+    data = bytes(3073 * 20)
+    path.write_bytes(data if kind == "bin" else gzip.compress(data))
+    monkeypatch.setattr(cifar, "_WHOLE", 3073 * 10)
+    read: list[int] = []
+    decode = cifar._decode
+    monkeypatch.setattr(
+        cifar, "_decode", lambda raw, where: read.append(len(raw)) or decode(raw, where)
+    )
+    with pytest.raises(DataError, match=rf"{path.name} has more than 30730 bytes, the size"):
+        load("cifar10", tmp_path, say=pytest.fail)
+    assert max(read) <= 3073 * 10
 
 
 def register(monkeypatch, data: bytes) -> None:

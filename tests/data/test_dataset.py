@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dropjax.data import DataError, Dataset, default_validation, load
+from dropjax.data import DataError, Dataset, default_test, default_validation, load
 from dropjax.data.dataset import stratified_split
 
 PARTS = ("x_train", "y_train", "x_validation", "y_validation", "x_test", "y_test")
@@ -68,6 +68,40 @@ def test_no_validation_changes_nothing(dataset):
 def test_a_validation_split_that_cannot_be_had_is_refused(dataset, size):
     with pytest.raises(DataError, match=rf"validation={size}: toy has 100 .* from 3 to 97$"):
         dataset.with_validation(size)
+
+
+@pytest.mark.parametrize("size", [3, 20, 97])
+def test_test_data_are_cut_as_validation_is(dataset, size):
+    """The same for every seed, by class; then validation is cut from what is left."""
+    whole = dataclasses.replace(dataset, x_test=dataset.x_test[:0], y_test=dataset.y_test[:0])
+    cut, like = whole.with_test(size), whole.with_validation(size)
+    assert np.array_equal(cut.x_test, like.x_validation)
+    assert np.array_equal(cut.y_test, like.y_validation)
+    assert np.array_equal(cut.x_train, like.x_train) and np.array_equal(cut.y_train, like.y_train)
+    assert cut.x_test.dtype == np.uint8 and len(cut.y_validation) == 0
+    assert whole.with_test(size) is cut
+    if size == 20:
+        both = cut.with_validation(8)
+        numbers = [both.x_train.ravel(), both.x_validation.ravel(), both.x_test.ravel()]
+        assert sorted(np.concatenate(numbers)) == list(range(100))
+
+
+@pytest.mark.parametrize("size", [-1, 0, 2, 98, 100])
+def test_test_data_that_cannot_be_had_are_refused(dataset, size):
+    whole = dataclasses.replace(dataset, x_test=dataset.x_test[:0], y_test=dataset.y_test[:0])
+    with pytest.raises(DataError, match=rf"test={size}: toy has 100 .* must be from 3 to 97$"):
+        whole.with_test(size)
+    with pytest.raises(DataError, match=rf"test={size}: toy has a test split already"):
+        dataset.with_test(size)
+
+
+@pytest.mark.parametrize(
+    ("examples", "classes", "size"), [(100, 3, 20), (12, 10, 10), (80_000, 10, 10_000)]
+)
+def test_default_test_is_a_fifth_within_limits(examples, classes, size):
+    y = (np.arange(examples) % classes).astype(np.int32)
+    data = floats(np.zeros((examples, 1)), y, task="classification", outputs=classes)
+    assert default_test(data) == size
 
 
 @pytest.mark.parametrize("size", [10, 33])

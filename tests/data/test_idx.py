@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,16 @@ def folder(tmp_path, monkeypatch, arrays) -> Path:
     monkeypatch.setattr(idx, "_PARTS", {p: (file, SHAPES[p]) for p, file in PARTS.items()})
     monkeypatch.setattr(download, "registered", lambda name: list(files))
     return tmp_path
+
+
+def test_of_a_file_that_is_no_original_no_more_is_held_than_the_original_has(folder):
+    with (folder / PARTS["x_train"]).open("ab") as file:
+        file.truncate(10**8)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"train-images.* is damaged.*sha256"):
+        idx.idx("mnist", folder)
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])

@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dropjax.data import DataError, default_validation, load
+from dropjax.data import DataError, default_test, default_validation, load
+from dropjax.data import npz as reader
+
+LABELS = np.arange(30) % 3
+BITS = np.arange(30) % 2
+REAL = np.arange(30) / 7
 
 
 def rng():
@@ -58,6 +63,188 @@ def test_x_of_any_other_dtype_becomes_float32(own, tmp_path, dtype):
     assert default_validation(dataset) == 3
 
 
+def far(name: str, dtype: str) -> np.ndarray:
+    """500 numbers, all different, that float32 cannot tell apart, or only some of them."""
+    steps = rng().permutation(500)
+    if np.dtype(dtype).kind in "iu":
+        start = {"i8": -(2**50), "u4": 2**32 - 600, "u8": 1_700_000_000_000_000_000}[dtype]
+        steps = steps * 10**7 if dtype == "u8" else steps  # nanoseconds
+        return (steps + start).astype(dtype)
+    start = {"million": 1e6, "seconds": 1.7e9, "far": -1e12}[name]
+    return np.asarray(start + steps / 500, dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *[("million", "f8"), ("seconds", "f8"), ("far", "f8"), ("million", ">f8")],
+        *[("integers", "i8"), ("integers", "u4"), ("integers", "u8")],
+    ],
+)
+@pytest.mark.parametrize("what", ["column", "target", "targets", "sequence"])
+def test_numbers_far_from_0_stay_as_different_as_they_are(own, name, dtype, what):
+    """Of x and y: as many values as the file has, standardised as in float64."""
+    numbers = far(name, dtype)
+    x, y = rng().normal(size=(500, 2)).astype(numbers.dtype), numbers
+    if what == "column":
+        x = np.stack([numbers, rng().permutation(numbers)[::-1]], axis=1)
+    elif what == "sequence":
+        x = numbers.reshape(100, 5, 1)
+        y = y[:100]
+    elif what == "targets":
+        y = np.stack([numbers, numbers[::-1]], axis=1)
+    dataset, _ = own({"x": x, "y": y}, task="regression")
+    target = what.startswith("target")
+    raw = y if target else x
+    kept = dataset.y_train if target else dataset.x_train
+    shift = dataset.target_shift if target else dataset.shift
+    scale = dataset.target_scale if target else dataset.scale
+    assert kept.dtype == np.float32
+    if what in ("column", "targets"):
+        assert all(len(np.unique(column)) == 500 for column in kept.T)
+    else:
+        assert len(np.unique(kept)) == 500
+    exact = (raw.astype(object) - raw.flat[0].item()).astype(float)
+    axis = None if what == "sequence" else 0
+    np.testing.assert_allclose(
+        (kept - shift) / scale, (exact - exact.mean(axis)) / exact.std(axis), atol=2e-5
+    )
+    other = dataset.x_train if target else dataset.y_train
+    assert other.dtype == np.float32
+    moved = {"x": x, "y": y} | {"y" if target else "x": raw - raw.dtype.type(1024)}
+    moved, _ = own(moved, task="regression")
+    assert moved.sha256() != dataset.sha256()
+
+
+def test_ordinary_numbers_become_the_nearest_float32(own):
+    """As in versions before 0.6, to the bit: of any scale, and constant but for rounding."""
+    x = rng().normal([0, 50, 2000, -1e-7], [1, 1e5, 3, 1e-8], (30, 4))
+    x = np.concatenate([x, np.where(np.arange(30)[:, None] % 2, 0.3, 0.1 + 0.2)], axis=1)
+    dataset, said = own(parts(x_train=x, x_test=x[:6]))
+    assert np.array_equal(dataset.x_train, x.astype(np.float32))
+    assert dataset.origin.shape == () and not dataset.origin.any()
+    assert dataset.scale[4] == 1
+    assert len(said) == 1 and "column 4 of x_train varies too little for float32" in said[0]
+    tiny = x[:, :2] * [1, 1e-60]
+    dataset, said = own(parts(x_train=tiny, x_test=tiny[:6]))
+    assert dataset.scale[1] == 1 and "column 1 of x_train varies too little" in said[0]
+
+
+def test_of_x_and_y_a_test_split_is_cut_later(own):
+    given = parts()
+    dataset, said = own({"x": given["x_train"], "y": given["y_train"]})
+    assert len(dataset.x_train) == 30 and len(dataset.x_test) == len(dataset.y_test) == 0
+    assert default_test(dataset) == 6 and said == []
+    cut = dataset.with_test(6)
+    assert len(cut.x_train) == 24 and len(cut.x_test) == 6
+    assert np.array_equal(np.bincount(cut.y_test), [2, 2, 2])
+    refused(own, "missing: y_train, x_test, y_test", {"x_train": given["x_train"]})
+    refused(own, r"unknown: x_train, .*, y_test\. The file must", given | {"x": 1, "y": 2})
+
+
+NAMES = np.array(["cat", "dog", "ant"])
+
+
+@pytest.mark.parametrize("dtype", ["U5", "S5"])
+def test_names_of_classes_are_labels_in_alphabetical_order(own, dtype):
+    dataset, said = own(parts(NAMES[LABELS].astype(dtype)))
+    assert (dataset.task, dataset.outputs, said) == ("classification", 3, [])
+    assert dataset.classes == ("ant", "cat", "dog")
+    assert np.array_equal(dataset.y_train, np.array([1, 2, 0])[LABELS])
+    assert np.array_equal(dataset.y_test, np.array([1, 2, 0])[LABELS[:6]])
+    two, _ = own(parts(NAMES[BITS].astype(dtype)))
+    assert (two.task, two.outputs, two.classes) == ("binary", 1, ("cat", "dog"))
+    assert own(parts(NAMES[BITS]), task="classification")[0].outputs == 2
+
+
+def test_names_of_classes_may_stand_in_an_array_of_their_own(own):
+    dataset, _ = own(parts(classes=NAMES))
+    assert dataset.classes == ("cat", "dog", "ant") and dataset.outputs == 3
+    dataset, _ = own(parts(NAMES[LABELS], classes=NAMES))  # their order is kept
+    assert dataset.classes == ("cat", "dog", "ant") and np.array_equal(dataset.y_train, LABELS)
+    dataset, _ = own(parts(BITS, classes=NAMES[:2]))
+    assert (dataset.task, dataset.classes) == ("binary", ("cat", "dog"))
+    assert own(parts())[0].classes == ()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "match"),
+    [
+        (parts(classes=NAMES[:2]), {}, "classes has 2 names, and y_train 3 classes"),
+        (parts(classes=np.arange(3)), {}, r"classes is int64 of shape \(3,\); it must be text"),
+        (parts(classes=NAMES[:, None]), {}, r"shape \(3, 1\); it must be text"),
+        (parts(classes=NAMES[[0, 1, 1]]), {}, "classes has a name twice: cat, dog, dog"),
+        (parts(classes=np.array(["a", "b", "\x1b[1m"])), {}, "classes has .* in row 2: a name"),
+        (parts(classes=np.array(["a", "b", " "])), {}, "classes has ' ' in row 2: a name"),
+        (parts(REAL, classes=NAMES), {}, "classes are names of labels, and the task is regression"),
+        (parts(NAMES[LABELS], np.array(["cat", "eel"] * 3)), {}, "y_test has the class 'eel'"),
+        (parts(NAMES[LABELS], classes=NAMES[:2]), {}, "class 'ant', which is not among classes's"),
+        (parts(NAMES[LABELS]), {"task": "regression"}, "y_train is text, the names of classes; "),
+        (parts(NAMES[LABELS]), {"task": "binary"}, "y_train has 2; task=binary needs 0 and 1"),
+        (parts(NAMES[LABELS * 0]), {}, "y_train has the class cat only; two"),
+        (parts(NAMES[LABELS][:, None][:, [0, 0]]), {}, r"y_train has shape \(30, 2\); names must"),
+        (parts(np.full(30, b"\xff")), {}, "y_train has bytes that are no UTF-8"),
+        (parts(np.array([f"{i}" for i in range(30)])), {}, "30 classes for 30 examples"),
+    ],
+)
+def test_names_that_cannot_be(own, arrays, options, match):
+    refused(own, match, arrays, **options)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64, bool])
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (4, 5, 7)])
+def test_pictures_in_the_order_of_pytorch_are_refused(own, dtype, shape):
+    x = rng().integers(0, 255, (30, *shape)).astype(dtype)
+    refused(own, r"PyTorch's order.*x\.transpose\(0, 2, 3, 1\)", parts(x_train=x, x_test=x[:6]))
+    right = x.transpose(0, 2, 3, 1)
+    assert own(parts(x_train=right, x_test=right[:6]))[0].x_train.shape == (30, *right.shape[1:])
+    joined = x.reshape(30, shape[0], -1)  # what the message offers for what is no picture
+    own(parts(x_train=joined, x_test=joined[:6]))
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 3), (1, 20, 1), (3, 100, 3), (4, 2, 8), (28, 28, 1)])
+def test_pictures_that_may_be_in_the_right_order_are_taken(own, shape):
+    x = rng().integers(0, 255, (30, *shape), np.uint8)
+    assert own(parts(x_train=x, x_test=x[:6]))[0].x_train.shape == (30, *shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "integers"),
+    [
+        *[((30, 4), "i8", True), ((30, 4), "u1", True), ((30, 4), "i2", True)],
+        *[((30, 4), "f4", False), ((30, 4), "?", False), ((30, 4, 2), "i8", True)],
+    ],
+)
+def test_integers_may_be_tokens(own, shape, dtype, integers):
+    """And are numbers for a model that has no vocabulary, as before."""
+    x = (np.arange(np.prod(shape)) % 7).reshape(shape).astype(dtype)
+    dataset, _ = own(parts(x_train=x, x_test=x[:6]))
+    assert dataset.integers == integers and dataset.x_train.dtype == np.float32
+    if not integers or len(shape) > 2:
+        with pytest.raises(DataError, match=r"vocabulary=7: a model with a vocab.*examples, time"):
+            dataset.as_tokens(7)
+        return
+    tokens = dataset.as_tokens(7)
+    for split, wanted in (("train", x), ("test", x[:6])):
+        found = getattr(tokens, f"x_{split}")
+        assert found.dtype == np.int32 and np.array_equal(found, wanted)
+    assert (tokens.shift, tokens.scale) == (0, 1) and tokens.sha256() != dataset.sha256()
+    assert dataset.as_tokens(7) is tokens  # an ablation's cells share their arrays
+    assert dataset.as_tokens(8).with_validation(3).x_validation.dtype == np.int32
+    with pytest.raises(DataError, match=r"x_train.* has the token 6 in row 1; with vocabulary=6 "):
+        dataset.as_tokens(6)
+
+
+@pytest.mark.parametrize("value", [-1, 50, 2**24 + 1, 2**40])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_token_out_of_range_is_named(own, value, split):
+    x = {name: np.zeros((n, 4), int) for name, n in (("x_train", 30), ("x_test", 6))}
+    x[f"x_{split}"][2, 1] = value
+    words = rf"x_{split} of .* has the token {str(value)[:6]}\d* in row 2; .* from 0 to 49"
+    with pytest.raises(DataError, match=words):
+        own(parts(**x))[0].as_tokens(50)
+
+
 @pytest.mark.parametrize(
     ("shape", "becomes"), [((5, 4), (5, 4, 1)), ((5, 4, 1), (5, 4, 1)), ((5, 4, 3), (5, 4, 3))]
 )
@@ -107,11 +294,6 @@ def test_paths_may_be_relative_or_from_the_home_folder(tmp_path, own_home, monke
         assert load(name, None, say=pytest.fail).name == str(path)
 
 
-LABELS = np.arange(30) % 3
-BITS = np.arange(30) % 2
-REAL = np.arange(30) / 7
-
-
 @pytest.mark.parametrize(
     ("y", "task", "becomes", "outputs"),
     [
@@ -154,6 +336,42 @@ def test_floats_that_look_like_classes_are_said(own):
 
 
 # What is refused.
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        parts(x_train=None),
+        parts(extra=np.zeros(3)),
+        parts(x_train=np.zeros((29, 4))),
+        parts(x_test=np.zeros((6, 5))),
+        parts(x_test=np.zeros(6)),
+        parts(x_train=np.zeros((30, 0)), x_test=np.zeros((6, 0))),
+        parts(x_train=np.zeros((30, 4), "c8")),
+        parts(x_train=np.zeros((30, 4), "U3")),
+        parts(x_train=np.zeros((30, 4), "u1")),
+        parts(x_train=np.zeros((30, 4), object)),
+        parts(x_train=np.zeros((30, 3, 9, 9)), x_test=np.zeros((6, 3, 9, 9))),
+        parts(classes=np.zeros(3)),
+    ],
+)
+def test_what_headers_say_is_checked_before_any_data_is_read(own, monkeypatch, arrays):
+    monkeypatch.setattr(reader, "_arrays", lambda *_: pytest.fail("data was read"))
+    refused(own, "own.npz: ", arrays)
+
+
+def test_a_small_file_does_not_become_a_large_array(tmp_path, monkeypatch):
+    """Unless its size shows it."""
+    monkeypatch.setattr(reader, "MOST_BYTES", 10**6)
+    arrays = parts(x_train=np.zeros((30, 10**4)), x_test=np.zeros((6, 10**4)))
+    np.savez_compressed(tmp_path / "a.npz", **arrays)
+    assert (tmp_path / "a.npz").stat().st_size < 20_000
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "_arrays", lambda *_: pytest.fail("data was read"))
+        with pytest.raises(DataError, match=r"a.npz: .*more than 1.0 MB, the most.*numpy\.savez"):
+            load(str(tmp_path / "a.npz"), None, say=pytest.fail)
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert load(str(tmp_path / "a.npz"), None, say=pytest.fail).x_train.shape == (30, 10**4)
 
 
 def test_a_file_that_is_not_there(tmp_path):
@@ -276,6 +494,9 @@ def test_an_unknown_array_is_named(own):
 @pytest.mark.parametrize("dtype", ["c8", "U3", "S2", "M8[s]", "m8[s]", [("a", "f4")], "V2"])
 def test_what_are_no_real_numbers(own, name, dtype):
     array = np.zeros(parts()[name].shape, dtype)
+    if name[0] == "y" and dtype in ("U3", "S2"):  # names of classes
+        refused(own, "they must be of one kind", parts(**{name: array}))
+        return
     refused(own, f"{name} is .*; real numbers are needed", parts(**{name: array}))
 
 

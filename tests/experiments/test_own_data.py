@@ -1,20 +1,25 @@
 """Runs on a file of one's own, for each task."""
 
+import dataclasses
+import functools
 import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from dropjax import evaluate
+from dropjax import evaluate, runs
 from dropjax.train.log import JsonLines
-from experiments import flags, folder, report, run
+from experiments import flags, folder, report, run, settings
+from experiments.ablation.grid import Grid, Reader, plan_cells
+from experiments.ablation.train import Trainer
 from experiments.measure import losses
-from experiments.setup import Flags, LaunchError, set_up
+from experiments.setup import Flags, LaunchError, Setup, set_up
 from tests.experiments.conftest import table
 
 DRAW_CURVES, FLAGS = report.draw_curves, flags.flags.FLAGS
@@ -238,3 +243,164 @@ def test_flags_that_do_not_fit_the_data_are_refused_and_an_old_run_survives(
             start(path, npz(**table("classification")), **given)
     assert os.listdir(tmp_path) == []
     assert {p: p.read_bytes() for p in made["binary"].rglob("*") if p.is_file()} == before
+
+
+# A test split, class names, tokens.
+
+
+WORDS = np.array(["he", "she", "it"])
+
+
+def sentences(**changes) -> dict[str, np.ndarray]:
+    """60 sequences of 6 of 9 tokens; the class is which of 0 to 2 stands in it."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(3, 9, (60, 6)), np.arange(60) % 3
+    x[np.arange(60), rng.integers(0, 6, 60)] = y
+    return {"x": x, "y": WORDS[y]} | changes
+
+
+TOKENS = {
+    "model": "transformer(vocabulary=9,width=4,heads=1,layers=1,hidden=4)",
+    "dropout": "word(rate=0.2)|embedding(rate=0.2)",
+    "epochs": 1,
+    "test": 0.2,
+    "validation": 0.25,
+    "mc_samples": 2,
+    "batch_size": 12,
+}
+
+
+def untrained(setup: Setup, path: Path) -> runs.Run:
+    """What `runs.load` would return of a run, by way of its config.json, before its first step."""
+    config, example = setup.config, setup.dataset.x_train[0]
+    written = folder.describe(vars(config), "", "mnist", setup.network.describe(example))
+    written = json.loads(json.dumps(written))
+    network = runs.Network.rebuild(config.model, config.dropout, written["network"])
+    # As a checkpoint has them.
+    values = jax.tree.map(np.asarray, setup.values(setup.program.init(setup.params), 0))
+    return runs.Run(path, written, [], None, values, 0, network)
+
+
+def test_tokens_names_and_shares_are_in_the_config_and_come_back(npz, tmp_path):
+    arrays = sentences()
+    setup = set_up(Flags(dataset=npz(**arrays), **TOKENS), lambda line: None)
+    found = untrained(setup, tmp_path)
+    flags_, network = found.config["flags"], found.config["network"]
+    assert (flags_["test"], flags_["validation"], setup.program.examples) == (12, 12, 36)
+    assert "--test=12 " in found.config["command"]
+    assert (network["example_dtype"], network["example_shape"]) == ("int32", [6])
+    assert (network["shift"], network["scale"], "origin" in network) == (0, 1, False)
+    assert found.classes == ("he", "it", "she")
+    for site in ("embed/table", "embed/embedded"):
+        assert re.search(rf"{site}.*0\.2\n", setup.site_table)
+    x = arrays["x"][:5]
+    plain = found.predict(x)
+    assert plain.shape == (5, 3) and len(np.unique(plain, axis=0)) == 5
+    predict = functools.partial(found.network.prediction, found.values)
+    exported = jax.eval_shape(jax.vmap(predict), x.astype(np.int32))  # as `export` traces it
+    assert exported.shape == (5, 3)
+    for wrong_x in (x + 9, x - 4, x + 0.5):
+        with pytest.raises(ValueError, match="xs must be tokens, integers from 0 to 8, got values"):
+            found.predict(wrong_x)
+    # The counts of the record are those of the shares that were typed.
+    again = set_up(Flags(**flags_ | {"rate": None}), lambda line: None)
+    assert again.config == setup.config and again.dataset.sha256() == setup.dataset.sha256()
+
+
+def test_cells_of_tokens_are_trained_side_by_side(npz):
+    fixed = {k: v for k, v in TOKENS.items() if k != "dropout"} | {"dataset": npz(**sentences())}
+    grid = Grid("mnist", ("word", "embedding"), {"rate": (0.1, 0.3)}, (0, 1), fixed)
+    planned = plan_cells(grid, Reader(lambda line: None))
+    assert len({one.cell.id for one in planned}) == 8
+    assert {one.cell.config["test"] for one in planned} == {12}
+    cells = [one.resolved for one in planned[:2]]
+    assert cells[0].whole.x_test is cells[1].whole.x_test
+    trainer = Trainer(cells)
+    state = jax.eval_shape(trainer.lanes.init)
+    assert jax.tree.leaves(state.params)[0].shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "words"),
+    [
+        ({"x": sentences()["x"] + 1}, {}, "has the token 9 in row .*vocabulary=9 tokens go from 0"),
+        ({"x": sentences()["x"] - 1}, {}, "has the token -1 in row"),
+        (
+            {"x": sentences()["x"] / 1.0},
+            {},
+            r"vocabulary=9: a model with .* numbers of",
+        ),
+        ({"x": sentences()["x"][:, :, None]}, {}, r"are integers of shape \(60, 6, 1\)"),
+        ({}, {"dataset": "digits", "test": None}, "digits are images of shape"),
+        ({}, {"test": 0.001}, "test=0.001 must be a count, or a share .* at least one of the 60"),
+        ({}, {"test": 59}, "has 60 training examples of 3 classes, so it must be from 3 to 57"),
+        ({}, {"test": 1.5}, "test=1.5 must be a count, or a share between 0 and 1"),
+        ({}, {"validation": 0.0}, "validation=0.0 must be a count"),
+        ({}, {"dataset": "digits", "model": "mlp", "dropout": "none"}, "test=0.2 would do nothing"),
+    ],
+)
+def test_tokens_and_splits_that_cannot_be_are_refused(npz, changes, given, words):
+    flags = {"dataset": npz(**sentences(**changes))} | TOKENS | {"mc_samples": None} | given
+    with pytest.raises(LaunchError, match=words):
+        set_up(Flags(**flags), lambda line: None)
+
+
+def test_without_a_vocabulary_integers_are_numbers_and_the_test_split_a_fifth(npz):
+    said: list[str] = []
+    given = Flags(dataset=npz(**sentences()), dropout="none", model="mlp(widths=())")
+    setup = set_up(given, said.append)
+    assert setup.dataset.x_train.dtype == np.float32 and setup.network.shift.shape == (6,)
+    assert (setup.config.test, setup.config.validation) == (12, 4)
+    assert "test=12: so many of the 60 examples are cut for the test data (--test)" in said
+    again = set_up(Flags(**dataclasses.asdict(given) | {"test": 12, "seed": 1}), lambda line: None)
+    assert again.dataset.sha256() == setup.dataset.sha256()  # whatever the seed
+
+
+@pytest.mark.parametrize("flag", ["validation", "test"])
+def test_counts_and_shares_as_flags(flag):
+    with flagsaver.flagsaver():
+        for text, value in (("20", 20), ("0", 0), ("0.2", 0.2), ("2e-1", 0.2)):
+            FLAGS(["mnist", f"--{flag}={text}"])
+            found = settings.values()[flag]
+            assert found == value and type(found) is type(value)
+        for text in ("1.5", "1.0", "0.0", "-0.1", "nan", "a fifth"):
+            with pytest.raises(flags.flags.IllegalFlagValueError, match=f"{flag}="):
+                FLAGS(["mnist", f"--{flag}={text}"])
+    assert "0.2" in FLAGS["validation"].help and "a fifth, at most 10,000" in FLAGS["test"].help
+
+
+def test_numbers_far_from_0_are_kept_from_the_file_to_the_exported_model(npz, tmp_path):
+    """In training, evaluation, prediction and export: seconds of days in 2023, in x and in y."""
+    rng = np.random.default_rng(0)
+    x = np.stack([1.7e9 + rng.permutation(300) / 300, rng.normal(size=300)], axis=1)
+    y = np.stack([3e8 + rng.permutation(300) / 300, rng.normal(size=300)], axis=1)
+    given = Flags(dataset=npz(x=x, y=y), dropout="none", model="mlp(widths=())", test=50)
+    setup = set_up(given, lambda line: None)
+    dataset = setup.dataset
+    seen = np.asarray(jax.vmap(setup.network._inputs)(dataset.x_train))
+    assert len(np.unique(seen[:, 0])) == len(seen)
+    loaded = untrained(setup, tmp_path)
+    train = x[np.isin(x[:, 1].astype(np.float32), dataset.x_train[:, 1])]
+    mean, spread = train.mean(0), train.std(0)
+    dense = loaded.params["head"]
+    wanted = ((x - mean) / spread) @ dense["kernel"] + dense["bias"]
+    found = loaded.predict(x)
+    assert found.dtype == np.float64
+    standardised = (found - dataset.target_origin - dataset.target_shift) / dataset.target_scale
+    np.testing.assert_allclose(standardised, wanted, atol=1e-4)
+    assert len(np.unique(found[:, 0])) > 290
+    loaded.export(tmp_path / "model")
+    exported = jax.export.deserialize(bytearray((tmp_path / "model").read_bytes()))
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(np.asarray(exported.call(x)), found, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="expected float64 and called with float32"):
+        exported.call(x)
+
+
+def test_what_a_run_of_an_older_version_says_of_its_network_is_enough(own_run):
+    """It has no --test, no origin and no classes; nor has a new one of such data."""
+    config = read(own_run("regression"), "config.json")
+    assert not {"origin", "target_origin", "classes"} & config["network"].keys()
+    assert config["flags"]["test"] is None and "--test" not in config["command"]
+    loaded = runs.load(own_run("regression"))
+    assert loaded.classes == () and loaded.predict(np.zeros((1, 5))).dtype == np.float32

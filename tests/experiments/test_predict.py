@@ -2,6 +2,7 @@
 
 import os
 import re
+import types
 import warnings
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from dropjax import data, runs
-from experiments.predict import ImageError, lines, read_image
+from experiments import predict
+from experiments.predict import FORMATS, ImageError, lines, read_image
 
 SHAPE = (8, 8, 1)
 DIGITS = data.load("digits", None, say=pytest.fail)
@@ -98,6 +100,163 @@ def test_what_is_transparent_is_white(tmp_path):
     assert (image[np.arange(8), np.arange(8)] == 16).all() and image[0, 1] == 0
 
 
+DRAWN = np.zeros((8, 8), bool)
+DRAWN[1:6, 2] = DRAWN[5, 2:6] = True
+
+
+def drawing(bright: bool) -> Image.Image:
+    """An L on transparent ground, whose hidden colour is that of the drawing."""
+    value = np.full((8, 8), 250 if bright else 5, np.uint8)
+    return Image.fromarray(np.dstack([value, DRAWN * np.uint8(255)]), "LA")
+
+
+def key_of_16_bits(bright: bool) -> Image.Image:
+    return Image.fromarray(np.where(DRAWN, 64250 if bright else 1285, 7).astype(np.uint16))
+
+
+TRANSPARENT = {
+    "LA": ("a.png", drawing, {}),
+    "RGBA": ("a.png", lambda bright: drawing(bright).convert("RGBA"), {}),
+    "P with one": (
+        "a.png",
+        lambda bright: Image.fromarray(np.where(DRAWN, 250 if bright else 5, 7).astype("u1")),
+        {"transparency": 7},
+    ),
+    "P with bytes": ("a.png", lambda bright: drawing(bright).convert("RGBA").quantize(4), {}),
+    "RGB with a key": (
+        "a.png",
+        lambda bright: Image.composite(
+            drawing(bright).convert("RGB"),
+            Image.new("RGB", (8, 8), (7, 8, 9)),
+            Image.fromarray(DRAWN),
+        ),
+        {"transparency": (7, 8, 9)},
+    ),
+    "16 bits": ("a.png", key_of_16_bits, {"transparency": 7}),
+    "1 bit": (
+        "a.png",
+        lambda bright: Image.fromarray(bright == DRAWN),
+        # What is not drawn is black where the drawing is bright.
+        {"transparency": None},
+    ),
+    "TIFF": ("a.tiff", lambda bright: drawing(bright).convert("RGBA"), {}),
+    "WebP": ("a.webp", lambda bright: drawing(bright).convert("RGBA"), {"lossless": True}),
+    "GIF": ("a.gif", lambda bright: drawing(bright).convert("RGBA"), {}),
+    "animated GIF": (
+        "a.gif",
+        lambda bright: drawing(bright).convert("RGBA"),
+        {"save_all": True, "append_images": [Image.new("RGBA", (8, 8), "red")]},
+    ),
+    "animated PNG": (
+        "a.png",
+        lambda bright: drawing(bright).convert("RGBA"),
+        {"save_all": True, "append_images": [Image.new("RGBA", (8, 8), "red")]},
+    ),
+}
+
+
+@pytest.mark.parametrize("bright", [True, False])
+@pytest.mark.parametrize("name", TRANSPARENT)
+def test_a_drawing_stands_out_from_what_was_transparent(tmp_path, name, bright):
+    """A bright one goes on black, a dark one on white; so nothing drawn is lost."""
+    file, make, options = TRANSPARENT[name]
+    if "transparency" in options and options["transparency"] is None:
+        options = {"transparency": 0 if bright else 255}
+    image = read(saved(make(bright), tmp_path / file, **options), top=255)[..., 0].astype(int)
+    assert np.all(image[~DRAWN] == (0 if bright else 255))
+    assert np.all(image[DRAWN] > 200 if bright else image[DRAWN] < 55)
+
+
+@pytest.mark.parametrize("bright", [True, False])
+def test_a_palette_with_alpha_is_transparent_too(bright):
+    """No format of ours is read as one, but Pillow has it."""
+    palette = Image.new("P", (8, 8), 250 if bright else 5)
+    palette.putpalette(np.repeat(np.arange(256, dtype=np.uint8), 3).tobytes())
+    palette.putalpha(Image.fromarray(DRAWN).convert("L"))
+    assert palette.mode == "PA"
+    found = predict._on_ground(palette, Path("a")).convert("L")
+    assert np.all(np.asarray(found)[~DRAWN] == (0 if bright else 255))
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_a_picture_in_which_nothing_is_drawn_is_refused(tmp_path, mode):
+    clear = Image.new("RGBA", (8, 8), (255, 255, 255, 0)).convert("P" if mode == "P" else mode)
+    options = {"transparency": clear.getpixel((0, 0))} if mode == "P" else {}
+    with pytest.raises(ImageError, match=r"a\.png is transparent all over"):
+        read(saved(clear, tmp_path / "a.png", **options))
+
+
+# What turns a picture that lies as the camera held it.
+LYING = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("orientation", LYING)
+def test_a_photo_is_read_as_the_camera_was_held(tmp_path, orientation):
+    """In each format that says so, and each mode."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for mode in ("L", "LA", "RGB", "RGBA", "P", "1", "I;16", "CMYK"):
+        whole = GRAY.crop((0, 0, 8, 6))
+        upright = AS_PNG["16 bits"].crop((0, 0, 8, 6)) if mode == "I;16" else whole.convert(mode)
+        turn = LYING[orientation]
+        lying = upright if turn is None else upright.transpose(turn)
+        for file in ("a.png", "a.tiff", "a.webp", "a.jpg"):
+            if file == "a.jpg" and mode not in ("L", "RGB", "CMYK"):
+                continue
+            if mode == "CMYK" and file in ("a.png", "a.webp"):
+                continue
+            of = {"a.webp": {"lossless": True}, "a.jpg": {"quality": 100}}.get(file, {})
+            wanted = read(saved(upright, tmp_path / f"upright_{file}", **of), (6, 8, 1), 255)
+            found = read(saved(lying, tmp_path / file, exif=exif, **of), (6, 8, 1), 255)
+            difference = np.abs(found.astype(int) - wanted).max()
+            assert difference <= (8 if file == "a.jpg" else 0), (mode, file)
+
+
+def test_16_bits_of_pgm_are_16_bits(tmp_path):
+    deep = PIXELS.astype(np.uint16) * 257
+    (tmp_path / "a.pgm").write_bytes(b"P5 8 8 65535\n" + deep.astype(">u2").tobytes())
+    np.testing.assert_array_equal(read(tmp_path / "a.pgm"), DIGITS.x_test[0])
+
+
+def test_only_the_formats_that_are_named_are_opened(tmp_path, monkeypatch):
+    """Whatever the file is called: for EPS Pillow would start a program."""
+    Image.init()
+    monkeypatch.setattr(Image, "EXTENSION", dict(Image.EXTENSION))  # which saving SPIDER changes
+    for plugin in set(Image.OPEN) - {*FORMATS}:
+        monkeypatch.setitem(
+            Image.OPEN, plugin, (lambda *_: pytest.fail("was opened"), Image.OPEN[plugin][1])
+        )
+    refused, path = [], tmp_path / "photo.png"
+    warnings.simplefilter("ignore", DeprecationWarning)  # of formats that few use
+    for form in sorted(set(Image.SAVE) - {"MPO", "DIB"}):  # a JPEG with more; a part of a BMP
+        for mode in ("RGB", "L", "1"):
+            try:
+                Image.new(mode, (32, 32)).save(path, form)
+            except (OSError, ValueError, KeyError):
+                continue  # not of this mode, or only by another program
+            break
+        else:
+            continue
+        if form in FORMATS:
+            assert read(path).shape == SHAPE
+            continue
+        with pytest.raises(ImageError, match=f"none of {', '.join(FORMATS)}, or damaged"):
+            read(path)
+        refused.append(form)
+    assert {"EPS", "TGA", "ICO"} <= {*refused}
+    for form in FORMATS:
+        assert form.lower() in (predict.__doc__ or "").lower()
+
+
 def test_invert_turns_dark_on_bright_round(tmp_path):
     path = saved(ImageOps.invert(GRAY), tmp_path / "a.png")
     np.testing.assert_array_equal(read(path, invert=True), DIGITS.x_test[0])
@@ -118,8 +277,15 @@ def test_a_picture_of_another_size_is_resized_to_height_and_width(tmp_path, shap
 def test_a_huge_picture_is_taken_and_a_bomb_is_not(tmp_path, monkeypatch):
     path = saved(Image.new("L", (6000, 4000), 255), tmp_path / "a.png")
     assert (read(path) == 16).all()
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000_000)
-    with pytest.raises(ImageError, match=r"a\.png is no image that can be read.*exceeds limit"):
+    words = re.sub(r"\s+", " ", predict.__doc__ or "")
+    assert f"at most {predict.MOST_PIXELS // 10**6} million pixels" in words
+    for limit in (20_000_000, 10_000_000):  # of which Pillow warns, and which it refuses
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        monkeypatch.setattr(predict, "MOST_PIXELS", 5_000_000)
+        with pytest.raises(ImageError, match=r"a\.png .*pixels"):
+            read(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(ImageError, match=r"has 6000 x 4000 pixels, more than 5,000,000; make it"):
         read(path)
 
 
@@ -176,6 +342,25 @@ def test_a_table_shows_what_the_run_predicts(run, tmp_path):
     assert "NOTE" in second[1] and "--invert" in second[1] and "NOTE" not in "".join(first)
     again = printed(run, paths[1], samples=7, invert=True)
     assert again[1:] == first[1:]
+
+
+@pytest.mark.parametrize("task", ["classification", "binary"])
+def test_classes_have_the_names_that_the_data_gave_them(tmp_path, task):
+    found = np.array([0.8] if task == "binary" else [[0.7, 0.1, 0.2]])
+    described = {"task": task, "example_dtype": "uint8", "scale": 16, "example_shape": [8, 8, 1]}
+    still = types.SimpleNamespace(is_random_in_evaluation=lambda: False)
+    named = types.SimpleNamespace(
+        config={"network": described, "flags": {"dataset": "own.npz"}},
+        network=types.SimpleNamespace(scheme=still),
+        classes=("a", "long name") if task == "binary" else ("cat", "ant", "long name"),
+        predict=lambda images: found,
+    )
+    text = printed(named, saved(GRAY, tmp_path / "a.png"))  # type: ignore[arg-type]
+    assert text[1] == "      class  probability"
+    wanted = {"binary": ["long name       0.8000", "a       0.2000"]}
+    wanted["classification"] = ["cat       0.7000", "long name       0.2000", "ant       0.1000"]
+    assert [line.strip() for line in text[2:]] == wanted[task]
+    assert len({len(line) for line in text[1:]}) == 1
 
 
 def test_top_is_the_number_of_classes_shown(run, tmp_path):
