@@ -17,10 +17,13 @@ from typing import Any
 import jax
 
 import dropjax
-from dropjax.train.checkpoint import write_whole
+from dropjax.runs import record
+from dropjax.train.checkpoint import naming, write_whole
+from experiments import program
 from experiments.setup import LaunchError, jax_setting
 
-_CONFIG = "config.json"
+_CONFIG, _RESULT = "config.json", "result.json"
+_OLD_RESULTS = "result-of-*-epochs.json"
 # The configuration last: while anything of a run is left, it says whose it is.
 _OURS = (
     *("sites.txt", "metrics.jsonl", "timing.jsonl", "result.json", "curves.png", "checkpoints"),
@@ -66,19 +69,40 @@ def locked(path: Path) -> Iterator[None]:
                 f"{path} is locked by a run on another host: {holder}. If that run is dead, remove "
                 f"{path / 'lock'}"
             )
-        file.truncate(0)
-        file.write(f"{here} pid {os.getpid()}\n")
-        file.flush()
-        for leftover in path.glob("*.json.tmp-*"):  # of a process that was killed while writing
+        with naming(path / "lock"):
+            file.truncate(0)
+            file.write(f"{here} pid {os.getpid()}\n")
+            file.flush()
+        for leftover in path.glob("*.json*.tmp-*"):  # of a process that was killed while writing
             leftover.unlink()
         try:
-            yield
+            with program.tidying(lambda: os.ftruncate(file.fileno(), 0)):
+                yield
         finally:
             file.truncate(0)
 
 
+def recorded(path: Path) -> dict[str, Any]:
+    """The config.json of the run in a folder.
+
+    Raises:
+      LaunchError: there is no run, or its configuration is damaged.
+    """
+    if not (path / _CONFIG).exists():
+        raise LaunchError(f"there is no run in {path} to resume")
+    try:
+        config, _ = record.read(path / _CONFIG)
+    except record.RecordError as error:
+        raise LaunchError(str(error)) from error
+    if not isinstance(config.get("flags"), dict):
+        raise LaunchError(f"{path / _CONFIG} has no flags: it is damaged, or of no run")
+    return config
+
+
 def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> list[str]:
     """Prepares a locked folder for a run: writes config.json, or checks it for a resume.
+
+    A resume may have more epochs than the run; `begin_session` writes that.
 
     Args:
       path: the folder.
@@ -93,16 +117,15 @@ def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) 
       LaunchError: there is a run and neither flag is given; there is none to resume; or it has
         another configuration.
     """
-    there = (path / _CONFIG).exists()
     if resume:
-        if not there:
-            raise LaunchError(f"there is no run in {path} to resume")
-        return _check_same(path, config)
+        return _check_same(path, recorded(path), config)
+    there = (path / _CONFIG).exists()
     if there and not overwrite:
         raise LaunchError(
             f"{path} already holds a run; --resume continues it, --overwrite replaces it"
         )
-    found = [name for name in _OURS if (path / name).exists()]
+    old = sorted(found.name for found in path.glob(_OLD_RESULTS))
+    found = [*old, *(name for name in _OURS if (path / name).exists())]
     if found and not overwrite:
         raise LaunchError(
             f"{path} holds no run, but has {', '.join(found)}; choose another folder, or let "
@@ -118,13 +141,51 @@ def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) 
     return []
 
 
-def completed(path: Path) -> dict[str, Any] | None:
-    """The result of the run in a folder, if it is complete."""
+def begin_session(path: Path, config: dict[str, Any], step: int) -> None:
+    """Writes in config.json that a run goes on here, and to how many epochs.
+
+    If they are more than before, the result of fewer epochs gets another name first: a folder never
+    has a configuration with the result of another one.
+
+    Args:
+      path: the folder, which `claim` has checked.
+      config: what it was checked with.
+      step: from which step on.
+    """
+    before = recorded(path)
+    epochs = before["flags"]["epochs"]
+    first = [{"from_step": 0, "environment": before.get("environment", {})}]
+    sessions = [*before.get("sessions", first)]
+    sessions.append({"from_step": step, "environment": config["environment"]})
+    now = before | {"sessions": sessions}
+    if config["flags"]["epochs"] != epochs:
+        now |= {"flags": before["flags"] | {"epochs": config["flags"]["epochs"]}}
+        now |= {"command": config["command"]}
+        with naming(path / _RESULT), contextlib.suppress(FileNotFoundError):
+            (path / _RESULT).rename(path / old_result(epochs))
+    if "sources" in config and "sources" not in before:
+        now |= {"sources": config["sources"]}
+    write_json(path / _CONFIG, now)
+
+
+def old_result(epochs: int) -> str:
+    """The name that a result has while a run of so many epochs is being extended."""
+    return _OLD_RESULTS.replace("*", str(epochs))
+
+
+def drop_old_results(path: Path) -> None:
+    """Removes the results of fewer epochs, now that there is one of all."""
+    for old in path.glob(_OLD_RESULTS):
+        old.unlink(missing_ok=True)
+
+
+def completed(path: Path, status: str = "completed") -> dict[str, Any] | None:
+    """The result of the run in a folder, if it is complete, or has another status."""
     try:
         result = json.loads((path / "result.json").read_text())
     except (OSError, ValueError):
         return None
-    return result if result.get("status") == "completed" else None
+    return result if result.get("status") == status else None
 
 
 def describe(
@@ -134,8 +195,12 @@ def describe(
     network: dict[str, Any],
     train_examples: int | None = None,
     environment_of: dict[str, Any] | None = None,
+    sources: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """What config.json says: all that a repetition needs, and where the run was made.
+
+    "environment" is where the run was begun; "sessions" has that of each process that went on with
+    it, and from which step.
 
     Args:
       flags: every one, resolved.
@@ -144,7 +209,9 @@ def describe(
       network: from `Network.describe`.
       train_examples: how many there are.
       environment_of: from `environment`, if it was asked for before.
+      sources: from `setup.sources`.
     """
+    where = environment() if environment_of is None else environment_of
     return {
         "experiment": experiment,
         "flags": flags,
@@ -158,7 +225,9 @@ def describe(
             "threefry_partitionable": bool(jax_setting("jax_threefry_partitionable")),
             "x64": bool(jax_setting("jax_enable_x64")),
         },
-        "environment": environment() if environment_of is None else environment_of,
+        "sources": sources or {},
+        "environment": where,
+        "sessions": [{"from_step": 0, "environment": where}],
     }
 
 
@@ -236,15 +305,11 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def _check_same(path: Path, config: dict[str, Any]) -> list[str]:
-    try:
-        before = _flat(json.loads((path / _CONFIG).read_text()))
-    except ValueError as error:
-        raise LaunchError(f"{path / _CONFIG} cannot be read: {error}") from error
-    now = _flat(config)
+def _check_same(path: Path, was: dict[str, Any], config: dict[str, Any]) -> list[str]:
     # Where the data lies does not matter; that it is the same does. How many examples it has
-    # follows, and older runs do not say it.
-    free = ("flags.data_dir", "command", "train_examples")
+    # follows, and older runs do not say it, nor what their sources were.
+    free = ("flags.data_dir", "command", "train_examples", "flags.epochs")
+    before, now = _flat(_compared(was)), _flat(_compared(config))
     changed = {
         name: f"  {name}: was {before.get(name)!r}, is {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
@@ -255,3 +320,10 @@ def _check_same(path: Path, config: dict[str, Any]) -> list[str]:
         lines = "\n".join(line for name, line in changed.items() if name not in environment)
         raise LaunchError(f"the run in {path} has another configuration:\n{lines}")
     return list(changed.values())
+
+
+def _compared(config: dict[str, Any]) -> dict[str, Any]:
+    """What must be equal, and the environment of the last session."""
+    last = config.get("sessions", [config])[-1]
+    left = {k: v for k, v in config.items() if k not in ("sources", "sessions")}
+    return left | {"environment": last.get("environment", {})}

@@ -14,9 +14,18 @@ expected calibration error (ECE) on the test data, plain and averaged over draws
 (Monte-Carlo). Writes a folder (--workdir) with config.json, which has the command that repeats the
 run bit for bit, sites.txt, metrics.jsonl, timing.jsonl, result.json, curves.png and checkpoints/.
 
-Exit status: 0 completed, 1 a flag cannot be parsed, 2 it could not start, 3 the loss became
-infinite or NaN, 130 or 143 stopped by SIGINT or SIGTERM (--resume continues).
+  python -m experiments.mnist --resume --workdir=DIR
+      continues the run in DIR, which was stopped or killed, with the flags it was begun with.
+      Any that is given must agree with them, but for a larger --epochs, which makes it longer.
+
+Exit status: 0 completed, 1 a flag cannot be parsed, 2 it could not start, or a file could not be
+read or written, 3 the loss became infinite or NaN, 130 or 143 stopped by SIGINT or SIGTERM.
 """
+
+from experiments import program
+
+if __name__ == "__main__":
+    program.begin("mnist")  # before what takes time is imported
 
 from absl import flags as absl_flags
 

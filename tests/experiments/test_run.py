@@ -264,20 +264,28 @@ def test_a_finished_run_can_be_resumed_and_another_environment_is_said_aloud(
     finished, copied, capsys
 ):
     (copied / "result.json").unlink()
-    config = json.loads((copied / "config.json").read_text())
-    config["environment"]["python"] = "2.7"
-    (copied / "config.json").write_text(json.dumps(config))
+    config = folder.recorded(copied)
+    here = config["environment"]
+    there = here | {"python": "2.7"}
+    before = {"environment": there, "sessions": [{"from_step": 0, "environment": there}]}
+    folder.write_json(copied / "config.json", config | before)
     assert start(copied, resume=True) == 0
     found = result(copied)
     assert (found["resumed_from_step"], found["examples_per_second"]) == (STEPS, None)
     assert_same_run(copied, finished)
+    after = folder.recorded(copied)
+    assert after.pop("sessions") == [
+        *before["sessions"],
+        {"from_step": STEPS, "environment": here},
+    ]
+    assert after["environment"] == there
     lines = capsys.readouterr().out.splitlines()
     at = [line.startswith("ENVIRONMENT CHANGED") for line in lines].index(True)
     assert lines[at + 1].startswith("  environment.python: was '2.7'")
 
 
 def test_resuming_with_another_flag_is_refused(finished, copied):
-    with pytest.raises(LaunchError, match=r"flags\.seed: was 0, is 1"):
+    with pytest.raises(LaunchError, match=r"^--seed: was 0, is 1: "):
         start(copied, dataclasses.replace(SMALL, seed=1), resume=True)
     assert_same_run(copied, finished)
 
