@@ -35,10 +35,11 @@ class _State:
     received: tuple[int, ...] = ()
     held: object | None = None
     raises = False
+    settled = False
     tidying: tuple[Callable[[], Any], ...] = ()
 
 
-def begin(name: str) -> None:
+def begin(name: str, after: str = _NOTHING) -> None:
     """Makes SIGINT and SIGTERM end this process with a line, and status 130 or 143.
 
     Also makes standard streams such that writing text to them can be tried: one that was closed
@@ -46,6 +47,7 @@ def begin(name: str) -> None:
 
     Args:
       name: of the program, which begins the line.
+      after: see `means`.
     """
     for number in range(3):
         try:
@@ -57,7 +59,7 @@ def begin(name: str) -> None:
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
         else:
             getattr(sys, stream).reconfigure(errors="backslashreplace")
-    _State.name = name
+    _State.name, _State.after = name, after
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     for number in _SIGNALS:
@@ -73,7 +75,18 @@ def means(after: str = _NOTHING) -> None:
     Args:
       after: what is there then, and what continues it.
     """
-    _State.after = after
+    if not _State.settled:
+        _State.after = after
+
+
+@contextlib.contextmanager
+def settled() -> Iterator[None]:
+    """Within, `means` changes nothing: what is run is a part of what was spoken of."""
+    before, _State.settled = _State.settled, True
+    try:
+        yield
+    finally:
+        _State.settled = before
 
 
 def meaning() -> str:
@@ -157,8 +170,10 @@ def guarded(name: str) -> Callable[[Callable[[list[str]], int]], Callable[[list[
     return guard
 
 
-def reason(error: OSError) -> str:
+def reason(error: OSError | ValueError) -> str:
     """The file, what is wrong with it, and what helps, if that is known."""
+    if not isinstance(error, OSError):
+        return str(error)
     where = "" if error.filename is None else f"{error.filename}: "
     advice = "" if error.errno not in _ADVICE else f"; {_ADVICE[error.errno]}"
     return f"{where}{error.strerror or error}{advice}"
@@ -190,6 +205,23 @@ def write(text: str, stream: str = "stdout", end: str = "\n") -> OSError | Value
         silence(stream)
         return error
     return None
+
+
+def deliver(name: str, text: str) -> int:
+    """Prints what a program was asked for.
+
+    Args:
+      name: of the program.
+      text: the lines.
+
+    Returns:
+      The exit status: 0, also if a reader (`| head`) has gone; 2 if it cannot be printed.
+    """
+    error = write(text)
+    if error is None or isinstance(error, BrokenPipeError):
+        return 0
+    complain(f"{name}: standard output: {reason(error)}")
+    return 2
 
 
 def is_terminal() -> bool:

@@ -10,9 +10,13 @@ the masks: of the whole batch a line an example, or with --row all of one exampl
 Exit status: 0, or 2 if there is no such run, step, row or site.
 """
 
+from experiments import program
+
+if __name__ == "__main__":
+    program.begin("replay", "nothing was changed")  # before what takes time is imported
+
 import dataclasses
 import re
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -217,6 +221,7 @@ def draw_picture(seen: list[Seen], batch: np.ndarray, row: int | None, path: Pat
     pyplot.close(figure)
 
 
+@program.guarded("replay")
 def main(argv: list[str]) -> int:
     if argv[1:]:
         raise app.UsageError(f"what is {argv[1]!r}?")
@@ -227,11 +232,10 @@ def main(argv: list[str]) -> int:
         printed, seen = lines(run, given.step, given.row, given.site)
         if given.png is not None:
             draw_picture(seen, run.batch(given.step), given.row, Path(given.png))
-    except (runs.RunError, ValueError, OSError) as error:
-        print(f"replay: {error}", file=sys.stderr)
+    except (runs.RunError, ValueError) as error:
+        program.complain(f"replay: {error}")
         return 2
-    print("\n".join(printed))
-    return 0
+    return program.deliver("replay", "\n".join(printed))
 
 
 def _define_flags() -> None:

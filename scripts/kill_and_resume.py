@@ -85,10 +85,10 @@ class Runner:
           Failure: it ended with an exit status other than 0.
         """
         path = self.root / name
-        command = [sys.executable, "-m", "experiments.mnist", *self.arguments, f"--workdir={path}"]
-        # Killed before it wrote config.json, it has claimed nothing yet.
-        if (path / "config.json").exists():
-            command.append("--resume")
+        # Killed before it wrote config.json, it has claimed nothing yet. Then that has the flags.
+        begun = (path / "config.json").exists()
+        given = ("--resume",) if begun else self.arguments
+        command = [sys.executable, "-m", "experiments.mnist", *given, f"--workdir={path}"]
         began = time.perf_counter()
         # Compiled programs in a place of their own: a kill may tear one, and not the user's.
         environment = os.environ | {

@@ -27,6 +27,13 @@ runs; ours train for a fixed number of epochs, on pixels without their mean imag
 stops early by a validation set.
 """
 
+from experiments import program
+
+if __name__ == "__main__":
+    program.begin(
+        "local_reparameterization", "nothing is kept"
+    )  # before what takes time is imported
+
 import dataclasses
 import itertools
 import math

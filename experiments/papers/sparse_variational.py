@@ -15,6 +15,11 @@ carries over the threshold has no gradient any more, and without the penalty hal
 which start small, end there (51, 37 and 17 % of the layers' after 20 epochs).
 """
 
+from experiments import program
+
+if __name__ == "__main__":
+    program.begin("sparse_variational", "nothing is kept")  # before what takes time is imported
+
 import itertools
 import math
 
