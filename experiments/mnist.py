@@ -24,8 +24,8 @@ read or written, 3 the loss became infinite or NaN, 130 or 143 stopped by SIGINT
 
 from experiments import program
 
-if __name__ == "__main__":
-    program.begin("mnist")  # before what takes time is imported
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("mnist")
 
 from absl import flags as absl_flags
 

@@ -12,8 +12,8 @@ Exit status: 0, or 2 if a run or an image cannot be used.
 
 from experiments import program
 
-if __name__ == "__main__":
-    program.begin("predict", "nothing was changed")  # before what takes time is imported
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("predict", "nothing was changed")
 
 from pathlib import Path
 from typing import Any

@@ -31,7 +31,7 @@ class _State:
     """What the signals' thread needs to know."""
 
     name = ""  # of the program, once it has begun
-    after = _NOTHING
+    after: str | Callable[[], str] = _NOTHING
     received: tuple[int, ...] = ()
     held: object | None = None
     raises = False
@@ -69,11 +69,11 @@ def begin(name: str, after: str = _NOTHING) -> None:
     threading.Thread(target=_watch, args=(reader,), daemon=True).start()
 
 
-def means(after: str = _NOTHING) -> None:
-    """Says what is said from now on if the program is stopped or a file fails.
+def means(after: str | Callable[[], str] = _NOTHING) -> None:
+    """Sets what is said from now on if the program is stopped or a file fails.
 
     Args:
-      after: what is there then, and what continues it.
+      after: what is there then, and what continues it; or what returns that.
     """
     if not _State.settled:
         _State.after = after
@@ -91,7 +91,8 @@ def settled() -> Iterator[None]:
 
 def meaning() -> str:
     """What `means` was given last."""
-    return _State.after
+    after = _State.after
+    return after if isinstance(after, str) else after()
 
 
 @contextlib.contextmanager
@@ -264,7 +265,7 @@ def _watch(reader: int) -> None:
 
 
 def _line(number: int) -> str:
-    return f"{signal.Signals(number).name}: stopped; {_State.after}"
+    return f"{signal.Signals(number).name}: stopped; {meaning()}"
 
 
 def _end(number: int) -> None:

@@ -12,8 +12,8 @@ Exit status: 0, or 2 if there is no such run, step, row or site.
 
 from experiments import program
 
-if __name__ == "__main__":
-    program.begin("replay", "nothing was changed")  # before what takes time is imported
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("replay", "nothing was changed")
 
 import dataclasses
 import re

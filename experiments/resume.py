@@ -1,5 +1,6 @@
 """A run that goes on: its record says all that is not given, and what is given must agree."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Collection
@@ -8,6 +9,7 @@ from typing import Any
 
 import dropjax
 from dropjax import data, schemes
+from dropjax.core.literals import parse_call
 from dropjax.core.spec import lacks_rate
 from experiments import changes
 from experiments.setup import Flags, LaunchError, Resolved, Setup, launching, resolve, source_file
@@ -73,7 +75,8 @@ def check_agreement(
         return
     was, now = (_config(one, load) for one in (recorded, flags))
     for name in names:
-        if was[name] != now[name] and not (name == "dataset" and _both_own(was[name], now[name])):
+        own = name == "dataset" and _both_own(was[name], now[name])
+        if _meant(name, was[name]) != _meant(name, now[name]) and not own:
             _refuse(name, was[name], now[name])
 
 
@@ -147,6 +150,14 @@ def read_once(say: Callable[[str], None]) -> Callable[..., data.Dataset]:
 def _config(flags: Flags, load: Callable[..., data.Dataset]) -> dict[str, Any]:
     resolved: Resolved = resolve(flags, lambda line: None, load)
     return dataclasses.asdict(resolved.config)
+
+
+def _meant(name: str, value: Any) -> Any:
+    """A flag's value in a form in which two texts of one meaning are equal."""
+    if name in ("strength", "penalty"):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return parse_call(value) if name in ("strength", "penalty", "optimizer") else value
 
 
 def _check_dataset(given: str | None, was: str) -> None:

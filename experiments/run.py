@@ -70,7 +70,7 @@ def run(
     config = _described(setup, experiment)
     with folder.locked(path):
         folder.claim(path, config, resume=False, overwrite=overwrite)
-        program.means(_continues(experiment, path))
+        program.means(lambda: _what_continues(experiment, path))
         return _train(setup, path, config, began, resume=False)
 
 
@@ -79,7 +79,7 @@ def _continue(
 ) -> int:
     """As `run`, of a run that is there."""
     record = folder.recorded(path)
-    program.means(_continues(experiment, path))
+    program.means(lambda: _what_continues(experiment, path))
     flags = resume.flags_of(flags, typed, record)
     load = resume.read_once(say)
     resume.check_agreement(flags, record, load)
@@ -96,6 +96,7 @@ def _continue(
         changes = folder.claim(path, config, resume=True, overwrite=False)
         if not more and (result := folder.completed(path)):
             program.means("the run is complete")
+            folder.drop_old_results(path)
             say(f"the run is complete; nothing is left to do\n\n{report.table(result)}")
             return 0
         if more and folder.completed(path, "diverged"):
@@ -128,8 +129,10 @@ def _train(setup: Setup, path: Path, config: dict[str, Any], began: float, *, re
     return _Run(setup, path, config, began).go(resume)
 
 
-def _continues(experiment: str, path: Path) -> str:
+def _what_continues(experiment: str, path: Path) -> str:
     """What is said of a run that has begun and not ended."""
+    if not (path / "config.json").exists():
+        return f"there is no run in {path}"
     workdir = shlex.quote(str(path))
     return f"python -m experiments.{experiment} --resume --workdir={workdir} continues it"
 

@@ -33,8 +33,8 @@ or written, 130 or 143 if stopped by SIGINT or SIGTERM. What was finished is kep
 
 from experiments import program
 
-if __name__ == "__main__":
-    program.begin("ablate")  # before what takes time is imported
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("ablate")
 
 import re
 import sys

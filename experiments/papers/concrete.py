@@ -5,11 +5,6 @@
 Source: Gal, Hron, Kendall 2017 (arXiv 1705.07832), section 4.1, as in the authors' notebooks:
 y = 2 x + 8 + e with x and e from N(0, 1); three hidden layers of 1024 ReLU units, and a head each
 for the mean and the logarithm of the variance of y; concrete dropout before all five dense layers,
-from experiments import program
-
-if __name__ == "__main__":
-    program.begin("concrete", "nothing is kept")  # before what takes time is imported
-
 from rate 0.1; length scale 1e-4; Adam at 1e-3, batches of 20; 2000, 1000, 500, 200, 20 and 2
 epochs for 10, 25, 50, 100, 1000 and 10000 examples.
 
@@ -19,6 +14,11 @@ the entropy of 1024 masks pulls so hard that Adam moves each rate's logit by alm
 rate in every step, so the rates count the updates. `--times=20` trains 20 times as long and has no
 targets.
 """
+
+from experiments import program
+
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("concrete", "nothing is kept")
 
 import itertools
 import math

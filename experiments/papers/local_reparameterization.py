@@ -29,10 +29,8 @@ stops early by a validation set.
 
 from experiments import program
 
-if __name__ == "__main__":
-    program.begin(
-        "local_reparameterization", "nothing is kept"
-    )  # before what takes time is imported
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("local_reparameterization", "nothing is kept")
 
 import dataclasses
 import itertools

@@ -9,8 +9,8 @@ training: a few seconds.
 
 from experiments import program
 
-if __name__ == "__main__":
-    program.begin("selu_alpha", "nothing is kept")  # before what takes time is imported
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("selu_alpha", "nothing is kept")
 
 import math
 

@@ -17,8 +17,8 @@ which start small, end there (51, 37 and 17 % of the layers' after 20 epochs).
 
 from experiments import program
 
-if __name__ == "__main__":
-    program.begin("sparse_variational", "nothing is kept")  # before what takes time is imported
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("sparse_variational", "nothing is kept")
 
 import itertools
 import math
