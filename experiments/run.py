@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropjax import evaluate
 from dropjax.train import Chunk, State, chunks
 from dropjax.train.checkpoint import restore, save, tree_hash
 from dropjax.train.log import NOTHING, JsonLines
@@ -164,8 +163,7 @@ class _Run:
         return record
 
     def _predictions(self, state: State, step: int, x: np.ndarray) -> jax.Array:
-        values = self.setup.values(state, step)
-        return evaluate.map_examples(self.setup.network.prediction, values, x)
+        return self.setup.network.predictions(self.setup.values(state, step), x)
 
     def _finish(self, state: State, step: int) -> int:
         setup, dataset = self.setup, self.setup.dataset

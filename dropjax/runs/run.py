@@ -15,7 +15,6 @@ import numpy as np
 from jax import export
 from numpy.typing import ArrayLike
 
-from dropjax import evaluate
 from dropjax.core.draw import Draw, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.noise import Arrays, arrays, select
@@ -85,9 +84,7 @@ class Run:
         """
         xs = self._checked(xs)
         if samples is None:
-            found = evaluate.map_examples(
-                self.network.prediction, self.values, xs, batch_size=batch_size
-            )
+            found = self.network.predictions(self.values, xs, batch_size=batch_size)
         else:
             self._check_random(samples)
             found = self.network.monte_carlo(

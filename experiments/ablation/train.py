@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropjax import evaluate
 from dropjax.core import plan
 from dropjax.core.scheme import Scheme
 from dropjax.ops.keys import derive
@@ -228,8 +227,7 @@ class Trainer:
     def _predict(self) -> Callable[..., Any]:
         def predict(schemes: Scheme, values: Any, x: Array, own: bool, size: int) -> Any:
             def of_lane(scheme: Scheme, values: Any, x: Array) -> Any:
-                prediction = self._under(scheme).prediction
-                return evaluate.map_examples(prediction, values, x, batch_size=size)
+                return self._under(scheme).predictions(values, x, batch_size=size)
 
             return jax.vmap(of_lane, in_axes=(0, 0, 0 if own else None))(schemes, values, x)
 
