@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dropjax.runs import files
 from dropjax.train import Chunk, State, chunks
 from dropjax.train.checkpoint import restore, save, tree_hash
 from dropjax.train.log import NOTHING, JsonLines
@@ -70,7 +71,10 @@ def run(
         changes = folder.claim(path, config, resume=resume, overwrite=overwrite)
         if changes:
             say("\n".join(["ENVIRONMENT CHANGED, results may differ in rounding:", *changes]))
-        if resume and (result := folder.completed(path)):
+        result, damage = folder.completed(path) if resume else (None, "")
+        if damage:
+            say(f"{damage}. The run goes on from its newest checkpoint")
+        if result:
             say(f"the run is complete; nothing is left to do\n\n{report.table(result)}")
             if not (path / "curves.png").exists():
                 _draw(setup.config, path)
@@ -188,7 +192,7 @@ class _Run:
         for part, y in targets.items():
             result |= measures(task, f"{part}_", predictions.get(part), y)
         result = finite(result | self._cost())
-        folder.write_json(self.path / "result.json", result)
+        files.write_result(self.path, result)
         _draw(setup.config, self.path)
         say(f"\n{report.table(result)}\n\nin {result['seconds']:.1f} s; folder {self.path}")
         return 0
@@ -208,7 +212,7 @@ class _Run:
             nothing |= measures(self.setup.dataset.task, f"{part}_", None, y)
         result = {"status": "diverged", "diverged_at": step, "error": why}
         result |= self._common(state) | nothing | self._cost()
-        folder.write_json(self.path / "result.json", finite(result))
+        files.write_result(self.path, finite(result))
         say(f"DIVERGED: {why}; the newest checkpoint is kept")
         return DIVERGED
 

@@ -20,11 +20,12 @@ from absl.flags import IllegalFlagValueError
 from absl.testing import flagsaver
 
 from dropjax import runs
-from dropjax.runs import Network
+from dropjax.runs import Network, files
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import JsonLines, LogError
 from experiments import flags, folder, report, run
 from experiments.setup import Flags, LaunchError, set_up
+from tests.experiments.conftest import rewrite
 
 DRAW_CURVES, FLAGS = report.draw_curves, flags.flags.FLAGS
 SMALL = Flags(
@@ -97,10 +98,9 @@ def copied(finished, tmp_path) -> Path:
 
 
 def result(path: Path) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads((path / "result.json").read_text(), parse_constant=refuse)
+    found = files.read_result(path, files.read_config(path)[0])  # it refuses what is no JSON
+    assert found is not None
+    return found
 
 
 def assert_same_run(path: Path, other: Path) -> None:
@@ -267,9 +267,7 @@ def test_a_finished_run_can_be_resumed_and_another_environment_is_said_aloud(
     finished, copied, capsys
 ):
     (copied / "result.json").unlink()
-    config = json.loads((copied / "config.json").read_text())
-    config["environment"]["python"] = "2.7"
-    (copied / "config.json").write_text(json.dumps(config))
+    rewrite(copied / "config.json", lambda config: config["environment"].update(python="2.7"))
     assert start(copied, resume=True) == 0
     found = result(copied)
     assert (found["resumed_from_step"], found["examples_per_second"]) == (STEPS, None)
@@ -326,6 +324,21 @@ def test_a_completed_run_is_not_touched_by_a_resume(finished, copied, capsys):
     for path in finished.iterdir():
         if path.is_file():
             assert path.read_bytes() == (copied / path.name).read_bytes()
+
+
+def test_a_damaged_result_is_said_and_made_again(finished, copied, capsys):
+    text = (copied / "result.json").read_text()
+    (copied / "result.json").write_text(text.replace('_accuracy": 0', '_accuracy": 5', 1))
+    assert start(copied, resume=True) == 0
+    assert f"{copied / 'result.json'} is damaged" in capsys.readouterr().out
+    assert_same_run(copied, finished)
+
+
+def test_damaged_metrics_of_a_finished_run_are_said(copied):
+    text = (copied / "metrics.jsonl").read_text()
+    (copied / "metrics.jsonl").write_text(text.replace("1", "2", 1))
+    with pytest.raises(LogError, match=r"metrics\.jsonl was changed"):
+        start(copied, resume=True)
 
 
 def test_a_run_that_diverges_keeps_a_finite_checkpoint(tmp_path, monkeypatch, capsys):
@@ -511,9 +524,9 @@ def parsed(command: str) -> Flags:
 
 
 def test_the_command_in_config_json_repeats_the_run(finished, tmp_path):
-    config = json.loads((finished / "config.json").read_text())
+    config, _ = files.read_config(finished)
     assert start(tmp_path, parsed(config["command"])) == 0
-    assert json.loads((tmp_path / "config.json").read_text()) == config
+    assert files.read_config(tmp_path) == (config, True)
     assert_same_run(tmp_path, finished)
 
 
