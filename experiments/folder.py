@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import platform
 import shlex
@@ -17,8 +16,8 @@ from typing import Any
 import jax
 
 import dropjax
-from dropjax.runs import record
-from dropjax.train.checkpoint import naming, write_whole
+from dropjax.runs import files, record
+from dropjax.train.checkpoint import naming
 from experiments import program
 from experiments.setup import LaunchError, jax_setting
 
@@ -90,13 +89,7 @@ def recorded(path: Path) -> dict[str, Any]:
     """
     if not (path / _CONFIG).exists():
         raise LaunchError(f"there is no run in {path} to resume")
-    try:
-        config, _ = record.read(path / _CONFIG)
-    except record.RecordError as error:
-        raise LaunchError(str(error)) from error
-    if not isinstance(config.get("flags"), dict):
-        raise LaunchError(f"{path / _CONFIG} has no flags: it is damaged, or of no run")
-    return config
+    return _read(path)[0]
 
 
 def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> list[str]:
@@ -117,9 +110,11 @@ def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) 
       LaunchError: there is a run and neither flag is given; there is none to resume; or it has
         another configuration.
     """
-    if resume:
-        return _check_same(path, recorded(path), config)
     there = (path / _CONFIG).exists()
+    if resume:
+        if not there:
+            raise LaunchError(f"there is no run in {path} to resume")
+        return _check_same(path, config)
     if there and not overwrite:
         raise LaunchError(
             f"{path} already holds a run; --resume continues it, --overwrite replaces it"
@@ -158,11 +153,13 @@ def begin_session(path: Path, config: dict[str, Any], step: int) -> None:
     sessions = [*before.get("sessions", first)]
     sessions.append({"from_step": step, "environment": config["environment"]})
     now = before | {"sessions": sessions}
-    if config["flags"]["epochs"] != epochs:
-        now |= {"flags": before["flags"] | {"epochs": config["flags"]["epochs"]}}
-        now |= {"command": config["command"]}
-        with naming(path / _RESULT), contextlib.suppress(FileNotFoundError):
+    with naming(path / _RESULT), contextlib.suppress(FileNotFoundError):
+        if config["flags"]["epochs"] != epochs:
+            now |= {"flags": before["flags"] | {"epochs": config["flags"]["epochs"]}}
+            now |= {"command": config["command"]}
             (path / _RESULT).rename(path / old_result(epochs))
+        else:  # damaged, or of a run that diverged: it is made again
+            (path / _RESULT).unlink()
     if "sources" in config and "sources" not in before:
         now |= {"sources": config["sources"]}
     write_json(path / _CONFIG, now)
@@ -179,13 +176,20 @@ def drop_old_results(path: Path) -> None:
         old.unlink(missing_ok=True)
 
 
-def completed(path: Path, status: str = "completed") -> dict[str, Any] | None:
-    """The result of the run in a folder, if it is complete, or has another status."""
+def completed(path: Path, status: str = "completed") -> tuple[dict[str, Any] | None, str]:
+    """The result of the run in a folder, if it is complete, and what is wrong with it, if anything.
+
+    A result that is damaged, or that was made beside other files, is none.
+
+    Args:
+      path: the folder.
+      status: that of the results that are looked for.
+    """
     try:
-        result = json.loads((path / "result.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return result if result.get("status") == status else None
+        result = files.read_result(path, files.read_config(path)[0])
+    except files.RecordError as error:
+        return None, str(error)
+    return (result if result and result["status"] == status else None), ""
 
 
 def describe(
@@ -231,9 +235,13 @@ def describe(
     }
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
-    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes a JSON file that holds its own sha256, whole or not at all.
+
+    Raises:
+      ValueError: a number in it is infinite or NaN, which JSON has not.
+    """
+    record.write(path, value)
 
 
 def command_of(flags: dict[str, Any], experiment: str) -> str:
@@ -305,7 +313,8 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def _check_same(path: Path, was: dict[str, Any], config: dict[str, Any]) -> list[str]:
+def _check_same(path: Path, config: dict[str, Any]) -> list[str]:
+    was, sealed = _read(path)
     # Where the data lies does not matter; that it is the same does. How many examples it has
     # follows, and older runs do not say it, nor what their sources were.
     free = ("flags.data_dir", "command", "train_examples", "flags.epochs")
@@ -319,7 +328,18 @@ def _check_same(path: Path, was: dict[str, Any], config: dict[str, Any]) -> list
     if changed.keys() - environment:
         lines = "\n".join(line for name, line in changed.items() if name not in environment)
         raise LaunchError(f"the run in {path} has another configuration:\n{lines}")
-    return list(changed.values())
+    note = f"  {_CONFIG} has no sha256, which that version did not write: it cannot be checked"
+    return [*changed.values(), *([] if sealed else [note])]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bool]:
+    try:
+        return files.read_config(path)
+    except files.RecordError as error:
+        raise LaunchError(
+            f"{error}. The run cannot be resumed without it: put back a copy of it, or begin anew "
+            "with --overwrite"
+        ) from error
 
 
 def _compared(config: dict[str, Any]) -> dict[str, Any]:

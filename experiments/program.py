@@ -30,13 +30,17 @@ _ADVICE = {
 class _State:
     """What the signals' thread needs to know."""
 
-    name = ""  # of the program, once it has begun
-    after: str | Callable[[], str] = _NOTHING
-    received: tuple[int, ...] = ()
-    held: object | None = None
-    raises = False
-    settled = False
-    tidying: tuple[Callable[[], Any], ...] = ()
+    def __init__(self) -> None:
+        self.name = ""  # of the program, once it has begun
+        self.after: str | Callable[[], str] = _NOTHING
+        self.settled = False
+        self.received: tuple[int, ...] = ()
+        self.held: object | None = None
+        self.raises = False
+        self.tidying: tuple[Callable[[], Any], ...] = ()
+
+
+_state = _State()
 
 
 def begin(name: str, after: str = _NOTHING) -> None:
@@ -59,7 +63,7 @@ def begin(name: str, after: str = _NOTHING) -> None:
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
         else:
             getattr(sys, stream).reconfigure(errors="backslashreplace")
-    _State.name, _State.after = name, after
+    _state.name, _state.after = name, after
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     for number in _SIGNALS:
@@ -75,34 +79,34 @@ def means(after: str | Callable[[], str] = _NOTHING) -> None:
     Args:
       after: what is there then, and what continues it; or what returns that.
     """
-    if not _State.settled:
-        _State.after = after
+    if not _state.settled:
+        _state.after = after
 
 
 @contextlib.contextmanager
 def settled() -> Iterator[None]:
     """Within, `means` changes nothing: what is run is a part of what was spoken of."""
-    before, _State.settled = _State.settled, True
+    before, _state.settled = _state.settled, True
     try:
         yield
     finally:
-        _State.settled = before
+        _state.settled = before
 
 
 def meaning() -> str:
     """What `means` was given last."""
-    after = _State.after
+    after = _state.after
     return after if isinstance(after, str) else after()
 
 
 @contextlib.contextmanager
 def tidying(function: Callable[[], Any]) -> Iterator[None]:
     """Calls a function if a signal ends the process within."""
-    before, _State.tidying = _State.tidying, (*_State.tidying, function)
+    before, _state.tidying = _state.tidying, (*_state.tidying, function)
     try:
         yield
     finally:
-        _State.tidying = before
+        _state.tidying = before
 
 
 @contextlib.contextmanager
@@ -114,8 +118,8 @@ def held() -> Iterator[Callable[[], int]]:
     """
     mark = object()
     before = {}
-    if not _State.name:  # a caller of the functions, with handlers of its own
-        _State.received = ()
+    if not _state.name:  # a caller of the functions, with handlers of its own
+        _state.received = ()
         before = {number: signal.getsignal(number) for number in _SIGNALS}
 
         def note(number: int, frame: Any) -> None:
@@ -125,25 +129,25 @@ def held() -> Iterator[Callable[[], int]]:
 
         for number in _SIGNALS:
             signal.signal(number, note)
-    _State.held = mark
+    _state.held = mark
     try:
-        yield lambda: _State.received[0] if _State.received else 0
+        yield lambda: _state.received[0] if _state.received else 0
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         # After a first one the program is ending; only a second one may be quicker.
-        if before or not _State.received:
-            _State.held = None
+        if before or not _state.received:
+            _state.held = None
 
 
 @contextlib.contextmanager
 def raising() -> Iterator[None]:
     """Within, a first signal raises KeyboardInterrupt, for what must be ended in order."""
-    _State.raises = True
+    _state.raises = True
     try:
         yield
     finally:
-        _State.raises = False
+        _state.raises = False
 
 
 def guarded(name: str) -> Callable[[Callable[[list[str]], int]], Callable[[list[str]], int]]:
@@ -162,7 +166,7 @@ def guarded(name: str) -> Callable[[Callable[[list[str]], int]], Callable[[list[
                 complain(f"{name}: {reason(error)}; {meaning()}")
                 return 2
             except KeyboardInterrupt:
-                number = _State.received[0] if _State.received else signal.SIGINT
+                number = _state.received[0] if _state.received else signal.SIGINT
                 complain(f"{name}: {_line(number)}")
                 return 128 + number
 
@@ -246,8 +250,8 @@ def silence(stream: str) -> None:
 
 def _note(number: int, frame: Any) -> None:
     del frame
-    _State.received = (*_State.received, number)
-    if _State.raises and len(_State.received) == 1:
+    _state.received = (*_state.received, number)
+    if _state.raises and len(_state.received) == 1:
         raise KeyboardInterrupt
 
 
@@ -258,7 +262,7 @@ def _watch(reader: int) -> None:
         for number in os.read(reader, 64):
             if number not in _SIGNALS:
                 continue
-            now = _State.held or (_State if _State.raises else None)
+            now = _state.held or (_state if _state.raises else None)
             mark, count = now, count + 1 if now is mark else 1
             if now is None or count > 1:
                 _end(number)
@@ -269,10 +273,10 @@ def _line(number: int) -> str:
 
 
 def _end(number: int) -> None:
-    for function in _State.tidying:
+    for function in _state.tidying:
         with contextlib.suppress(Exception):
             function()
-    line = f"{_State.name}: {_line(number)}\n".encode(errors="backslashreplace")
+    line = f"{_state.name}: {_line(number)}\n".encode(errors="backslashreplace")
     with contextlib.suppress(OSError):
         os.write(2, line)
     os._exit(128 + number)

@@ -35,8 +35,12 @@ class JsonLines:
             self._data = path.read_bytes()
 
     def append(self, record: dict[str, Any]) -> None:
-        """Adds a line."""
-        line = (json.dumps(record) + "\n").encode()
+        """Adds a line.
+
+        Raises:
+          ValueError: a number is infinite or NaN, which JSON has not.
+        """
+        line = (json.dumps(record, allow_nan=False) + "\n").encode()
         if self._size() != len(self._data):
             self._write_again()
         with naming(self.path), self.path.open("ab") as file:

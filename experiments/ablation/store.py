@@ -119,7 +119,7 @@ class Store:
             history = []
         status = result["status"]
         error = result.get("error", "")
-        if status == "diverged":
+        if status == "diverged" and not error:  # before 0.6
             error = f"the loss is not finite at step {result.get('diverged_at')}"
         numbers = {k: v for k, v in result.items() if k not in _NOT_RESULTS}
         return Outcome(cell, status, numbers, history, error)
