@@ -51,12 +51,12 @@ def locked(path: Path) -> Iterator[None]:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        file = (path / "lock").open("a+")
+        file = (path / "lock").open("a+b", buffering=0)
     except OSError as error:
         raise LaunchError(f"workdir={path} cannot be written to: {error.strerror}") from error
     with file:
         file.seek(0)
-        holder = file.read().strip()
+        holder = file.read().decode(errors="replace").strip()
         here = socket.gethostname()
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,10 +70,10 @@ def locked(path: Path) -> Iterator[None]:
             )
         with naming(path / "lock"):
             file.truncate(0)
-            file.write(f"{here} pid {os.getpid()}\n")
-            file.flush()
-        for leftover in path.glob("*.json*.tmp-*"):  # of a process that was killed while writing
-            leftover.unlink()
+            file.write(f"{here} pid {os.getpid()}\n".encode())
+        for leftover in path.glob("*.tmp-*"):  # of a process that was killed while writing
+            if leftover.name.partition(".tmp-")[0] in _OURS:
+                leftover.unlink()
         try:
             with program.tidying(lambda: os.ftruncate(file.fileno(), 0)):
                 yield

@@ -96,6 +96,14 @@ def test_a_lock_from_another_host_is_refused(tmp_path):
         pass
 
 
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    ours = ["result.json.tmp-1", "metrics.jsonl.tmp-2", "sites.txt.tmp-3", "curves.png.tmp-4"]
+    for name in [*ours, "mine.txt.tmp-1"]:
+        (tmp_path / name).write_text("torn")
+    with locked(tmp_path):
+        assert {p.name for p in tmp_path.iterdir()} == {"lock", "mine.txt.tmp-1"}
+
+
 def test_a_lock_is_emptied_also_when_the_run_fails(tmp_path):
     """Text that stays would be taken for a live run by any other host."""
     with pytest.raises(RuntimeError), locked(tmp_path):

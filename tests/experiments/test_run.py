@@ -414,6 +414,20 @@ def test_a_run_is_made_longer_only_if_its_start_would_be_the_same(copied, monkey
         start(copied, Flags(epochs=3), resume=True, typed={"epochs"})
 
 
+def test_the_command_needs_no_flag_but_the_folder(copied, monkeypatch, capsys):
+    started: list[Callable[[list[str]], int]] = []
+    monkeypatch.setattr(flags.app, "run", started.append)
+    flags.main("mnist")
+    found = []
+    for more in ([], ["--seed=1"]):
+        with flagsaver.flagsaver(), jax.numpy_dtype_promotion("standard"):
+            FLAGS(["mnist", "--resume", f"--workdir={copied}", *more])
+            found.append(started[0](["mnist"]))
+    out, err = capsys.readouterr()
+    assert found == [0, 2] and "nothing is left to do" in out
+    assert err.startswith("mnist: --seed: was 0, is 1: ") and err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     "words",
     [
