@@ -14,8 +14,10 @@ expected calibration error (ECE) on the test data, plain and averaged over draws
 (Monte-Carlo). Writes a folder (--workdir) with config.json, which has the command that repeats the
 run bit for bit, sites.txt, metrics.jsonl, timing.jsonl, result.json, curves.png and checkpoints/.
 
-Exit status: 0 completed, 1 a flag cannot be parsed, 2 it could not start, 3 the loss became
-infinite or NaN, 130 or 143 stopped by SIGINT or SIGTERM (--resume continues).
+What is read back of a folder is checked by hashes; what is damaged is named and not used.
+
+Exit status: 0 completed, 1 a flag cannot be parsed, 2 it could not start, 3 the loss or the
+predictions became infinite or NaN, 130 or 143 stopped by SIGINT or SIGTERM (--resume continues).
 """
 
 from absl import flags as absl_flags
