@@ -219,12 +219,17 @@ def main(argv: list[str]) -> int:
     try:
         run = runs.load(given.run)
         printed, seen = lines(run, given.step, given.row, given.site)
-        if given.png is not None:
-            draw_picture(seen, run.batch(given.step), given.row, Path(given.png))
     except (runs.RunError, ValueError, OSError) as error:
         print(f"replay: {error}", file=sys.stderr)
         return 2
     print("\n".join(printed))
+    if given.png is None:
+        return 0
+    try:
+        draw_picture(seen, run.batch(given.step), given.row, Path(given.png))
+    except Exception as error:  # of Matplotlib, of a font, of the disk
+        print(f"replay: {given.png} was not drawn: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
