@@ -8,18 +8,20 @@
       downloaded, also without --dataset, unless there is no network.
   python -m experiments.mnist --dropout='bernoulli(rate=0.1)' --dataset=mine.npz
       an MLP on data of one's own: x_train, y_train, x_test, y_test.
+  python -m experiments.mnist --resume --workdir=DIR
+      continues the run in DIR, which was stopped or killed, with the flags it was begun with.
+      Any that is given must agree with them, but for a larger --epochs, which makes it longer.
 
 Prints where the scheme acts, the progress, and accuracy, negative log-likelihood (NLL, nats) and
 expected calibration error (ECE) on the test data, plain and averaged over draws of the noise
 (Monte-Carlo). Writes a folder (--workdir) with config.json, which has the command that repeats the
 run bit for bit, sites.txt, metrics.jsonl, timing.jsonl, result.json, curves.png and checkpoints/.
 
-  python -m experiments.mnist --resume --workdir=DIR
-      continues the run in DIR, which was stopped or killed, with the flags it was begun with.
-      Any that is given must agree with them, but for a larger --epochs, which makes it longer.
+What is read back of a folder is checked by hashes; what is damaged is named and not used.
 
 Exit status: 0 completed, 1 a flag cannot be parsed, 2 it could not start, or a file could not be
-read or written, 3 the loss became infinite or NaN, 130 or 143 stopped by SIGINT or SIGTERM.
+read or written, 3 the loss or the predictions became infinite or NaN, 130 or 143 stopped by SIGINT
+or SIGTERM.
 """
 
 from experiments import program

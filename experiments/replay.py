@@ -224,12 +224,18 @@ def main(argv: list[str]) -> int:
     try:
         run = runs.load(given.run)
         printed, seen = lines(run, given.step, given.row, given.site)
-        if given.png is not None:
-            draw_picture(seen, run.batch(given.step), given.row, Path(given.png))
     except (runs.RunError, ValueError) as error:
         program.complain(f"replay: {error}")
         return 2
-    return program.deliver("replay", "\n".join(printed))
+    status = program.deliver("replay", "\n".join(printed))
+    if status or given.png is None:
+        return status
+    try:
+        draw_picture(seen, run.batch(given.step), given.row, Path(given.png))
+    except Exception as error:  # of Matplotlib, of a font, of the disk
+        program.complain(f"replay: {given.png} was not drawn: {error}")
+        return 2
+    return 0
 
 
 def _define_flags() -> None:

@@ -108,7 +108,7 @@ def read_history(folder: Path, mark: dict[str, Any], *, whole: bool) -> list[dic
     for number, line in enumerate((data if whole else before).splitlines(), 1):
         try:
             history.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RecordError(f"{path} is damaged at line {number}: {error}") from error
     return history
 

@@ -65,6 +65,7 @@ def save(folder: Path, state: Any, step: int, **extra: Any) -> Path:
       The checkpoint's folder.
 
     Raises:
+      ValueError: a number in `extra` is infinite or NaN, which JSON has not.
       OSError: it could not be written whole, for example on a full disk. Older ones are intact.
     """
     arrays = flatten(state)
@@ -146,9 +147,13 @@ def load(path: Path, template: Any, *, whole: bool = True) -> tuple[Any, dict[st
     try:
         manifest = json.loads((path / _MANIFEST).read_bytes())
         payload = (path / _STATE).read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(str(error)) from error
-    if not isinstance(manifest, dict) or manifest.get("manifest_sha256") != _digest(manifest):
+    try:
+        right = isinstance(manifest, dict) and manifest.get("manifest_sha256") == _digest(manifest)
+    except ValueError:  # a number in it is NaN
+        right = False
+    if not right:
         raise CheckpointError(f"{_MANIFEST} does not have the sha256 it states")
     if manifest["sha256"] != hashlib.sha256(payload).hexdigest():
         raise CheckpointError(f"{_STATE} does not have the sha256 that {_MANIFEST} states")
@@ -224,7 +229,8 @@ def sync(folder: Path) -> None:
 
 def _digest(manifest: dict[str, Any]) -> str:
     content = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _all(folder: Path) -> list[Path]:

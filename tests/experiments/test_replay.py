@@ -1,5 +1,6 @@
 """What is printed of a step: its rows, shares and masks, or why there is none."""
 
+import dataclasses
 import re
 import shutil
 
@@ -137,11 +138,24 @@ def test_a_picture_is_written(run, tmp_path, one):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_names_in_a_picture_are_no_mathematics(run, tmp_path):
+    """A pair of "$" would be, and is an error where it makes no sense."""
+    seen = lines(run, 2, None, "")[1][:1]
+    odd = [
+        dataclasses.replace(part, scheme=r'a(at="\frac{$")|b(at="$' + "\n\0\udcff") for part in seen
+    ]
+    draw_picture(odd, run.batch(2), None, tmp_path / "a$b$.png")
+    assert (tmp_path / "a$b$.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_command_prints_it_and_errors_in_a_line(run, python):
     start = ("-m", "experiments.replay", f"--run={run.folder}")
     done = python(*start, "--step=2", "--site=hidden")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == printed(run, 2, None, "hidden")
+    done = python(*start, "--step=2", "--site=hidden", f"--png={run.folder / 'none' / 'a.png'}")
+    assert done.returncode == 2 and done.stdout.splitlines() == printed(run, 2, None, "hidden")
+    assert re.match("replay: .*a.png was not drawn: .*No such file", done.stderr)
     done = python(*start, "--step=99")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "replay: there is no step 99: they go from 0 to 11\n"
