@@ -1,16 +1,19 @@
 """What a person sees of a run."""
 
-import os
 import sys
 import time
+from typing import Any
 
 import tqdm
+
+from experiments import program
 
 
 class Console:
     """Lines, and on a terminal a progress bar below them.
 
-    A reader that goes away (`| head`) silences it; the run goes on.
+    A stream that cannot be written to (`| head`, a full disk, a terminal that was closed) is silent
+    from then on; the run goes on.
 
     Args:
       total: steps in all.
@@ -18,13 +21,7 @@ class Console:
     """
 
     def __init__(self, total: int, done: int = 0) -> None:
-        self._bar = tqdm.tqdm(
-            total=total,
-            initial=done,
-            unit="step",
-            dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
-        )
+        self._bar = bar(total=total, initial=done, unit="step")
         self._last_line = 0.0
         self._validation: dict[str, float] = {}
 
@@ -53,11 +50,41 @@ class Console:
 _COUNTERS = ("step", "epoch")
 
 
+def bar(**options: Any) -> tqdm.tqdm:
+    """A progress bar, which shows itself on a terminal alone.
+
+    Args:
+      **options: as tqdm takes them.
+    """
+    return tqdm.tqdm(
+        dynamic_ncols=True,
+        disable=not program.is_terminal(),
+        file=_Stderr(),  # type: ignore[arg-type]
+        **options,
+    )
+
+
+class _Stderr:
+    """The standard stream, whose failures do not matter."""
+
+    def write(self, text: str) -> None:
+        program.write(text, "stderr", end="")
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            other is self or other is sys.stderr
+        )  # for tqdm, which makes way for lines on a terminal
+
+    def flush(self) -> None:
+        pass  # each write has done so
+
+    __hash__ = object.__hash__
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
 def say(line: str) -> None:
-    """Prints a line at once."""
-    try:
-        with tqdm.tqdm.external_write_mode():
-            print(line, flush=True)
-    except BrokenPipeError:
-        # Also what Python would print at exit must go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Prints a line at once. Where it cannot be printed, it is not, and the run goes on."""
+    with tqdm.tqdm.external_write_mode():
+        program.write(line)

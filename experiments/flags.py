@@ -1,7 +1,6 @@
 """The flags that all experiments share."""
 
-import signal
-import sys
+import dataclasses
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -10,7 +9,7 @@ import experiments
 from dropjax import schemes
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import LogError
-from experiments import run, settings
+from experiments import program, run, settings
 from experiments.setup import Flags, LaunchError, use_compilation_cache
 
 flags.adopt_module_key_flags(settings)
@@ -37,7 +36,12 @@ SEED = flags.DEFINE_integer(
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "The run's folder. Default: runs/ and the experiment's name and the time."
 )
-RESUME = flags.DEFINE_bool("resume", False, "Continue the run in --workdir.")
+RESUME = flags.DEFINE_bool(
+    "resume",
+    False,
+    "Continue the run in --workdir: it says the other flags itself. With a larger --epochs it is "
+    "made longer, also if it is complete.",
+)
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the run in --workdir.")
 
 
@@ -48,6 +52,7 @@ def main(experiment: str) -> None:
       experiment: its name.
     """
 
+    @program.guarded(experiment)
     def start(argv: list[str]) -> int:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
@@ -63,13 +68,16 @@ def main(experiment: str) -> None:
                 workdir,
                 resume=RESUME.value,
                 overwrite=OVERWRITE.value,
+                typed=typed(),
                 began=experiments.STARTED,
             )
         except (LaunchError, CheckpointError, LogError) as error:
-            print(f"{experiment}: {error}", file=sys.stderr)
+            program.complain(f"{experiment}: {error}")
             return 2
-        except KeyboardInterrupt:
-            print(f"{experiment}: interrupted; --resume continues", file=sys.stderr)
-            return 128 + signal.SIGINT
 
     app.run(start)
+
+
+def typed() -> set[str]:
+    """The names of the flags of a run that stand in the command."""
+    return {field.name for field in dataclasses.fields(Flags) if flags.FLAGS[field.name].present}

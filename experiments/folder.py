@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import platform
 import shlex
@@ -17,10 +16,13 @@ from typing import Any
 import jax
 
 import dropjax
-from dropjax.train.checkpoint import write_whole
+from dropjax.runs import files, record
+from dropjax.train.checkpoint import naming
+from experiments import program
 from experiments.setup import LaunchError, jax_setting
 
-_CONFIG = "config.json"
+_CONFIG, _RESULT = "config.json", "result.json"
+_OLD_RESULTS = "result-of-*-epochs.json"
 # The configuration last: while anything of a run is left, it says whose it is.
 _OURS = (
     *("sites.txt", "metrics.jsonl", "timing.jsonl", "result.json", "curves.png", "checkpoints"),
@@ -49,12 +51,12 @@ def locked(path: Path) -> Iterator[None]:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        file = (path / "lock").open("a+")
+        file = (path / "lock").open("a+b", buffering=0)
     except OSError as error:
         raise LaunchError(f"workdir={path} cannot be written to: {error.strerror}") from error
     with file:
         file.seek(0)
-        holder = file.read().strip()
+        holder = file.read().decode(errors="replace").strip()
         here = socket.gethostname()
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,19 +68,34 @@ def locked(path: Path) -> Iterator[None]:
                 f"{path} is locked by a run on another host: {holder}. If that run is dead, remove "
                 f"{path / 'lock'}"
             )
-        file.truncate(0)
-        file.write(f"{here} pid {os.getpid()}\n")
-        file.flush()
-        for leftover in path.glob("*.json.tmp-*"):  # of a process that was killed while writing
-            leftover.unlink()
+        with naming(path / "lock"):
+            file.truncate(0)
+            file.write(f"{here} pid {os.getpid()}\n".encode())
+        for leftover in path.glob("*.tmp-*"):  # of a process that was killed while writing
+            if leftover.name.partition(".tmp-")[0] in _OURS:
+                leftover.unlink()
         try:
-            yield
+            with program.tidying(lambda: os.ftruncate(file.fileno(), 0)):
+                yield
         finally:
             file.truncate(0)
 
 
+def recorded(path: Path) -> dict[str, Any]:
+    """The config.json of the run in a folder.
+
+    Raises:
+      LaunchError: there is no run, or its configuration is damaged.
+    """
+    if not (path / _CONFIG).exists():
+        raise LaunchError(f"there is no run in {path} to resume")
+    return _read(path)[0]
+
+
 def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> list[str]:
     """Prepares a locked folder for a run: writes config.json, or checks it for a resume.
+
+    A resume may have more epochs than the run; `begin_session` writes that.
 
     Args:
       path: the folder.
@@ -102,7 +119,8 @@ def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) 
         raise LaunchError(
             f"{path} already holds a run; --resume continues it, --overwrite replaces it"
         )
-    found = [name for name in _OURS if (path / name).exists()]
+    old = sorted(found.name for found in path.glob(_OLD_RESULTS))
+    found = [*old, *(name for name in _OURS if (path / name).exists())]
     if found and not overwrite:
         raise LaunchError(
             f"{path} holds no run, but has {', '.join(found)}; choose another folder, or let "
@@ -118,13 +136,60 @@ def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) 
     return []
 
 
-def completed(path: Path) -> dict[str, Any] | None:
-    """The result of the run in a folder, if it is complete."""
+def begin_session(path: Path, config: dict[str, Any], step: int) -> None:
+    """Writes in config.json that a run goes on here, and to how many epochs.
+
+    If they are more than before, the result of fewer epochs gets another name first: a folder never
+    has a configuration with the result of another one.
+
+    Args:
+      path: the folder, which `claim` has checked.
+      config: what it was checked with.
+      step: from which step on.
+    """
+    before = recorded(path)
+    epochs = before["flags"]["epochs"]
+    first = [{"from_step": 0, "environment": before.get("environment", {})}]
+    sessions = [*before.get("sessions", first)]
+    sessions.append({"from_step": step, "environment": config["environment"]})
+    now = before | {"sessions": sessions}
+    with naming(path / _RESULT), contextlib.suppress(FileNotFoundError):
+        if config["flags"]["epochs"] != epochs:
+            now |= {"flags": before["flags"] | {"epochs": config["flags"]["epochs"]}}
+            now |= {"command": config["command"]}
+            (path / _RESULT).rename(path / old_result(epochs))
+        else:  # damaged, or of a run that diverged: it is made again
+            (path / _RESULT).unlink()
+    if "sources" in config and "sources" not in before:
+        now |= {"sources": config["sources"]}
+    write_json(path / _CONFIG, now)
+
+
+def old_result(epochs: int) -> str:
+    """The name that a result has while a run of so many epochs is being extended."""
+    return _OLD_RESULTS.replace("*", str(epochs))
+
+
+def drop_old_results(path: Path) -> None:
+    """Removes the results of fewer epochs, now that there is one of all."""
+    for old in path.glob(_OLD_RESULTS):
+        old.unlink(missing_ok=True)
+
+
+def completed(path: Path, status: str = "completed") -> tuple[dict[str, Any] | None, str]:
+    """The result of the run in a folder, if it is complete, and what is wrong with it, if anything.
+
+    A result that is damaged, or that was made beside other files, is none.
+
+    Args:
+      path: the folder.
+      status: that of the results that are looked for.
+    """
     try:
-        result = json.loads((path / "result.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return result if result.get("status") == "completed" else None
+        result = files.read_result(path, files.read_config(path)[0])
+    except files.RecordError as error:
+        return None, str(error)
+    return (result if result and result["status"] == status else None), ""
 
 
 def describe(
@@ -134,8 +199,12 @@ def describe(
     network: dict[str, Any],
     train_examples: int | None = None,
     environment_of: dict[str, Any] | None = None,
+    sources: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """What config.json says: all that a repetition needs, and where the run was made.
+
+    "environment" is where the run was begun; "sessions" has that of each process that went on with
+    it, and from which step.
 
     Args:
       flags: every one, resolved.
@@ -144,7 +213,9 @@ def describe(
       network: from `Network.describe`.
       train_examples: how many there are.
       environment_of: from `environment`, if it was asked for before.
+      sources: from `setup.sources`.
     """
+    where = environment() if environment_of is None else environment_of
     return {
         "experiment": experiment,
         "flags": flags,
@@ -158,13 +229,19 @@ def describe(
             "threefry_partitionable": bool(jax_setting("jax_threefry_partitionable")),
             "x64": bool(jax_setting("jax_enable_x64")),
         },
-        "environment": environment() if environment_of is None else environment_of,
+        "sources": sources or {},
+        "environment": where,
+        "sessions": [{"from_step": 0, "environment": where}],
     }
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
-    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes a JSON file that holds its own sha256, whole or not at all.
+
+    Raises:
+      ValueError: a number in it is infinite or NaN, which JSON has not.
+    """
+    record.write(path, value)
 
 
 def command_of(flags: dict[str, Any], experiment: str) -> str:
@@ -237,14 +314,11 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _check_same(path: Path, config: dict[str, Any]) -> list[str]:
-    try:
-        before = _flat(json.loads((path / _CONFIG).read_text()))
-    except ValueError as error:
-        raise LaunchError(f"{path / _CONFIG} cannot be read: {error}") from error
-    now = _flat(config)
+    was, sealed = _read(path)
     # Where the data lies does not matter; that it is the same does. How many examples it has
-    # follows, and older runs do not say it.
-    free = ("flags.data_dir", "command", "train_examples")
+    # follows, and older runs do not say it, nor what their sources were.
+    free = ("flags.data_dir", "command", "train_examples", "flags.epochs")
+    before, now = _flat(_compared(was)), _flat(_compared(config))
     changed = {
         name: f"  {name}: was {before.get(name)!r}, is {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
@@ -254,4 +328,22 @@ def _check_same(path: Path, config: dict[str, Any]) -> list[str]:
     if changed.keys() - environment:
         lines = "\n".join(line for name, line in changed.items() if name not in environment)
         raise LaunchError(f"the run in {path} has another configuration:\n{lines}")
-    return list(changed.values())
+    note = f"  {_CONFIG} has no sha256, which that version did not write: it cannot be checked"
+    return [*changed.values(), *([] if sealed else [note])]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bool]:
+    try:
+        return files.read_config(path)
+    except files.RecordError as error:
+        raise LaunchError(
+            f"{error}. The run cannot be resumed without it: put back a copy of it, or begin anew "
+            "with --overwrite"
+        ) from error
+
+
+def _compared(config: dict[str, Any]) -> dict[str, Any]:
+    """What must be equal, and the environment of the last session."""
+    last = config.get("sessions", [config])[-1]
+    left = {k: v for k, v in config.items() if k not in ("sources", "sessions")}
+    return left | {"environment": last.get("environment", {})}

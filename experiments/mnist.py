@@ -11,15 +11,26 @@
       split is cut (--test). y may be text, the names of the classes.
   python -m experiments.mnist --dropout=word --model='transformer(vocabulary=50)' --dataset=mine.npz
       a transformer on tokens: x are integers (examples, time) from 0 to 49.
+  python -m experiments.mnist --resume --workdir=DIR
+      continues the run in DIR, which was stopped or killed, with the flags it was begun with.
+      Any that is given must agree with them, but for a larger --epochs, which makes it longer.
 
 Prints where the scheme acts, the progress, and accuracy, negative log-likelihood (NLL, nats) and
 expected calibration error (ECE) on the test data, plain and averaged over draws of the noise
 (Monte-Carlo). Writes a folder (--workdir) with config.json, which has the command that repeats the
 run bit for bit, sites.txt, metrics.jsonl, timing.jsonl, result.json, curves.png and checkpoints/.
 
-Exit status: 0 completed, 1 a flag cannot be parsed, 2 it could not start, 3 the loss became
-infinite or NaN, 130 or 143 stopped by SIGINT or SIGTERM (--resume continues).
+What is read back of a folder is checked by hashes; what is damaged is named and not used.
+
+Exit status: 0 completed, 1 a flag cannot be parsed, 2 it could not start, or a file could not be
+read or written, 3 the loss or the predictions became infinite or NaN, 130 or 143 stopped by SIGINT
+or SIGTERM.
 """
+
+from experiments import program
+
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("mnist")
 
 from absl import flags as absl_flags
 

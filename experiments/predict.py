@@ -13,7 +13,11 @@ without noise and, by Monte-Carlo, its mean and standard deviation over draws of
 Exit status: 0, or 2 if a run or an image cannot be used.
 """
 
-import sys
+from experiments import program
+
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("predict", "nothing was changed")
+
 import warnings
 from pathlib import Path
 from typing import Any
@@ -184,6 +188,7 @@ def _by_class(probabilities: np.ndarray) -> np.ndarray:
     return np.stack([1 - probabilities, probabilities], axis=1)
 
 
+@program.guarded("predict")
 def main(argv: list[str]) -> int:
     if len(argv) < 2:
         raise app.UsageError("name at least one image")
@@ -193,10 +198,9 @@ def main(argv: list[str]) -> int:
         run = runs.load(RUN.value)
         printed = lines(run, argv[1:], samples=SAMPLES.value, top=TOP.value, invert=INVERT.value)
     except (runs.RunError, ImageError, ValueError) as error:
-        print(f"predict: {error}", file=sys.stderr)
+        program.complain(f"predict: {error}")
         return 2
-    print("\n".join(printed))
-    return 0
+    return program.deliver("predict", "\n".join(printed))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,13 @@ of them into a file, --png=FILE into one of that name.
 Exit status: 0, or 2 if there is no such run, step, row or site.
 """
 
+from experiments import program
+
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("replay", "nothing was changed")
+
 import dataclasses
 import re
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,7 @@ from dropjax import runs, train
 from dropjax.core.draw import acting
 from dropjax.core.noise import select
 from dropjax.core.site import Site
+from experiments.report import in_lines, picture
 
 _WIDTH, _HEIGHT = 64, 32  # of pictures, in characters
 
@@ -198,28 +203,22 @@ def draw_picture(seen: list[Seen], batch: np.ndarray, row: int | None, path: Pat
       row: whose; None for the whole batch.
       path: a PNG file.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
     panels = [part for part in seen if part.noise is not None]
-    figure, axes = pyplot.subplots(
-        len(panels), 1, figsize=(8, 2.4 * len(panels)), layout="constrained", squeeze=False
-    )
-    for axis, part in zip(axes[:, 0], panels, strict=True):
-        noise: Any = part.noise
-        whole = part.shared or row is not None
-        grid = _grid(noise[0]) if whole else noise.reshape(len(noise), -1)
-        axis.imshow(grid.astype(float), aspect="auto", interpolation="nearest", cmap="gray")
-        axis.set_title(f"{part.site.name}, {part.scheme}", fontsize=9)
-        if not whole:
-            axis.set_ylabel("row")
-            axis.set_yticks(range(len(batch)), map(str, batch), fontsize=4)
-    figure.savefig(path, dpi=150, metadata={"Software": None})
-    pyplot.close(figure)
+    with picture(path, 8, 2.4 * len(panels), dpi=150) as figure:
+        axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+        for axis, part in zip(axes, panels, strict=True):
+            noise: Any = part.noise
+            whole = part.shared or row is not None
+            grid = _grid(noise[0]) if whole else noise.reshape(len(noise), -1)
+            axis.imshow(grid.astype(float), aspect="auto", interpolation="nearest", cmap="gray")
+            title = in_lines(f"{part.site.name}, {part.scheme}", 110)
+            axis.set_title(title, fontsize=9, parse_math=False)
+            if not whole:
+                axis.set_ylabel("row")
+                axis.set_yticks(range(len(batch)), map(str, batch), fontsize=4)
 
 
+@program.guarded("replay")
 def main(argv: list[str]) -> int:
     if argv[1:]:
         raise app.UsageError(f"what is {argv[1]!r}?")
@@ -228,15 +227,19 @@ def main(argv: list[str]) -> int:
     try:
         run = runs.load(given.run)
         printed, seen = lines(run, given.step, given.row, given.site)
-        if given.png is not None:
-            picture = Path(given.png or f"step_{given.step}.png")
-            draw_picture(seen, run.batch(given.step), given.row, picture)
-            printed += ["", f"picture: {picture}"]
-    except (runs.RunError, ValueError, OSError) as error:
-        print(f"replay: {error}", file=sys.stderr)
+    except (runs.RunError, ValueError) as error:
+        program.complain(f"replay: {error}")
         return 2
-    print("\n".join(printed))
-    return 0
+    status = program.deliver("replay", "\n".join(printed))
+    if status or given.png is None:
+        return status
+    file = Path(given.png or f"step_{given.step}.png")
+    try:
+        draw_picture(seen, run.batch(given.step), given.row, file)
+    except Exception as error:  # of Matplotlib, of a font, of the disk
+        program.complain(f"replay: {file} was not drawn: {error}")
+        return 2
+    return program.deliver("replay", f"\npicture: {file}")
 
 
 def _define_flags() -> None:

@@ -1,10 +1,11 @@
 """One run: trains, evaluates, and leaves a folder from which it can be repeated bit for bit."""
 
 import dataclasses
+import shlex
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Collection
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropjax import evaluate
+from dropjax.runs import files
 from dropjax.train import Chunk, State, chunks
-from dropjax.train.checkpoint import restore, save, tree_hash
+from dropjax.train.checkpoint import restore, save, tree_hash, write_whole
 from dropjax.train.log import NOTHING, JsonLines
-from experiments import folder, report
+from experiments import folder, program, report, resume
 from experiments.console import Console, say
-from experiments.measure import losses, measures
-from experiments.setup import Flags, Setup, set_up
+from experiments.measure import finite, losses, measures, undefined, why_diverged
+from experiments.setup import Config, Flags, Setup, set_up, sources
 
 DIVERGED = 3
-"""Exit status of a run whose loss became infinite or NaN."""
+"""Exit status of a run whose loss or predictions became infinite or NaN."""
 
 
 def run(
@@ -32,6 +33,7 @@ def run(
     *,
     resume: bool,
     overwrite: bool,
+    typed: Collection[str] | None = None,
     began: float | None = None,
 ) -> int:
     """Runs an experiment.
@@ -40,8 +42,10 @@ def run(
       experiment: its name.
       flags: what to compute.
       workdir: the run's folder; None for a new one below runs/.
-      resume: continue the run in `workdir`.
+      resume: continue the run in `workdir`, to more epochs if `flags` has more.
       overwrite: replace the run in `workdir`.
+      typed: with `resume` the names of the flags that somebody gave, which must agree with the
+        run's record; it says the others. None for all that are not None.
       began: when the program was started, by `time.perf_counter`; None for now.
 
     Returns:
@@ -49,6 +53,7 @@ def run(
 
     Raises:
       LaunchError: it cannot start.
+      OSError: a file cannot be read or written; it is named. What was written before is intact.
     """
     began = time.perf_counter() if began is None else began
     if resume and overwrite:
@@ -59,58 +64,129 @@ def run(
         flag = "resume" if resume else "overwrite"
         raise folder.LaunchError(f"--{flag} needs --workdir: which run?")
     path = workdir or folder.default_folder(experiment)
+    if resume:
+        return _continue(experiment, flags, typed, path, began)
     setup = set_up(flags, say)
-    config = folder.describe(
+    config = _described(setup, experiment)
+    with folder.locked(path):
+        folder.claim(path, config, resume=False, overwrite=overwrite)
+        program.means(lambda: _what_continues(experiment, path))
+        return _train(setup, path, config, began, resume=False)
+
+
+def _continue(
+    experiment: str, flags: Flags, typed: Collection[str] | None, path: Path, began: float
+) -> int:
+    """As `run`, of a run that is there."""
+    record = folder.recorded(path)
+    program.means(lambda: _what_continues(experiment, path))
+    flags = resume.flags_of(flags, typed, record)
+    load = resume.read_once(say)
+    resume.check_agreement(flags, record, load)
+    setup = set_up(flags, say, load)
+    more = setup.config.epochs > record["flags"]["epochs"]
+    config = _described(setup, experiment)
+    # The texts of the record, which mean the same, though a later version may write them otherwise.
+    own = record["flags"] | {"epochs": setup.config.epochs}
+    config |= {"flags": own, "command": folder.command_of(own, experiment)}
+    notes = resume.check_sources(record, config["sources"])
+    with folder.locked(path):
+        if folder.recorded(path) != record:
+            raise folder.LaunchError(f"the run in {path} was changed by another process; try again")
+        changes = folder.claim(path, config, resume=True, overwrite=False)
+        result, damage = folder.completed(path)
+        if result and not more:
+            program.means("the run is complete")
+            folder.drop_old_results(path)
+            say(f"the run is complete; nothing is left to do\n\n{report.table(result)}")
+            if not (path / "curves.png").exists():
+                _draw(setup.config, path)
+            return 0
+        if more and folder.completed(path, "diverged")[0]:
+            raise folder.LaunchError(
+                f"--epochs: the run in {path} diverged, and would not be another one with more"
+            )
+        if damage:
+            notes.append(f"{damage}. The run goes on from its newest checkpoint")
+        resume.check_numbers(path, record, setup)
+        if changes:
+            notes += ["ENVIRONMENT CHANGED, results may differ in rounding:", *changes]
+        if notes:
+            say("\n".join(notes))
+        return _train(setup, path, config, began, resume=True)
+
+
+def _described(setup: Setup, experiment: str) -> dict[str, Any]:
+    return folder.describe(
         dataclasses.asdict(setup.config),
         setup.dataset.sha256(),
         experiment,
         setup.network.describe(setup.dataset.x_train[0]),
         len(setup.dataset.x_train),
+        sources=sources(setup.network),
     )
-    with folder.locked(path):
-        changes = folder.claim(path, config, resume=resume, overwrite=overwrite)
-        if changes:
-            say("\n".join(["ENVIRONMENT CHANGED, results may differ in rounding:", *changes]))
-        if resume and (result := folder.completed(path)):
-            say(f"the run is complete; nothing is left to do\n\n{report.table(result)}")
-            return 0
-        (path / "sites.txt").write_text(setup.site_table)
-        say(f"run folder: {path}\n\n{setup.site_table}")
-        return _Run(setup, path, began).go(resume)
+
+
+def _train(setup: Setup, path: Path, config: dict[str, Any], began: float, *, resume: bool) -> int:
+    table = setup.site_table.encode("utf-8", "backslashreplace")
+    write_whole(path / "sites.txt", table)
+    say(f"run folder: {path}\n\n{setup.site_table}")
+    return _Run(setup, path, config, began).go(resume)
+
+
+def _what_continues(experiment: str, path: Path) -> str:
+    """What is said of a run that has begun and not ended."""
+    if not (path / "config.json").exists():
+        return f"there is no run in {path}"
+    workdir = shlex.quote(str(path))
+    return f"python -m experiments.{experiment} --resume --workdir={workdir} continues it"
 
 
 class _Run:
-    def __init__(self, setup: Setup, path: Path, began: float) -> None:
-        self.setup, self.path, self.began = setup, path, began
-        self.metrics = JsonLines(path / "metrics.jsonl")
-        self.timing = JsonLines(path / "timing.jsonl")
+    def __init__(self, setup: Setup, path: Path, config: dict[str, Any], began: float) -> None:
+        self.setup, self.path, self.config, self.began = setup, path, config, began
+        self.metrics = JsonLines(path / "metrics.jsonl", _warn)
+        self.timing = JsonLines(path / "timing.jsonl", _warn)
+        self.files: dict[Path, bytes] = {}
         self.checkpoints = path / "checkpoints"
         self.saved_at, self.save_seconds = time.perf_counter(), 0.0
         self.warm_steps, self.warm_seconds = 0, 0.0
         self.resumed_from: int | None = None
 
     def go(self, resume: bool) -> int:
-        program, epochs = self.setup.program, self.setup.config.epochs
-        state, total = self._start(resume), epochs * program.steps_per_epoch
-        with closing(Console(total, int(state.step))) as console, _stop_signals() as stop:
-            for number, chunk in enumerate(chunks(program, state, epochs=epochs)):
-                state = chunk.state
+        epochs = self.setup.config.epochs
+        state, total = self._start(resume), epochs * self.setup.program.steps_per_epoch
+        stopped = step = 0
+        with ExitStack() as stack:
+            console = stack.enter_context(closing(Console(total, int(state.step))))
+            signalled = lambda: 0  # noqa: E731
+            for number, chunk in enumerate(chunks(self.setup.program, state, epochs=epochs)):
+                if number == 0:
+                    # Before, a checkpoint has all, and a signal need not wait for the compiler.
+                    signalled = stack.enter_context(program.held())
+                state, step = chunk.state, chunk.step
                 self._note_time(chunk, first=number == 0)
                 console.advance(chunk.steps, state.means())
                 if _diverged(state):
-                    return self._end_diverged(state)
+                    return self._end_diverged(state, [])
                 if chunk.ends_epoch:
-                    record = self._epoch_record(state, chunk.step, chunk.epoch + 1)
-                    self.metrics.append(record)
+                    record = self._epoch_record(state, step, chunk.epoch + 1)
+                    self.metrics.append(finite(record))
                     console.epoch(record, epochs)
-                last = chunk.step == total
-                if stop or last or self._saving_is_due():
-                    self._save(state, chunk.step)
-                if stop:
-                    name = signal.Signals(stop[0]).name
-                    say(f"{name}: stopped at step {chunk.step} of {total}; --resume continues")
-                    return 128 + stop[0]
-        return self._finish(state, total)
+                stopped = signalled()
+                if stopped or step == total or self._saving_is_due():
+                    self._save(state, step)
+                if stopped:
+                    break
+            stopped = stopped or signalled()  # also one that came while the last state was saved
+        if stopped:
+            name = signal.Signals(stopped).name
+            say(f"{name}: stopped at step {step} of {total}; {program.meaning()}")
+            return 128 + stopped
+        status = self._finish(state, total)
+        if status == 0:
+            folder.drop_old_results(self.path)
+        return status
 
     def _note_time(self, chunk: Chunk, *, first: bool) -> None:
         self.timing.append({"step": chunk.step, "steps": chunk.steps, "seconds": chunk.seconds})
@@ -123,24 +199,39 @@ class _Run:
 
     def _start(self, resume: bool) -> State:
         state = self.setup.program.init(self.setup.params, self.setup.mutable)
-        found = (
-            restore(self.checkpoints, state, warn=lambda m: say(f"WARNING: {m}"))
-            if resume
-            else None
-        )
+        found = restore(self.checkpoints, state, warn=_warn) if resume else None
         if found is None:
             self.metrics.rewind(NOTHING)
-            self._save(state, 0)
             if resume:
-                self.resumed_from = 0
+                self._begin_session(0)
                 say("no checkpoint was written before the run stopped: starting anew")
+            self._keep_files()
+            self._save(state, 0)
             return state
         restored, extra = found
         self.metrics.rewind(extra["metrics"])
         state = self.setup.program.place(restored)
-        self.resumed_from = int(state.step)
+        self._begin_session(int(state.step))
+        self._keep_files()
         say(f"resuming from step {self.resumed_from}")
         return state
+
+    def _begin_session(self, step: int) -> None:
+        folder.begin_session(self.path, self.config, step)
+        self.resumed_from = step
+
+    def _keep_files(self) -> None:
+        """Remembers what is written once, for `_put_back_files`."""
+        files = [self.path / name for name in ("config.json", "sites.txt")]
+        self.files = {file: file.read_bytes() for file in files}
+
+    def _put_back_files(self) -> None:
+        """Writes again what of the run was removed or changed while it went on."""
+        for file, data in self.files.items():
+            if not file.exists() or file.read_bytes() != data:
+                _warn(f"{file} was changed or removed; it is written again as it was")
+                write_whole(file, data)
+        self.metrics.mark()
 
     def _saving_is_due(self) -> bool:
         """After every chunk, unless saving would take over a twentieth of the time."""
@@ -162,19 +253,16 @@ class _Run:
         return record
 
     def _predictions(self, state: State, step: int, x: np.ndarray) -> jax.Array:
-        values = self.setup.values(state, step)
-        return evaluate.map_examples(self.setup.network.prediction, values, x)
+        return self.setup.network.predictions(self.setup.values(state, step), x)
 
     def _finish(self, state: State, step: int) -> int:
         setup, dataset = self.setup, self.setup.dataset
-        result: dict[str, Any] = {"status": "completed", **self._common(state)}
+        predictions: dict[str, Any] = {}
         for part in ("train", "validation", "test"):
-            x, y = getattr(dataset, f"x_{part}"), getattr(dataset, f"y_{part}")
-            predictions = self._predictions(state, step, x) if len(y) else None
-            result |= measures(dataset.task, f"{part}_", predictions, y)
-        predictions = None
+            if len(x := getattr(dataset, f"x_{part}")):
+                predictions[part] = self._predictions(state, step, x)
         if setup.config.mc_samples:
-            predictions = setup.network.monte_carlo(
+            predictions["mc_test"] = setup.network.monte_carlo(
                 setup.values(state, step),
                 dataset.x_test,
                 setup.eval_key,
@@ -182,24 +270,42 @@ class _Run:
                 # What fits in training fits here, however large the noise of an example is.
                 batch_size=setup.config.batch_size,
             )
-        result |= measures(dataset.task, "mc_test_", predictions, dataset.y_test)
-        result |= self._cost()
-        report.draw_curves(self.metrics.read(), self._title(), self.path / "curves.png")
-        folder.write_json(self.path / "result.json", result)
+        targets, task = self._targets(), dataset.task
+        broken = [part for part, of in predictions.items() if undefined(task, of, targets[part])]
+        if broken:
+            return self._end_diverged(state, broken)
+        result: dict[str, Any] = {"status": "completed", **self._common(state)}
+        for part, y in targets.items():
+            result |= measures(task, f"{part}_", predictions.get(part), y)
+        result = finite(result | self._cost())
+        self._put_back_files()
+        if not (self.checkpoints / f"{step:010d}").is_dir():
+            self._save(state, step)
+        files.write_result(self.path, result)
+        program.means("the run is complete")
+        _draw(setup.config, self.path)
         say(f"\n{report.table(result)}\n\nin {result['seconds']:.1f} s; folder {self.path}")
         return 0
 
-    def _end_diverged(self, state: State) -> int:
+    def _targets(self) -> dict[str, Any]:
+        """What is right, by the parts of the data that are measured."""
+        dataset = self.setup.dataset
+        parts = {part: getattr(dataset, f"y_{part}") for part in ("train", "validation", "test")}
+        return parts | {"mc_test": dataset.y_test}
+
+    def _end_diverged(self, state: State, broken: list[str]) -> int:
+        """Ends a run whose loss, parameters or predictions for some parts are not finite."""
         step = int(state.diverged_at)
-        where = f"at step {step}" if step >= 0 else f"by step {int(state.step)}"
-        nothing = {
-            key: value
-            for prefix in ("train_", "validation_", "test_", "mc_test_")
-            for key, value in measures(self.setup.dataset.task, prefix, None, None).items()
-        }
-        result = {"status": "diverged", "diverged_at": step, **self._common(state), **nothing}
-        folder.write_json(self.path / "result.json", result | self._cost())
-        say(f"DIVERGED: the loss is not finite {where}; the last finite checkpoint is kept")
+        why = why_diverged(step, int(state.step) - 1, broken)
+        nothing: dict[str, Any] = {}
+        for part, y in self._targets().items():
+            nothing |= measures(self.setup.dataset.task, f"{part}_", None, y)
+        result = {"status": "diverged", "diverged_at": step, "error": why}
+        result |= self._common(state) | nothing | self._cost()
+        self._put_back_files()
+        files.write_result(self.path, finite(result))
+        program.means("the run has ended")
+        say(f"DIVERGED: {why}; the newest checkpoint is kept")
         return DIVERGED
 
     def _common(self, state: State) -> dict[str, Any]:
@@ -221,10 +327,16 @@ class _Run:
             "examples_per_second": examples / self.warm_seconds if self.warm_steps else None,
         }
 
-    def _title(self) -> str:
-        config = self.setup.config
-        strength = "" if config.strength == "1" else f" times {config.strength}"
-        return f"{config.dataset}, {config.model}, {config.dropout}{strength}, seed {config.seed}"
+
+def _draw(config: Config, path: Path) -> None:
+    """Draws a finished run's curves. Whatever goes wrong with that, the run has its result."""
+    strength = "" if config.strength == "1" else f" times {config.strength}"
+    title = f"{config.dataset}, {config.model}, {config.dropout}{strength}, seed {config.seed}"
+    target = path / "curves.png"
+    try:
+        report.draw_curves(JsonLines(path / "metrics.jsonl").read(), title, target)
+    except Exception as error:  # of Matplotlib, of a font, of the disk
+        say(f"WARNING: {target} was not drawn: {type(error).__name__}: {error}")
 
 
 def _diverged(state: State) -> bool:
@@ -233,22 +345,5 @@ def _diverged(state: State) -> bool:
     return int(state.diverged_at) >= 0 or not all(map(bool, jax.tree.leaves(finite)))
 
 
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT, to be acted on between chunks; a second one acts at once."""
-    received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def note(number: int, frame: Any) -> None:
-        del frame
-        received.append(number)
-        for caught, handler in before.items():
-            signal.signal(caught, handler)
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _warn(message: str) -> None:
+    say(f"WARNING: {message}")

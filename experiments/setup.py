@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -298,17 +300,22 @@ def resolve(
         return Resolved(config, dataset, whole, rows, network, strength, penalty)
 
 
-def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
+def set_up(
+    flags: Flags,
+    say: Callable[[str], None],
+    load: Callable[..., data.Dataset] | None = None,
+) -> Setup:
     """Makes an experiment ready to run.
 
     Args:
       flags: as given.
       say: is told what was chosen for the user.
+      load: see `resolve`.
 
     Raises:
       LaunchError: the run cannot start; the message says why and what would do.
     """
-    resolved = resolve(flags, say)
+    resolved = resolve(flags, say, load)
     config, dataset, network = resolved.config, resolved.dataset, resolved.network
     scheme, key = network.scheme, resolved.key
     with launching():
@@ -341,6 +348,28 @@ def set_up(flags: Flags, say: Callable[[str], None]) -> Setup:
         + ("" if resolved.strength == 1.0 else f"every rate times strength={config.strength}\n"),
         eval_key=derive(key, "eval"),
     )
+
+
+def sources(network: Network) -> dict[str, str]:
+    """The sha256 of each file that defines a scheme or a model of one's own, by its module.
+
+    Those of their base classes are among them; what else they import is not.
+    """
+    classes = [type(network.module), *(type(link) for link in network.scheme.links)]
+    known = {"dropjax", "flax", "jax", *sys.stdlib_module_names} - {"__main__"}
+    modules = {base.__module__ for of in classes for base in of.__mro__}
+    found = {}
+    for name in sorted(modules):
+        file = source_file(name)
+        if file is not None and name.partition(".")[0] not in known:
+            found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
+
+
+def source_file(module: str) -> Path | None:
+    """The file of a module that was imported; None if it has none."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return None if file is None else Path(file)
 
 
 def jax_setting(name: str) -> Any:

@@ -30,11 +30,16 @@ one machine, NPROC=1 trains as many groups at a time as it has CPUs. A task whos
 trained again. Workers read the data in --data_dir, or where else this command finds it; results are
 written here. They are those of --engine=local, to the bit on CPUs of one kind.
 
-Exit status: 0, 1 if cells failed or diverged, 2 if it could not start, 130 if interrupted.
+Exit status: 0, 1 if cells failed or diverged, 2 if it could not start, or a file could not be read
+or written, 130 or 143 if stopped by SIGINT or SIGTERM. What was finished is kept.
 """
 
+from experiments import program
+
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("ablate")
+
 import re
-import signal
 import sys
 import time
 from pathlib import Path
@@ -102,10 +107,11 @@ WORKDIR = flags.DEFINE_string(
 )
 
 
+@program.guarded("ablate")
 def main(argv: list[str]) -> int:
     """Runs the ablation that the flags describe."""
     if len(argv) > 1:
-        print(f"ablate: unexpected arguments: {' '.join(argv[1:])}", file=sys.stderr)
+        program.complain(f"ablate: unexpected arguments: {' '.join(argv[1:])}")
         return 2
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
@@ -139,15 +145,8 @@ def main(argv: list[str]) -> int:
             raise LaunchError("name the folder by --workdir")
         return ablate(grid, Path(WORKDIR.value or f"runs/ablation-{stamp}"), options)
     except (LaunchError, CheckpointError) as error:
-        print(f"ablate: {error}", file=sys.stderr)
+        program.complain(f"ablate: {error}")
         return 2
-    except KeyboardInterrupt:
-        print(
-            "ablate: interrupted; the same command continues, and begins anew the cells that were "
-            "being trained side by side",
-            file=sys.stderr,
-        )
-        return 128 + signal.SIGINT
 
 
 def _parsed(argv: list[str]) -> list[str]:
@@ -155,7 +154,7 @@ def _parsed(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        print(f"ablate: {error}", file=sys.stderr)
+        program.complain(f"ablate: {error}")
         sys.exit(2)
 
 

@@ -49,6 +49,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
+from dropjax.runs import record
 from experiments.ablation.grid import Grid, Planned, Reader, plan_cells
 from scripts import ablation_peer
 from scripts.ablation_peer import Cell, Work
@@ -321,7 +322,7 @@ def _accuracies(cells: Sequence[Planned], folder: Path, peers: Sequence[dict[str
         return f"{100 * statistics.median(result['test_accuracy'] for result in results):.1f} %"
 
     files = [folder / "cells" / cell.cell.id / "result.json" for cell in cells]
-    ours = percent([json.loads(file.read_text()) for file in files])
+    ours = percent([record.read(file)[0] for file in files])
     theirs = f", PyTorch {percent(peers)}" if peers else ""
     return f"median test accuracy of the cells measured: ablate {ours}{theirs}"
 

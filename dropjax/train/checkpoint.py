@@ -6,12 +6,13 @@ exists entirely or not at all; one that was damaged later is noticed and the one
 Nothing is ever unpickled.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def save(folder: Path, state: Any, step: int, **extra: Any) -> Path:
       The checkpoint's folder.
 
     Raises:
+      ValueError: a number in `extra` is infinite or NaN, which JSON has not.
       OSError: it could not be written whole, for example on a full disk. Older ones are intact.
     """
     arrays = flatten(state)
@@ -77,22 +79,23 @@ def save(folder: Path, state: Any, step: int, **extra: Any) -> Path:
         "extra": extra,
     }
     manifest["manifest_sha256"] = _digest(manifest)
-    folder.mkdir(parents=True, exist_ok=True)
     target, temporary = folder / f"{step:010d}", folder / f"tmp-{step:010d}-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir()
-        write_synced(temporary / _STATE, payload)
-        write_synced(temporary / _MANIFEST, json.dumps(manifest, indent=1).encode())
-        sync(temporary)
-        if target.exists():
-            # Of the same step, from before a fall-back to an older one: damaged.
-            _remove(target)
-        temporary.rename(target)
-        sync(folder)
-    except OSError:
+    with naming(target):
+        folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        try:
+            temporary.mkdir()
+            write_synced(temporary / _STATE, payload)
+            write_synced(temporary / _MANIFEST, json.dumps(manifest, indent=1).encode())
+            sync(temporary)
+            if target.exists():
+                # Of the same step, from before a fall-back to an older one: damaged.
+                _remove(target)
+            temporary.rename(target)
+            sync(folder)
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
     older = [path for path in _all(folder) if path.name <= target.name]
     for path in _all(folder):
         if path not in older[-_KEPT:]:
@@ -144,9 +147,13 @@ def load(path: Path, template: Any, *, whole: bool = True) -> tuple[Any, dict[st
     try:
         manifest = json.loads((path / _MANIFEST).read_bytes())
         payload = (path / _STATE).read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(str(error)) from error
-    if not isinstance(manifest, dict) or manifest.get("manifest_sha256") != _digest(manifest):
+    try:
+        right = isinstance(manifest, dict) and manifest.get("manifest_sha256") == _digest(manifest)
+    except ValueError:  # a number in it is NaN
+        right = False
+    if not right:
         raise CheckpointError(f"{_MANIFEST} does not have the sha256 it states")
     if manifest["sha256"] != hashlib.sha256(payload).hexdigest():
         raise CheckpointError(f"{_STATE} does not have the sha256 that {_MANIFEST} states")
@@ -179,6 +186,16 @@ def _plain(array: np.ndarray) -> np.ndarray:
     return array.view(f"u{array.dtype.itemsize}")
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Lets an OSError within name this file: those of writing name none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
 def write_synced(path: Path, data: bytes) -> None:
     """Writes a file and waits until it is on disk."""
     with path.open("wb") as file:
@@ -190,9 +207,15 @@ def write_synced(path: Path, data: bytes) -> None:
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file so that it is, at any moment, the old one or the new one."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    write_synced(temporary, data)
-    temporary.rename(path)
-    sync(path.parent)
+    with naming(path):
+        try:
+            write_synced(temporary, data)
+            temporary.rename(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
 
 
 def sync(folder: Path) -> None:
@@ -206,7 +229,8 @@ def sync(folder: Path) -> None:
 
 def _digest(manifest: dict[str, Any]) -> str:
     content = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _all(folder: Path) -> list[Path]:

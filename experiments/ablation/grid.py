@@ -5,7 +5,6 @@ import functools
 import hashlib
 import itertools
 import json
-import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ from experiments.setup import (
     launching,
     model_for,
     resolve,
+    sources,
 )
 
 MOST = 100_000
@@ -237,7 +237,7 @@ class Planner:
             "data_sha256": self.reader.sha256(resolved),
             "mask_stream": dropjax.STREAM,
             "x64": bool(jax_setting("jax_enable_x64")),
-        } | _own_code(resolved)
+        } | sources(resolved.network)
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
         command = command_of(config, self.experiment)
         config["data_sha256"] = decides["data_sha256"]
@@ -259,18 +259,6 @@ def _deciding(config: dict[str, Any]) -> dict[str, Any]:
     flags = {k: v for k, v in config.items() if k not in left_out}
     own = config["dataset"].endswith(".npz")
     return flags | ({"dataset": Path(config["dataset"]).name} if own else {})
-
-
-def _own_code(resolved: Resolved) -> dict[str, str]:
-    """The fingerprints of files that define a scheme or a model of one's own."""
-    network = resolved.network
-    classes: list[type] = [type(network.module), *(type(link) for link in network.scheme.links)]
-    found = {}
-    for name in {of.__module__ for of in classes if not of.__module__.startswith("dropjax.")}:
-        file = getattr(sys.modules.get(name), "__file__", None)
-        if file is not None:
-            found[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    return found
 
 
 def _means(flag: str, text: str, scheme: Scheme) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from experiments import folder
+from experiments import folder, program
 from experiments.ablation.grid import Reader
 from experiments.ablation.run import (
     Advance,
@@ -79,7 +79,8 @@ def connected() -> Iterator[Engine]:
     """
     ray = load_ray()
     try:
-        yield functools.partial(_run, ray)
+        with program.raising():  # a cluster that was started here is to be shut down
+            yield functools.partial(_run, ray)
     finally:
         ray.shutdown()
 

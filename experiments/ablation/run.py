@@ -6,14 +6,11 @@ import functools
 import math
 import re
 import signal
-import sys
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from typing import Any
 
-import tqdm
-
-from experiments import folder
+from experiments import folder, program
 from experiments import run as single
 from experiments.ablation.cells import Cell, Outcome
 from experiments.ablation.decide import enough_seeds
@@ -21,8 +18,8 @@ from experiments.ablation.grid import Planned
 from experiments.ablation.store import Store
 from experiments.ablation.train import Made, Trainer, alike
 from experiments.ablation.words import counted
-from experiments.console import say
-from experiments.setup import Flags, LaunchError, Resolved
+from experiments.console import bar, say
+from experiments.setup import Flags, LaunchError, Resolved, sources
 
 _LINE_EVERY = 30.0  # seconds
 
@@ -194,16 +191,28 @@ def run_plan(
         say(f"{everything - total} cells are there already; {total} are left")
     if not works:
         return
+    _say_if_stopped(store, everything - total, everything)
+    done = everything - total
     with _progress(total) as advance:
         if exact:
             for work in works:
                 for one in work.cells:
                     _run_alone(one, store, experiment)
                     advance(1)
+                    _say_if_stopped(store, done := done + 1, everything)
             return
         with contextlib.closing(engine(works, advance)) as finished:
             for cells, made, environment in finished:
                 keep(store, experiment, cells, made, environment)
+                _say_if_stopped(store, done := done + len(cells), everything)
+
+
+def _say_if_stopped(store: Store, done: int, total: int) -> None:
+    """Keeps ready what is said if the ablation is stopped."""
+    program.means(
+        f"{done} of {counted(total, 'cell')} {'is' if done == 1 else 'are'} done and kept in "
+        f"{store.path}; the same command continues, and begins anew those that were in training"
+    )
 
 
 def missing(group: Group, store: Store) -> list[Planned]:
@@ -277,6 +286,7 @@ def keep(
             resolved.network.describe(resolved.dataset.x_train[0]),
             len(resolved.dataset.x_train),
             environment,
+            sources(resolved.network),
         )
         files.append(
             {
@@ -304,7 +314,8 @@ def _run_alone(one: Planned, store: Store, experiment: str) -> None:
     flags = Flags(**config)  # the scheme's text has the rate
     (path / "result.json").unlink(missing_ok=True)  # of a cell that failed
     resume, status = (path / "config.json").exists(), 0
-    with (path / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
+    log_file = (path / "log.txt").open("a", encoding="utf-8", errors="backslashreplace")
+    with log_file as log, contextlib.redirect_stdout(log), program.settled():
         try:
             status = single.run(experiment, flags, path, resume=resume, overwrite=False)
         except Exception as error:  # the others go on
@@ -323,12 +334,10 @@ def _failed(error: BaseException) -> Made:
 @contextlib.contextmanager
 def _progress(cells: int) -> Iterator[Advance]:
     """Shows how many cells are done: by a bar on a terminal, else by a line now and then."""
-    terminal = sys.stderr.isatty()
-    bar = tqdm.tqdm(
+    terminal = program.is_terminal()
+    shown = bar(
         total=cells,
         unit="cell",
-        dynamic_ncols=True,
-        disable=not terminal,
         bar_format="{l_bar}{bar}| {n:.1f}/{total_fmt} cells [{elapsed}<{remaining}]",
     )
     began = said = time.monotonic()
@@ -337,7 +346,7 @@ def _progress(cells: int) -> Iterator[Advance]:
     def advance(more: float) -> None:
         nonlocal done, said
         done += more
-        bar.update(more)
+        shown.update(more)
         now = time.monotonic()
         if not terminal and now - said > _LINE_EVERY:
             said = now
@@ -346,5 +355,5 @@ def _progress(cells: int) -> Iterator[Advance]:
             hint = f", some {left:.0f} min left" if done > cells / 20 else ""
             say(f"{done:.1f} of {cells} cells{hint}")
 
-    with bar:
+    with shown:
         yield advance

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dropjax.train.checkpoint import write_whole
+from dropjax.train.checkpoint import naming, write_whole
 from experiments.ablation.cells import Cell, Outcome
 from experiments.setup import LaunchError
 
@@ -119,7 +119,7 @@ class Store:
             history = []
         status = result["status"]
         error = result.get("error", "")
-        if status == "diverged":
+        if status == "diverged" and not error:  # before 0.6
             error = f"the loss is not finite at step {result.get('diverged_at')}"
         numbers = {k: v for k, v in result.items() if k not in _NOT_RESULTS}
         return Outcome(cell, status, numbers, history, error)
@@ -134,5 +134,6 @@ def _encoded(name: str, value: Any) -> bytes:
 def _replace(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all, but does not wait for the disk: it can be made again."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    with naming(path):
+        temporary.write_bytes(data)
+        temporary.replace(path)

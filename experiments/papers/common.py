@@ -20,6 +20,7 @@ from dropjax import data
 from dropjax.core.draw import Draw
 from dropjax.core.site import Kind, Site
 from dropjax.ops.keys import derive
+from experiments import program
 
 Array = jax.Array
 Params = list[dict[str, Array]]
@@ -96,6 +97,9 @@ def main(targets: Callable[..., Sequence[Target]]) -> None:
         flag = _DEFINE[kind](name, default, text[1] if text else "", module_name=sys.argv[0])
         made[name] = kind, flag
 
+    name = Path(sys.argv[0]).stem
+
+    @program.guarded(name)
     def start(argv: list[str]) -> int:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
@@ -107,10 +111,10 @@ def main(targets: Callable[..., Sequence[Target]]) -> None:
             }
             found = targets(**given)
         except (data.DataError, ValueError, FloatingPointError) as error:
-            print(error, file=sys.stderr)
+            program.complain(f"{name}: {error}")
             return 2
-        for target in found:
-            print(target)
+        if status := program.deliver(name, "\n".join(map(str, found))):
+            return status
         return 0 if all(target.passed for target in found) else 1
 
     app.run(start)

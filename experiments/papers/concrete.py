@@ -15,6 +15,11 @@ rate in every step, so the rates count the updates. `--times=20` trains 20 times
 targets.
 """
 
+from experiments import program
+
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("concrete", "nothing is kept")
+
 import itertools
 import math
 

@@ -7,6 +7,11 @@ Source: Klambauer, Unterthiner, Mayr, Hochreiter 2017 (arXiv 1706.02515), "New D
 training: a few seconds.
 """
 
+from experiments import program
+
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("selu_alpha", "nothing is kept")
+
 import math
 
 import jax

@@ -1,6 +1,6 @@
 """What is printed of a step: its rows, shares and masks, or why there is none."""
 
-import json
+import dataclasses
 import re
 import shutil
 
@@ -9,6 +9,7 @@ import pytest
 
 from dropjax import runs
 from experiments.replay import _with_values, draw_picture, lines
+from tests.experiments.conftest import rewrite
 
 TEXT = 'bernoulli(rate=0.4)|gaussian(rate=0.2,at="input")|dropconnect(rate=0.3)'
 
@@ -121,8 +122,7 @@ def test_a_run_of_another_stream_or_an_older_version(run, tmp_path):
     for words, change in changes.items():
         folder = tmp_path / next(iter(change))
         shutil.copytree(run.folder, folder)
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | change))
+        rewrite(folder / "config.json", lambda config, change=change: config.update(change))
         with pytest.raises(runs.RunError, match=words):
             runs.load(folder).batch(0)
     older, examples = runs.load(folder), run.config["train_examples"]
@@ -159,6 +159,16 @@ def test_a_picture_is_written(run, tmp_path, one):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_names_in_a_picture_are_no_mathematics(run, tmp_path):
+    """A pair of "$" would be, and is an error where it makes no sense."""
+    seen = lines(run, 2, None, "")[1][:1]
+    odd = [
+        dataclasses.replace(part, scheme=r'a(at="\frac{$")|b(at="$' + "\n\0\udcff") for part in seen
+    ]
+    draw_picture(odd, run.batch(2), None, tmp_path / "a$b$.png")
+    assert (tmp_path / "a$b$.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_command_prints_it_and_errors_in_a_line(run, python, tmp_path):
     start = ("-m", "experiments.replay", f"--run={run.folder}")
     done = python(*start, "--step=2", "--png", "--site=hidden", cwd=tmp_path)
@@ -166,6 +176,9 @@ def test_the_command_prints_it_and_errors_in_a_line(run, python, tmp_path):
     picture = ["", "picture: step_2.png"]
     assert done.stdout.splitlines() == printed(run, 2, None, "hidden") + picture
     assert (tmp_path / "step_2.png").read_bytes().startswith(b"\x89PNG")
+    done = python(*start, "--step=2", "--site=hidden", f"--png={run.folder / 'none' / 'a.png'}")
+    assert done.returncode == 2 and done.stdout.splitlines() == printed(run, 2, None, "hidden")
+    assert re.match("replay: .*a.png was not drawn: .*No such file", done.stderr)
     done = python(*start, "--step=99")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "replay: there is no step 99: they go from 0 to 11\n"

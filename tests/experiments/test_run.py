@@ -1,13 +1,15 @@
 import dataclasses
+import errno
 import itertools
 import json
+import math
 import os
 import re
 import shlex
 import shutil
 import signal
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,15 @@ import safetensors.numpy
 from absl.flags import IllegalFlagValueError
 from absl.testing import flagsaver
 
+from dropjax import runs
+from dropjax.runs import Network, files
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import JsonLines, LogError
-from experiments import flags, folder, report, run
-from experiments.setup import Flags, LaunchError, set_up
+from experiments import changes, flags, folder, report, resume, run
+from experiments.setup import Flags, LaunchError, resolve, set_up, sources
+from tests.experiments.conftest import rewrite
 
+LOAD = resume.read_once(lambda line: None)
 DRAW_CURVES, FLAGS = report.draw_curves, flags.flags.FLAGS
 SMALL = Flags(
     dropout="variational",
@@ -60,11 +66,18 @@ def no_picture(monkeypatch) -> None:
     monkeypatch.setattr(report, "draw_curves", lambda history, title, path: None)
 
 
-def start(path: Path | None, given: Flags = SMALL, *, resume=False, overwrite=False) -> int:
+def start(
+    path: Path | None,
+    given: Flags = SMALL,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    typed: Collection[str] | None = None,
+) -> int:
     # optax's Adam mixes dtypes; all else is held to the suite's strictness.
     mode = "standard" if given.optimizer.startswith("adam") else "strict"
     with jax.numpy_dtype_promotion(mode):
-        return run.run("mnist", given, path, resume=resume, overwrite=overwrite)
+        return run.run("mnist", given, path, resume=resume, overwrite=overwrite, typed=typed)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +85,14 @@ def finished(compile_once, tmp_path_factory) -> Path:
     """A run that was not disturbed, with its picture. Not to be changed."""
     path = tmp_path_factory.mktemp("finished") / "run"
     assert start(path) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def longer(compile_once, tmp_path_factory) -> Path:
+    """As `finished`, of twice as many epochs from its start on. Not to be changed."""
+    path = tmp_path_factory.mktemp("longer") / "run"
+    assert start(path, dataclasses.replace(SMALL, epochs=4)) == 0
     return path
 
 
@@ -94,16 +115,16 @@ def copied(finished, tmp_path) -> Path:
 
 
 def result(path: Path) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads((path / "result.json").read_text(), parse_constant=refuse)
+    found = files.read_result(path, files.read_config(path)[0])  # it refuses what is no JSON
+    assert found is not None
+    return found
 
 
 def assert_same_run(path: Path, other: Path) -> None:
     for name in ("metrics.jsonl", "sites.txt"):
         assert (path / name).read_bytes() == (other / name).read_bytes()
-    timed = dict.fromkeys(("resumed_from_step", "seconds", "examples_per_second"))
+    # The hashes of "files" are checked when a run is read; config.json lists sessions.
+    timed = dict.fromkeys(("resumed_from_step", "seconds", "examples_per_second", "files"))
     assert result(path) | timed == result(other) | timed
     assert result(path)["param_hash"] == result(other)["param_hash"]
 
@@ -141,6 +162,14 @@ def interrupt(path: Path, *, before: int, saving: bool = True) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Broken):
         disturb(patch, break_off, before=before, saving=saving)
         start(path)
+
+
+def typed(*words: str) -> tuple[Flags, set[str]]:
+    """The flags of a command, and the names of those that it has."""
+    with flagsaver.flagsaver():
+        assert FLAGS(["mnist", *words]) == ["mnist"]
+        given = {f.name: FLAGS[f.name].value for f in dataclasses.fields(Flags)}
+        return Flags(**given), flags.typed()
 
 
 def checkpoints(path: Path) -> list[int]:
@@ -264,20 +293,27 @@ def test_a_finished_run_can_be_resumed_and_another_environment_is_said_aloud(
     finished, copied, capsys
 ):
     (copied / "result.json").unlink()
-    config = json.loads((copied / "config.json").read_text())
-    config["environment"]["python"] = "2.7"
-    (copied / "config.json").write_text(json.dumps(config))
+    here = folder.recorded(copied)["environment"]
+    there = here | {"python": "2.7"}
+    before = {"environment": there, "sessions": [{"from_step": 0, "environment": there}]}
+    rewrite(copied / "config.json", lambda config: config.update(before))
     assert start(copied, resume=True) == 0
     found = result(copied)
     assert (found["resumed_from_step"], found["examples_per_second"]) == (STEPS, None)
     assert_same_run(copied, finished)
+    after = folder.recorded(copied)
+    assert after.pop("sessions") == [
+        *before["sessions"],
+        {"from_step": STEPS, "environment": here},
+    ]
+    assert after["environment"] == there
     lines = capsys.readouterr().out.splitlines()
     at = [line.startswith("ENVIRONMENT CHANGED") for line in lines].index(True)
     assert lines[at + 1].startswith("  environment.python: was '2.7'")
 
 
 def test_resuming_with_another_flag_is_refused(finished, copied):
-    with pytest.raises(LaunchError, match=r"flags\.seed: was 0, is 1"):
+    with pytest.raises(LaunchError, match=r"^--seed: was 0, is 1: "):
         start(copied, dataclasses.replace(SMALL, seed=1), resume=True)
     assert_same_run(copied, finished)
 
@@ -317,12 +353,266 @@ def test_a_signal_in_the_last_chunk_stops_the_run_before_it_is_evaluated(tmp_pat
     assert result(tmp_path)["status"] == "completed"
 
 
+def test_a_completed_run_is_made_longer(longer, copied):
+    before = (copied / "metrics.jsonl").read_bytes()
+    assert start(copied, Flags(epochs=4), resume=True, typed={"epochs"}) == 0
+    assert_same_run(copied, longer)
+    assert result(copied)["resumed_from_step"] == STEPS
+    assert (copied / "metrics.jsonl").read_bytes().startswith(before)
+    ours, theirs = folder.recorded(copied), folder.recorded(longer)
+    assert [session["from_step"] for session in ours.pop("sessions")] == [0, STEPS]
+    del theirs["sessions"]
+    assert ours == theirs
+    assert {p.name for p in copied.iterdir()} == FILES
+
+
+def test_a_stopped_run_is_made_longer(longer, broken):
+    assert start(broken, dataclasses.replace(SMALL, epochs=4), resume=True) == 0
+    assert_same_run(broken, longer)
+
+
+def test_what_is_read_while_a_run_is_made_longer_is_true(finished, longer, copied, monkeypatch):
+    """Each moment: before the configuration is written, in training, after the new result."""
+    more = dataclasses.replace(SMALL, epochs=4)
+    with monkeypatch.context() as patch, pytest.raises(Broken):
+        patch.setattr(folder, "write_json", lambda path, value: break_off())
+        start(copied, more, resume=True)
+    (row,) = runs.read(copied)
+    assert (row["status"], row["epochs"]) == ("unfinished", 2)
+    assert start(copied, resume=True, typed=()) == 0  # it may still stay as it was
+    assert_same_run(copied, finished)
+    assert {p.name for p in copied.iterdir()} == FILES
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Broken):
+        disturb(patch, break_off, before=3)
+        start(copied, more, resume=True)
+    (row,) = runs.read(copied)
+    assert (row["status"], row["epochs"], "test_nll" in row) == ("unfinished", 4, False)
+    run_now = runs.load(copied)
+    assert run_now.step > STEPS and run_now.result is None and run_now.replay().steps == 2 * STEPS
+    kept = copied / folder.old_result(2)
+    assert json.loads(kept.read_text())["param_hash"] == result(finished)["param_hash"]
+    with monkeypatch.context() as patch, pytest.raises(Broken):
+        patch.setattr(folder, "drop_old_results", lambda path: break_off())
+        start(copied, resume=True, typed=())
+    (row,) = runs.read(copied)
+    assert (row["status"], row["epochs"]) == ("completed", 4) and kept.exists()
+    assert start(copied, resume=True, typed=()) == 0
+    assert not kept.exists()
+    assert_same_run(copied, longer)
+
+
+def test_a_run_is_made_longer_only_if_its_start_would_be_the_same(copied, monkeypatch):
+    before = {p.name: p.read_bytes() for p in copied.iterdir() if p.is_file()}
+    with pytest.raises(LaunchError, match="--epochs: was 2, is 1: a run can be made longer, not "):
+        start(copied, Flags(epochs=1), resume=True, typed={"epochs"})
+    monkeypatch.setitem(changes.OF_LENGTH, "the rate falls until the end", lambda setup: True)
+    with pytest.raises(LaunchError, match=r"--epochs: .* longer: the rate falls until the end"):
+        start(copied, Flags(epochs=3), resume=True, typed={"epochs"})
+    assert before == {p.name: p.read_bytes() for p in copied.iterdir() if p.is_file()}
+    rewrite(copied / "result.json", lambda result: result.update(status="diverged"))
+    with pytest.raises(LaunchError, match=r"--epochs: the run in .* diverged"):
+        start(copied, Flags(epochs=3), resume=True, typed={"epochs"})
+
+
+def test_the_command_needs_no_flag_but_the_folder(copied, monkeypatch, capsys):
+    started: list[Callable[[list[str]], int]] = []
+    monkeypatch.setattr(flags.app, "run", started.append)
+    flags.main("mnist")
+    found = []
+    for more in ([], ["--seed=1"]):
+        with flagsaver.flagsaver(), jax.numpy_dtype_promotion("standard"):
+            FLAGS(["mnist", "--resume", f"--workdir={copied}", *more])
+            found.append(started[0](["mnist"]))
+    out, err = capsys.readouterr()
+    assert found == [0, 2] and "nothing is left to do" in out
+    assert err.startswith("mnist: --seed: was 0, is 1: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--dropout=variational",
+        "--dropout=variational --rate=0.25",
+        "--rate=0.25",
+        '--model=rnn(cell="lstm",width=8)',
+        "--dataset=digits --task=auto --seed=0 --validation=144 --strength=1.0",
+        "--learning_rate=1e-2 --optimizer=adam() --epochs=2",
+    ],
+)
+def test_flags_that_agree_with_the_record_may_be_given(finished, words):
+    given, record = typed(*words.split()), folder.recorded(finished)
+    agreed = resume.flags_of(*given, record)
+    resume.check_agreement(agreed, record, LOAD)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--dropout=zoneout", "--dropout: was variational(rate=0.25), is zoneout("),
+        ("--dropout=variational(rate=0.5)", "--dropout: was variational(rate=0.25), is variatio"),
+        ("--rate=0.5", "--rate: was 0.25, is 0.5"),
+        ("--model=rnn(width=9)", "--model: was rnn("),
+        ("--model=auto", "--model: was rnn("),
+        ("--dataset=mnist", "--dataset: was digits, is mnist"),
+        ("--validation=100", "--validation: was 144, is 100"),
+        ("--train_examples=100", "--train_examples: was None, is 100"),
+        ("--seed=1", "--seed: was 0, is 1"),
+        ("--epochs=1", "--epochs: was 2, is 1"),
+        ("--batch_size=32", "--batch_size: was 256, is 32"),
+        ("--optimizer=sgd", "--optimizer: was adam, is sgd"),
+        ("--learning_rate=0.1", "--learning_rate: was 0.01, is 0.1"),
+        ("--strength=0.5", "--strength: was 1, is 0.5"),
+        ("--mc_samples=3", "--mc_samples: was 2, is 3"),
+    ],
+)
+def test_a_flag_that_differs_from_the_record_is_refused(finished, words, line):
+    record = folder.recorded(finished)
+    with pytest.raises(LaunchError) as caught:
+        resume.check_agreement(resume.flags_of(*typed(words), record), record, LOAD)
+    assert str(caught.value).startswith(line)
+
+
+def test_every_flag_can_be_refused():
+    """Those above, and two that no run on the digits can have otherwise."""
+    marks = test_a_flag_that_differs_from_the_record_is_refused.pytestmark[0].args[1]
+    refused = {words[2:].partition("=")[0] for words, _ in marks}
+    rest = {"data_dir", "task", "penalty"}
+    assert refused | rest == {field.name for field in dataclasses.fields(Flags)}
+
+
+def test_an_own_file_may_lie_elsewhere_and_an_older_record_lacks_flags(finished):
+    record = folder.recorded(finished)
+    record["flags"]["dataset"] = "/old/place/own.npz"
+    given = resume.flags_of(*typed("--dataset=/new/place/own.npz"), record)
+    assert given.dataset == "/new/place/own.npz"
+    del record["flags"]["penalty"]
+    assert resume.flags_of(Flags(), (), record).penalty == Flags().penalty
+    record["flags"]["new"] = 1
+    with pytest.raises(LaunchError, match=r"has flags that dropjax .* does not know: new; resume"):
+        resume.flags_of(Flags(), (), record)
+
+
+def test_a_run_of_a_version_with_other_numbers_is_not_resumed(copied, monkeypatch):
+    (copied / "result.json").unlink()
+    rewrite(copied / "config.json", lambda config: config["environment"].update(dropjax="0.5.2"))
+    change = changes.Change((0, 6), "all is other", lambda setup: setup.config.batch_size == 256)
+    with monkeypatch.context() as patch:
+        patch.setattr(changes, "CHANGES", (change,))
+        with pytest.raises(LaunchError) as caught:
+            start(copied, resume=True, typed=())
+    assert "dropjax 0.5.2" in str(caught.value) and "\n  all is other\n" in str(caught.value)
+    assert start(copied, resume=True, typed=()) == 0  # and none of the real changes is met
+
+
+OWN_SCHEME = """
+from dropjax.schemes import scheme
+from own_base import Base
+
+@scheme
+class Mine(Base):
+    pass
+"""
+OWN_BASE = """
+from dropjax.schemes.bernoulli import Bernoulli
+
+class Base(Bernoulli):
+    pass
+"""
+
+
+def test_an_edited_file_is_noticed(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(tmp_path)
+    files = {name: tmp_path / f"{name}.py" for name in ("own_base", "own_scheme")}
+    for file, text in zip(files.values(), (OWN_BASE, OWN_SCHEME), strict=True):
+        file.write_text(text)
+    path, given = tmp_path / "run", dataclasses.replace(QUICK, dropout="own_scheme:Mine(rate=0.5)")
+    setup = set_up(given, lambda line: None)
+    resolved = resolve(QUICK, lambda line: None)
+    config = run._described(setup, "mnist")
+    assert config["sources"].keys() == files.keys() and sources(resolved.network) == {}
+    with folder.locked(path):
+        folder.claim(path, config, resume=False, overwrite=False)
+    for file in files.values():
+        text = file.read_text()
+        file.write_text(f"{text}# edited")
+        with pytest.raises(LaunchError) as caught:
+            resume.check_sources(config, sources(setup.network))
+        assert str(caught.value).startswith(f"{file} was changed since the run was begun: ")
+        if file == files["own_base"]:
+            file.write_text(text)
+    with pytest.raises(LaunchError, match=r"own_scheme\.py was changed since"):
+        start(path, resume=True, typed=())
+    rewrite(path / "config.json", lambda config: config.pop("sources"))  # as versions before
+    assert start(path, resume=True, typed=()) == 0
+    assert "NOTE: the run is of a version that did not record" in capsys.readouterr().out
+    assert folder.recorded(path)["sources"] == sources(setup.network)
+
+
+def test_files_that_are_lost_in_training_are_put_back(finished, tmp_path, capsys):
+    lost = ("metrics.jsonl", "config.json", "sites.txt", "timing.jsonl")
+    path = tmp_path / "run"
+
+    def lose() -> None:
+        for name in lost:
+            (path / name).unlink()
+        shutil.rmtree(path / "checkpoints")
+
+    with pytest.MonkeyPatch.context() as patch:
+        disturb(patch, lose, before=STEPS - 1, saving=False)
+        assert start(path) == 0
+    assert_same_run(path, finished)
+    assert {p.name for p in path.iterdir()} >= FILES - {"curves.png"}
+    assert folder.recorded(path) == folder.recorded(finished)
+    assert checkpoints(path)[-1] == STEPS
+    out = capsys.readouterr().out
+    for name in lost:
+        assert out.count(f"WARNING: {path / name} was changed or removed; it is written again") == 1
+
+
+def test_a_full_disk_ends_a_run_that_can_be_resumed(tmp_path, monkeypatch):
+    path, real = tmp_path / "run", Path.open
+    given, resumed = {"given": QUICK}, {"resume": True, "typed": ()}
+    for name in ("sites.txt", "metrics.jsonl", "timing.jsonl", "0000000006", "result.json"):
+
+        def opened(
+            file: Path, mode: str = "r", *rest: Any, full: str = name, **options: Any
+        ) -> Any:
+            if mode.strip("bt") != "r" and full in str(file.relative_to(tmp_path)):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(file, mode, *rest, **options)
+
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space") as caught:
+            patch.setattr(Path, "open", opened)
+            start(path, **given)
+        assert str(caught.value.filename) in (str(path / name), str(path / "checkpoints" / name))
+        assert (path / "lock").read_text() == "" and not (path / "result.json").exists()
+        given = resumed
+    assert start(path, **resumed) == 0
+    assert result(path)["status"] == "completed"
+    assert len((path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
 def test_a_completed_run_is_not_touched_by_a_resume(finished, copied, capsys):
     assert start(copied, resume=True) == 0
     assert "nothing is left to do" in capsys.readouterr().out
     for path in finished.iterdir():
         if path.is_file():
             assert path.read_bytes() == (copied / path.name).read_bytes()
+
+
+def test_a_damaged_result_is_said_and_made_again(finished, copied, capsys):
+    text = (copied / "result.json").read_text()
+    (copied / "result.json").write_text(text.replace('_accuracy": 0', '_accuracy": 5', 1))
+    assert start(copied, resume=True) == 0
+    assert f"{copied / 'result.json'} is damaged" in capsys.readouterr().out
+    assert_same_run(copied, finished)
+
+
+def test_damaged_metrics_of_a_finished_run_are_said(copied):
+    text = (copied / "metrics.jsonl").read_text()
+    (copied / "metrics.jsonl").write_text(text.replace("1", "2", 1))
+    with pytest.raises(LogError, match=r"metrics\.jsonl was changed"):
+        start(copied, resume=True)
 
 
 def test_a_run_that_diverges_keeps_a_finite_checkpoint(tmp_path, monkeypatch, capsys):
@@ -343,15 +633,100 @@ def test_a_run_that_diverges_keeps_a_finite_checkpoint(tmp_path, monkeypatch, ca
     assert result(tmp_path)["resumed_from_step"] == 1
 
 
+BREAKS = dataclasses.replace(QUICK, batch_size=1437, learning_rate=1e38, model="mlp(widths=(4,))")
+
+
+def test_a_run_whose_last_step_broke_it_is_diverged(tmp_path, capsys):
+    """Its loss was finite in every step, and so are its parameters."""
+    for again in (False, True):
+        assert start(tmp_path, BREAKS, resume=again) == run.DIVERGED
+        found = result(tmp_path)
+        assert (found["status"], found["diverged_at"]) == ("diverged", -1)
+        assert found["error"] == "predictions for train, test are not finite after step 0"
+        assert all(found[name] is None for name in MEASURES)
+        assert f"DIVERGED: {found['error']}" in capsys.readouterr().out
+    (row,) = runs.read(tmp_path)
+    assert row["status"] == "diverged" and row["test_accuracy"] is None
+
+
+def test_one_prediction_that_is_not_finite_makes_a_run_diverged(copied, finished, monkeypatch):
+    (copied / "result.json").unlink()
+    predict, sample = run._Run._predictions, Network.monte_carlo
+
+    def broken(self: Any, state: Any, step: int, x: Any) -> Any:
+        found = predict(self, state, step, x)
+        return found.at[-1].set(np.nan) if len(x) == 144 else found
+
+    def sampled(*arguments: Any, **options: Any) -> Any:
+        return sample(*arguments, **options).at[0, 1].set(np.inf)
+
+    monkeypatch.setattr(run._Run, "_predictions", broken)
+    monkeypatch.setattr(Network, "monte_carlo", sampled)
+    assert start(copied, resume=True) == run.DIVERGED
+    error = "predictions for validation, mc_test are not finite after step 11"
+    assert result(copied)["error"] == error
+    assert set(result(copied)) == {*result(finished), "diverged_at", "error"}
+
+
+def test_numbers_of_an_epoch_that_are_not_finite_are_null(tmp_path, monkeypatch):
+    """The run goes on: training does not depend on the validation examples."""
+    monkeypatch.setattr(run._Run, "_epoch_record", lambda *arguments: {"epoch": 1, "a": math.nan})
+    assert start(tmp_path, QUICK) == 0
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 1, "a": null}\n'
+
+
+# Pictures.
+
+TITLE = 'a.npz, bernoulli(rate=0.2,at="input$")|bernoulli(rate=0.5,at="hidden$"), seed 0'
+TITLES = [
+    TITLE,
+    "$\\frac{$ x_1^2 \\alpha { % \\ \n\r\t\0\x1b \udcff \u6f22\u5b57 \u00fc \U0001f600",
+    "x" * 5000,
+]
+
+
+def test_a_picture_of_any_title_is_drawn(finished, tmp_path):
+    history = JsonLines(finished / "metrics.jsonl").read()
+    history[0] |= {"validation_loss": None, "train_accuracy": None}
+    for number, title in enumerate(TITLES):
+        DRAW_CURVES(history, title, tmp_path / f"{number}$\u00fc$.png")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == len(TITLES)
+
+
+def test_titles_are_drawn_as_they_are():
+    """A line is no longer than the figure is wide, and nothing is lost but the end."""
+    assert report.in_lines(TITLE, 1000) == TITLE
+    assert report.in_lines("a\nb\udcff\0", 9) == "a\\nb\\udcf\nf\\x00"
+    assert report.in_lines("x y " * 100, 10, most=2) == "x y x y x\ny x y ..."
+
+
+def test_no_picture_ends_a_run_and_a_resume_draws_what_is_missing(copied, monkeypatch, capsys):
+    for name in ("result.json", "curves.png"):
+        (copied / name).unlink()
+
+    def fail(history: Any, title: str, path: Path) -> None:
+        assert result(copied)["status"] == "completed"  # it was written before
+        raise ValueError("no such font")
+
+    monkeypatch.setattr(report, "draw_curves", fail)
+    assert start(copied, resume=True) == 0
+    warning = f"WARNING: {copied / 'curves.png'} was not drawn: ValueError: no such font"
+    assert warning in capsys.readouterr().out
+    monkeypatch.setattr(report, "draw_curves", DRAW_CURVES)
+    assert start(copied, resume=True) == 0
+    assert (copied / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "WARNING" not in capsys.readouterr().out
+
+
 def test_noise_is_applied_in_training_and_rate_0_is_none(tmp_path):
     lines, hashes = {}, {}
-    for name, changes in {
+    for name, given in {
         "none": {},
         "rate 0": {"dropout": "bernoulli", "rate": 0.0},
         "strength 0": {"dropout": "bernoulli", "rate": 0.5, "strength": "0"},
         "rate 0.5": {"dropout": "bernoulli", "rate": 0.5},
     }.items():
-        assert start(tmp_path / name, dataclasses.replace(QUICK, **changes)) == 0
+        assert start(tmp_path / name, dataclasses.replace(QUICK, **given)) == 0
         lines[name] = json.loads((tmp_path / name / "metrics.jsonl").read_text())
         hashes[name] = result(tmp_path / name)["param_hash"]
     assert hashes["none"] == hashes["rate 0"] == hashes["strength 0"] != hashes["rate 0.5"]
@@ -423,9 +798,9 @@ def parsed(command: str) -> Flags:
 
 
 def test_the_command_in_config_json_repeats_the_run(finished, tmp_path):
-    config = json.loads((finished / "config.json").read_text())
+    config, _ = files.read_config(finished)
     assert start(tmp_path, parsed(config["command"])) == 0
-    assert json.loads((tmp_path / "config.json").read_text()) == config
+    assert files.read_config(tmp_path) == (config, True)
     assert_same_run(tmp_path, finished)
 
 

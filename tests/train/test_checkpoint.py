@@ -193,11 +193,20 @@ def test_a_file_that_is_harmed_is_noticed(two, newest, file, harm):
     assert same(state, state_at(1)) and len(said) == 1
 
 
-@pytest.mark.parametrize("text", ["[]", "null", "3", '"x"', "{}", "NaN", "[" * 10])
+@pytest.mark.parametrize(
+    "text", ["[]", "null", "3", '"x"', "{}", "NaN", '{"a": NaN}', "[" * 100_000]
+)
 def test_a_manifest_that_is_no_manifest_is_noticed(newest, text):
     (newest / MANIFEST).write_text(text)
     with pytest.raises(CheckpointError):
         load(newest, state_at(0))
+
+
+def test_numbers_that_json_has_not_are_refused(two):
+    before = names(two)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save(two, state_at(9), 9, loss=float("nan"))
+    assert names(two) == before
 
 
 def test_the_manifest_of_another_step_is_noticed(two, newest):

@@ -1,4 +1,6 @@
 import hashlib
+import json
+import math
 
 import pytest
 
@@ -81,3 +83,32 @@ def test_rewind_refuses_a_log_that_lost_lines(log):
         with pytest.raises(LogError):
             log.rewind(mark)
         assert log.path.read_bytes() == data[:size]
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_numbers_that_json_has_not_are_refused(log, number):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        log.append({"loss": [number]})
+    assert log.read() == []
+
+
+@pytest.mark.parametrize("change", ["removed", "cut", "edited", "longer"])
+@pytest.mark.parametrize("by", ["append", "mark"])
+def test_a_log_that_is_changed_while_it_is_written_is_written_again(tmp_path, change, by):
+    said: list[str] = []
+    log = JsonLines(tmp_path / "log.jsonl", said.append)
+    log.append({"a": 1})
+    log.append({"a": 2})
+    before, data = log.mark(), log.path.read_bytes()
+    changed = {"cut": data[:-3], "edited": data.replace(b"1", b"3"), "longer": data + b"{"}
+    log.path.unlink() if change == "removed" else log.path.write_bytes(changed[change])
+    if by == "append":
+        log.append({"a": 3})
+        after = data + b'{"a": 3}\n'
+        log.mark()  # an edit of equal length is noticed here
+    else:
+        assert log.mark() == before
+        after = data
+    assert log.path.read_bytes() == after
+    assert said == [f"{log.path} was changed or removed; it is written again as it was"]
+    assert log.read() == [json.loads(line) for line in after.splitlines()]

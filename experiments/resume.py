@@ -1,0 +1,189 @@
+"""A run that goes on: its record says all that is not given, and what is given must agree."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import dropjax
+from dropjax import data, schemes
+from dropjax.core.literals import parse_call
+from dropjax.core.spec import lacks_rate
+from experiments import changes
+from experiments.setup import Flags, LaunchError, Resolved, Setup, launching, resolve, source_file
+
+_FREE = ("data_dir", "epochs", "rate")
+"""Flags that need not be equal: the data may lie elsewhere, a run may be made longer, and the
+scheme's text has its rate."""
+
+
+def flags_of(given: Flags, typed: Collection[str] | None, record: dict[str, Any]) -> Flags:
+    """The flags of a run that is resumed: its record's, but for those that were given.
+
+    Args:
+      given: the flags of the command.
+      typed: the names of those that somebody gave; None for all that are not None.
+      record: the run's config.json.
+
+    Raises:
+      LaunchError: one differs from the record, or the record has one that this version has not.
+    """
+    was = record["flags"]
+    names = {field.name for field in dataclasses.fields(Flags)}
+    if unknown := sorted(was.keys() - names):
+        raise LaunchError(
+            f"the run has flags that dropjax {dropjax.__version__} does not know: "
+            f"{', '.join(unknown)}; resume it with {_version(record) or 'the version'} that began "
+            "it"
+        )
+    values = dataclasses.asdict(given)
+    own = {k: v for k, v in values.items() if (v is not None if typed is None else k in typed)}
+    recorded: dict[str, Any] = dataclasses.asdict(Flags()) | was | {"rate": None}
+    with launching():
+        if "dropout" in own and "rate" not in own and lacks_rate(own["dropout"]):
+            own["rate"] = was.get("rate")
+        if "rate" in own and "dropout" not in own:
+            links = schemes.parse(was["dropout"]).links
+            rates = [link.rate for link in links if hasattr(link, "rate")]  # type: ignore[attr-defined]
+            if own.pop("rate") not in rates:
+                _refuse("rate", ", ".join(map(str, rates)) or None, given.rate)
+    _check_dataset(own.get("dataset"), recorded["dataset"])
+    _check_epochs(own.get("epochs"), recorded["epochs"])
+    return Flags(**recorded | own)
+
+
+def check_agreement(
+    flags: Flags, record: dict[str, Any], load: Callable[..., data.Dataset]
+) -> None:
+    """Refuses flags that mean something else than those of the record.
+
+    Both are resolved by this version, so that `--dropout=bernoulli` agrees with its full text.
+
+    Args:
+      flags: from `flags_of`.
+      record: the run's config.json.
+      load: reads a data set.
+
+    Raises:
+      LaunchError: one differs; the message names it.
+    """
+    recorded = flags_of(Flags(), (), record)
+    names = [field.name for field in dataclasses.fields(Flags) if field.name not in _FREE]
+    if all(getattr(flags, name) == getattr(recorded, name) for name in (*names, "rate")):
+        return
+    was, now = (_config(one, load) for one in (recorded, flags))
+    for name in names:
+        own = name == "dataset" and _both_own(was[name], now[name])
+        if _meant(name, was[name]) != _meant(name, now[name]) and not own:
+            _refuse(name, was[name], now[name])
+
+
+def check_numbers(path: Path, record: dict[str, Any], setup: Setup) -> None:
+    """Refuses a run whose numbers this version, or this code, would continue as other ones.
+
+    Args:
+      path: its folder.
+      record: its config.json.
+      setup: of what was recorded, as this version makes it.
+
+    Raises:
+      LaunchError: they would; the message says why.
+    """
+    version = _version(record)
+    if why := changes.reasons(version, setup):
+        lines = "".join(f"\n  {sentence}" for sentence in why)
+        raise LaunchError(
+            f"the run in {path} was begun by dropjax {version}, and {dropjax.__version__} would go "
+            f"on with other numbers:{lines}\nResume it with the version that began it, or begin it "
+            "anew (--overwrite)"
+        )
+    more = setup.config.epochs > record["flags"]["epochs"]
+    if more and (why := changes.reasons_of_length(setup)):
+        raise LaunchError(f"--epochs: the run cannot be made longer: {'; '.join(why)}")
+
+
+def check_sources(record: dict[str, Any], sources: dict[str, str]) -> list[str]:
+    """Refuses a run whose scheme or model was edited.
+
+    Args:
+      record: its config.json.
+      sources: from `setup.sources`.
+
+    Returns:
+      A note, if the record does not say what the files were.
+
+    Raises:
+      LaunchError: a file is another one; the message names it.
+    """
+    if not sources:
+        return []
+    if "sources" not in record:
+        files = ", ".join(str(source_file(module)) for module in sources)
+        return [
+            f"NOTE: the run is of a version that did not record what was in {files}; it is resumed "
+            "with what is there now"
+        ]
+    was = record["sources"]
+    for module in sorted(sources.keys() | was.keys()):
+        if sources.get(module) != was.get(module):
+            raise LaunchError(
+                f"{source_file(module) or module} was changed since the run was begun: its sha256 "
+                f"was {was.get(module)}, is {sources.get(module)}. Put it back as it was, or begin "
+                "the run anew (--overwrite)"
+            )
+    return []
+
+
+def read_once(say: Callable[[str], None]) -> Callable[..., data.Dataset]:
+    """`data.load`, which reads each data set once."""
+    load = functools.cache(functools.partial(data.load, say=say))
+
+    def read(name: str, folder: Path | None, *, say: Any, task: str) -> data.Dataset:
+        del say
+        return load(name, folder, task=task)
+
+    return read
+
+
+def _config(flags: Flags, load: Callable[..., data.Dataset]) -> dict[str, Any]:
+    resolved: Resolved = resolve(flags, lambda line: None, load)
+    return dataclasses.asdict(resolved.config)
+
+
+def _meant(name: str, value: Any) -> Any:
+    """A flag's value in a form in which two texts of one meaning are equal."""
+    if name in ("strength", "penalty"):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return parse_call(value) if name in ("strength", "penalty", "optimizer") else value
+
+
+def _check_dataset(given: str | None, was: str) -> None:
+    """Refuses another data set before it is read. A file of one's own may lie elsewhere."""
+    if given not in (None, "auto", was) and not _both_own(given, was):
+        _refuse("dataset", was, given)
+
+
+def _both_own(*names: str) -> bool:
+    return all(name.endswith(".npz") for name in names)
+
+
+def _check_epochs(given: int | None, was: int) -> None:
+    if given is not None and given < was:
+        raise LaunchError(
+            f"--epochs: was {was}, is {given}: a run can be made longer, not shorter. Leave the "
+            f"flag out, or begin a run of {given} epochs in another folder"
+        )
+
+
+def _refuse(name: str, was: Any, now: Any) -> None:
+    raise LaunchError(
+        f"--{name}: was {was}, is {now}: the run goes on with what it was begun with. Leave the "
+        "flag out, or begin another run in another folder"
+    )
+
+
+def _version(record: dict[str, Any]) -> str | None:
+    return record.get("environment", {}).get("dropjax")
