@@ -18,6 +18,7 @@ if __name__ == "__main__":  # before what takes time is imported
 
 import dataclasses
 import re
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any

@@ -161,11 +161,12 @@ def test_a_picture_is_written(run, tmp_path, one):
 
 def test_names_in_a_picture_are_no_mathematics(run, tmp_path):
     """A pair of "$" would be, and is an error where it makes no sense."""
-    seen = lines(run, 2, None, "")[1][:1]
+    row = int(run.batch(2)[0])
+    seen = lines(run, 2, row, "")[1][:1]
     odd = [
         dataclasses.replace(part, scheme=r'a(at="\frac{$")|b(at="$' + "\n\0\udcff") for part in seen
     ]
-    draw_picture(odd, run.batch(2), None, tmp_path / "a$b$.png")
+    draw_picture(odd, run.batch(2), row, tmp_path / "a$b$.png")
     assert (tmp_path / "a$b$.png").read_bytes().startswith(b"\x89PNG")
 
 

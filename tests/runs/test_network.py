@@ -8,44 +8,32 @@ import numpy as np
 import pytest
 
 from dropjax import models, runs
-from dropjax.core import noise
 from dropjax.runs import Network
 from dropjax.schemes import parse
 
 CALLS = {
     "predict": lambda run, x: run.predict(x),
     "one draw": lambda run, x: run.predict(x, samples=1),
-    "draws": lambda run, x: run.predict(x, samples=3),
     "spread": lambda run, x: run.predict_with_spread(x, samples=4),
-    "noise": lambda run, x: run.noise(0, run.batch(0)[: len(x)]),
-    "noise in evaluation": lambda run, x: run.noise_in_evaluation(1, np.arange(len(x) - 1)),
 }
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_runs_of_equal_networks_share_one_program(own_run, call, monkeypatch):
     """Of any number of them; traced is what is compiled."""
-    traced, outputs, drawn = [], Network.outputs, noise._at_sites
+    traced, outputs = [], Network.outputs
 
     def counted(*arguments):
         traced.append(1)
         return outputs(*arguments)
 
-    def counted_noise(*arguments):
-        traced.append(1)
-        return drawn(*arguments)
-
-    loaded = [runs.load(own_run("regression")) for _ in range(3)]
-    for run in loaded:
-        assert run.sites  # found by tracing, for each
+    loaded = [runs.load(own_run("regression")) for _ in range(2)]
     x = np.linspace(0, 1, 13 * 5).reshape(13, 5)  # so many as no other test has
     monkeypatch.setattr(Network, "outputs", counted)
-    monkeypatch.setattr(noise, "_at_sites", counted_noise)
     first = CALLS[call](loaded[0], x)
     assert traced, "nothing was traced, so nothing could be seen"
     traced.clear()
-    for run in loaded[1:]:
-        jax.tree.map(np.testing.assert_array_equal, CALLS[call](run, x), first)
+    jax.tree.map(np.testing.assert_array_equal, CALLS[call](loaded[1], x), first)
     assert not traced
 
 
@@ -94,12 +82,3 @@ def test_a_network_of_traced_numbers_equals_itself_alone():
 
     jax.eval_shape(keep, jnp.float32(0.5))
     assert found == [(True, False, 2)]
-
-
-def test_predictions_are_those_of_each_example():
-    of = network(task="classification", shift=0.0)
-    x = np.arange(12, dtype=np.float32).reshape(4, 3)
-    params, mutable = of.init(jax.random.key(0), x[0])
-    values = {"params": params, "mutable": mutable, "learned": [{}, {}], "strength": 1.0}
-    each = np.stack([of.prediction(values, one) for one in x])
-    np.testing.assert_allclose(of.predictions(values, x, batch_size=3), each, rtol=1e-5)

@@ -1,28 +1,56 @@
 """Cells side by side: one that broke is not measured, and those beside it are."""
 
 import json
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
 
 from experiments.ablation.train import Trainer
 from experiments.setup import Flags, resolve
-from tests.experiments.conftest import compile_once  # noqa: F401
 
-MEASURES = [f"{part}_{name}" for part in ("train", "test") for name in ("accuracy", "nll", "ece")]
+BAD = {
+    "train_": "predictions for train are not finite after step 5",
+    "test_": "predictions for test are not finite after step 5",
+    "mc_test_": "predictions for mc_test are not finite after step 5",
+    "parameters": "parameters are not finite after step 5",
+    "loss": "the loss is not finite at step 3",
+}
 
 
-def test_a_cell_whose_last_step_broke_it_is_diverged():
-    """Its loss and its parameters are finite. The other one says that nothing else was wrong."""
-    given = {"dataset": "digits", "dropout": "none", "model": "mlp(widths=(4,))"}
-    given |= {"validation": 144, "epochs": 1, "batch_size": 1293, "optimizer": "sgd"}
-    cells = [
-        resolve(Flags(**given, learning_rate=rate), lambda line: None) for rate in (1e38, 1e-2)
-    ]
-    broken, good = Trainer(cells).run(cells, lambda steps: None)
-    result = broken["result"]
-    assert (result["status"], result["diverged_at"]) == ("diverged", -1)
-    why = "predictions for train, validation, test are not finite after step 0"
-    assert result["error"] == why
-    assert all(result[name] is None for name in MEASURES)
-    assert broken["history"][0]["validation_loss"] is None
-    assert good["result"]["status"] == "completed" and good["history"][0]["validation_loss"] > 0
-    assert all(good["result"][name] is not None for name in MEASURES)
-    json.dumps([broken, good], allow_nan=False)
+@pytest.mark.parametrize("bad", BAD)
+def test_a_cell_that_broke_is_diverged_and_the_one_beside_it_is_not(bad, monkeypatch):
+    """Nothing is trained: predictions, parameters and losses are given."""
+    flags = Flags(dataset="digits", dropout="bernoulli", validation=0, mc_samples=2)
+    cell = resolve(flags, lambda line: None)
+    trainer: Any = object.__new__(Trainer)
+    trainer.first, trainer.whole, trainer.parameters = cell, cell.whole, 7
+
+    def predictions(part: str, examples: int) -> np.ndarray:
+        found = np.full((2, examples, 10), np.log(0.1), np.float32)
+        found[1, examples // 2, 3] = np.nan if part == bad else found[1, 0, 0]
+        return found
+
+    parts = {len(cell.whole.y_train): "train_", len(cell.whole.y_test): "test_"}
+    trainer._predictions = lambda *of: predictions(parts[len(of[-1])], len(of[-1]))
+    trainer._sampled = lambda *of: predictions("mc_test_", len(cell.whole.y_test))
+    state: Any = SimpleNamespace(
+        step=np.int32(6),
+        params={"w": np.float32([0, np.inf if bad == "parameters" else 0])},
+        diverged_at=np.int32([-1, 3 if bad == "loss" else -1]),
+    )
+
+    def alone(state: Any, lane: int) -> Any:
+        return SimpleNamespace(params={"w": state.params["w"][lane]}, diverged_at=at[lane])
+
+    at = state.diverged_at
+    lanes: Any = SimpleNamespace(alone=alone, report=lambda state: [{}, {"a": {"b": np.inf}}])
+    good, broken = trainer._results(lanes, [cell, cell], state)
+    assert good["status"] == "completed" and 0 < good["test_nll"] == good["mc_test_nll"]
+    assert (broken["status"], broken["diverged_at"]) == ("diverged", at[1])
+    assert broken["error"] == BAD[bad]
+    measures = [name for name in good if name.endswith(("_accuracy", "_nll", "_ece"))]
+    assert len(measures) == 12 and all(broken[name] is None for name in measures)
+    assert broken["learned"] == {"a": {"b": None}}
+    json.dumps([good, broken], allow_nan=False)
