@@ -1,5 +1,6 @@
 """From the flags of an ablation to its cells. All that can be wrong with them is found here."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -20,6 +21,7 @@ from dropjax import data, models, schemes
 from dropjax.core import literals, plan
 from dropjax.core.scheme import Scheme, rate_fields
 from dropjax.core.spec import lacks_rate
+from dropjax.runs import Network
 from experiments.ablation.cells import Cell
 from experiments.folder import command_of
 from experiments.setup import (
@@ -37,6 +39,20 @@ MOST = 100_000
 
 # What is compared must be compared on one data set, one split and one network.
 _NOT_SWEPT = ("dropout", "rate", "seed", "model", "dataset", "data_dir", "task", "validation")
+
+# What the id of a cell is made of. Its values go into it whatever they are; what was added later is
+# left out while it has its default, so that the cells of an older version keep their ids.
+_FIRST_FLAGS = (
+    *("dropout", "rate", "model", "dataset", "data_dir", "task", "validation", "train_examples"),
+    *("seed", "epochs", "batch_size", "optimizer", "learning_rate", "strength", "penalty"),
+    "mc_samples",
+)
+_FIRST_ARGUMENTS = {
+    "mlp": ("widths",),
+    "cnn": ("channels", "blocks", "kernel", "pooling", "dense", "residual", "norm"),
+    "rnn": ("cell", "width", "layers", "gates"),
+    "transformer": ("width", "layers", "heads", "hidden", "patch", "pooling", "vocabulary"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +169,7 @@ def plan_cells(grid: Grid, reader: "Reader") -> list[Planned]:
     fixed = grid.fixed | {"model": _model(grid, parsed, reader.say)}
     planner = Planner(grid.experiment, reader)
     planned: dict[tuple[str, str], Planned] = {}
+    different: dict[tuple[str, str], Planned] = {}
     for text, scheme in parsed.items():
         meant = {flag: of for flag, of in grid.swept.items() if _means(flag, text, scheme)}
         given = {k: v for k, v in fixed.items() if v is None or _means(k, text, scheme)}
@@ -163,6 +180,7 @@ def plan_cells(grid: Grid, reader: "Reader") -> list[Planned]:
                 arguments: dict[str, Any] = given | own | {"dropout": text, "seed": seed}
                 one = planner.cell(text, setting, Flags(**arguments))
                 planned.setdefault((text, one.cell.id), one)
+                _check_different(different.setdefault((text, _computed(one)), one), one)
                 if len(planned) > MOST:
                     raise LaunchError(f"the grid has more than {MOST:,} cells")
     return list(planned.values())
@@ -230,8 +248,7 @@ class Planner:
         config = dataclasses.asdict(resolved.config)
         decides = {
             "experiment": self.experiment,
-            # Where the data lies does not matter; what they are does.
-            "flags": {k: v for k, v in config.items() if k != "data_dir"} | _where(config),
+            "flags": _deciding(resolved),
             "data_sha256": self.reader.sha256(resolved),
             "mask_stream": dropjax.STREAM,
             "x64": bool(jax_setting("jax_enable_x64")),
@@ -250,10 +267,59 @@ class Planner:
         return self.cell(planned.cell.scheme, planned.cell.setting, Flags(**arguments))
 
 
-def _where(config: dict[str, Any]) -> dict[str, Any]:
-    """The name of a file of one's own without its folder."""
-    own = config["dataset"].endswith(".npz")
-    return {"dataset": Path(config["dataset"]).name} if own else {}
+def _deciding(resolved: Resolved) -> dict[str, Any]:
+    """The flags as they go into an id. Where the data lies does not matter; what they are does."""
+    config, defaults = dataclasses.asdict(resolved.config), dataclasses.asdict(Flags())
+    found = {
+        name: value
+        for name, value in config.items()
+        if name in _FIRST_FLAGS or value != defaults.get(name)
+    }
+    del found["data_dir"]
+    if config["dataset"].endswith(".npz"):
+        found["dataset"] = Path(config["dataset"]).name
+    return found | {"model": _first_text(resolved.network)}
+
+
+def _first_text(network: Network) -> str:
+    """The model's text without arguments that were added later and have their defaults."""
+    name, arguments = literals.parse_call(network.text())
+    if name not in _FIRST_ARGUMENTS:  # of the user's own
+        return network.text()
+    first = _FIRST_ARGUMENTS[name]
+    defaults = {field.name: field.default for field in dataclasses.fields(network.module)}
+    kept = {k: v for k, v in arguments.items() if k in first or v != defaults[k]}
+    return literals.format_call(name, kept)
+
+
+def _computed(one: Planned) -> str:
+    """What a cell computes: a text that is the same for settings that are the same by another name.
+
+    A batch of more than all examples is one of all of them, and 1.0 is 1.
+    """
+    config, examples = dict(one.cell.config), len(one.resolved.dataset.y_train)
+    config["batch_size"] = min(config["batch_size"], examples)
+    name, arguments = literals.parse_call(config["optimizer"])
+    config["optimizer"] = [name, arguments]
+    for flag in ("strength", "penalty"):
+        with contextlib.suppress(ValueError):
+            config[flag] = float(config[flag])
+    return json.dumps(config, sort_keys=True, default=repr)
+
+
+def _check_different(first: Planned, second: Planned) -> None:
+    """Refuses a setting that computes what another one of its scheme does."""
+    a, b = first.cell.setting, second.cell.setting
+    pairs = [f"{flag}={a[flag]} and {b[flag]}" for flag in a if a[flag] != b[flag]]
+    if not pairs:
+        return
+    examples = len(first.resolved.dataset.y_train)
+    why = (
+        f": one full batch of {examples} examples"
+        if a.get("batch_size") != b.get("batch_size")
+        else ""
+    )
+    raise LaunchError(f"--grid: {', '.join(pairs)} are the same{why}; leave one out")
 
 
 def _own_code(resolved: Resolved) -> dict[str, str]:
