@@ -80,7 +80,7 @@ def test_a_folder_with_a_single_run_is_left_alone(tmp_path):
     ("options", "words"),
     [
         (Options("none", stop="decided", shard=(0, 2)), "leave out --shard"),
-        (Options("none", stop="decided", only="tables"), "would do nothing with --only=tables"),
+        (Options("none", stop="decided", only="plan"), "would do nothing with --only=plan"),
         (Options("none", stop="decided", max_seeds=5), "max_seeds=5: of 1 comparisons .* than 6"),
     ],
 )
