@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import platform
 import shlex
@@ -17,7 +16,7 @@ from typing import Any
 import jax
 
 import dropjax
-from dropjax.train.checkpoint import write_whole
+from dropjax.runs import files, record
 from experiments.setup import LaunchError, jax_setting
 
 _CONFIG = "config.json"
@@ -118,13 +117,16 @@ def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) 
     return []
 
 
-def completed(path: Path) -> dict[str, Any] | None:
-    """The result of the run in a folder, if it is complete."""
+def completed(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """The result of the run in a folder, if it is complete, and what is wrong with it, if anything.
+
+    A result that is damaged, or that was made beside other files, is none.
+    """
     try:
-        result = json.loads((path / "result.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return result if result.get("status") == "completed" else None
+        result = files.read_result(path, files.read_config(path)[0])
+    except files.RecordError as error:
+        return None, str(error)
+    return (result if result and result["status"] == "completed" else None), ""
 
 
 def describe(
@@ -162,9 +164,13 @@ def describe(
     }
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
-    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes a JSON file that holds its own sha256, whole or not at all.
+
+    Raises:
+      ValueError: a number in it is infinite or NaN, which JSON has not.
+    """
+    record.write(path, value)
 
 
 def command_of(flags: dict[str, Any], experiment: str) -> str:
@@ -238,10 +244,13 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def _check_same(path: Path, config: dict[str, Any]) -> list[str]:
     try:
-        before = _flat(json.loads((path / _CONFIG).read_text()))
-    except ValueError as error:
-        raise LaunchError(f"{path / _CONFIG} cannot be read: {error}") from error
-    now = _flat(config)
+        recorded, sealed = files.read_config(path)
+    except files.RecordError as error:
+        raise LaunchError(
+            f"{error}. The run cannot be resumed without it: put back a copy of it, or begin anew "
+            "with --overwrite"
+        ) from error
+    before, now = _flat(recorded), _flat(config)
     # Where the data lies does not matter; that it is the same does. How many examples it has
     # follows, and older runs do not say it.
     free = ("flags.data_dir", "command", "train_examples")
@@ -254,4 +263,5 @@ def _check_same(path: Path, config: dict[str, Any]) -> list[str]:
     if changed.keys() - environment:
         lines = "\n".join(line for name, line in changed.items() if name not in environment)
         raise LaunchError(f"the run in {path} has another configuration:\n{lines}")
-    return list(changed.values())
+    note = f"  {_CONFIG} has no sha256, which that version did not write: it cannot be checked"
+    return [*changed.values(), *([] if sealed else [note])]

@@ -25,6 +25,7 @@ from dropjax import runs, train
 from dropjax.core.draw import acting
 from dropjax.core.noise import select
 from dropjax.core.site import Site
+from experiments.report import in_lines, picture
 
 _WIDTH, _HEIGHT = 64, 32  # of pictures, in characters
 
@@ -195,26 +196,19 @@ def draw_picture(seen: list[Seen], batch: np.ndarray, row: int | None, path: Pat
       row: whose; None for the whole batch.
       path: a PNG file.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
     panels = [part for part in seen if part.noise is not None]
-    figure, axes = pyplot.subplots(
-        len(panels), 1, figsize=(8, 2.4 * len(panels)), layout="constrained", squeeze=False
-    )
-    for axis, part in zip(axes[:, 0], panels, strict=True):
-        noise: Any = part.noise
-        whole = part.shared or row is not None
-        grid = _grid(noise[0]) if whole else noise.reshape(len(noise), -1)
-        axis.imshow(grid.astype(float), aspect="auto", interpolation="nearest", cmap="gray")
-        axis.set_title(f"{part.site.name}, {part.scheme}", fontsize=9)
-        if not whole:
-            axis.set_ylabel("row")
-            axis.set_yticks(range(len(batch)), map(str, batch), fontsize=4)
-    figure.savefig(path, dpi=150, metadata={"Software": None})
-    pyplot.close(figure)
+    with picture(path, 8, 2.4 * len(panels), dpi=150) as figure:
+        axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+        for axis, part in zip(axes, panels, strict=True):
+            noise: Any = part.noise
+            whole = part.shared or row is not None
+            grid = _grid(noise[0]) if whole else noise.reshape(len(noise), -1)
+            axis.imshow(grid.astype(float), aspect="auto", interpolation="nearest", cmap="gray")
+            title = in_lines(f"{part.site.name}, {part.scheme}", 110)
+            axis.set_title(title, fontsize=9, parse_math=False)
+            if not whole:
+                axis.set_ylabel("row")
+                axis.set_yticks(range(len(batch)), map(str, batch), fontsize=4)
 
 
 def main(argv: list[str]) -> int:

@@ -12,17 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropjax import evaluate
+from dropjax.runs import files
 from dropjax.train import Chunk, State, chunks
 from dropjax.train.checkpoint import restore, save, tree_hash
 from dropjax.train.log import NOTHING, JsonLines
 from experiments import folder, report
 from experiments.console import Console, say
-from experiments.measure import losses, measures
-from experiments.setup import Flags, Setup, set_up
+from experiments.measure import finite, losses, measures, undefined, why_diverged
+from experiments.setup import Config, Flags, Setup, set_up
 
 DIVERGED = 3
-"""Exit status of a run whose loss became infinite or NaN."""
+"""Exit status of a run whose loss or predictions became infinite or NaN."""
 
 
 def run(
@@ -71,8 +71,13 @@ def run(
         changes = folder.claim(path, config, resume=resume, overwrite=overwrite)
         if changes:
             say("\n".join(["ENVIRONMENT CHANGED, results may differ in rounding:", *changes]))
-        if resume and (result := folder.completed(path)):
+        result, damage = folder.completed(path) if resume else (None, "")
+        if damage:
+            say(f"{damage}. The run goes on from its newest checkpoint")
+        if result:
             say(f"the run is complete; nothing is left to do\n\n{report.table(result)}")
+            if not (path / "curves.png").exists():
+                _draw(setup.config, path)
             return 0
         (path / "sites.txt").write_text(setup.site_table)
         say(f"run folder: {path}\n\n{setup.site_table}")
@@ -98,10 +103,10 @@ class _Run:
                 self._note_time(chunk, first=number == 0)
                 console.advance(chunk.steps, state.means())
                 if _diverged(state):
-                    return self._end_diverged(state)
+                    return self._end_diverged(state, [])
                 if chunk.ends_epoch:
                     record = self._epoch_record(state, chunk.step, chunk.epoch + 1)
-                    self.metrics.append(record)
+                    self.metrics.append(finite(record))
                     console.epoch(record, epochs)
                 last = chunk.step == total
                 if stop or last or self._saving_is_due():
@@ -162,19 +167,16 @@ class _Run:
         return record
 
     def _predictions(self, state: State, step: int, x: np.ndarray) -> jax.Array:
-        values = self.setup.values(state, step)
-        return evaluate.map_examples(self.setup.network.prediction, values, x)
+        return self.setup.network.predictions(self.setup.values(state, step), x)
 
     def _finish(self, state: State, step: int) -> int:
         setup, dataset = self.setup, self.setup.dataset
-        result: dict[str, Any] = {"status": "completed", **self._common(state)}
+        predictions: dict[str, Any] = {}
         for part in ("train", "validation", "test"):
-            x, y = getattr(dataset, f"x_{part}"), getattr(dataset, f"y_{part}")
-            predictions = self._predictions(state, step, x) if len(y) else None
-            result |= measures(dataset.task, f"{part}_", predictions, y)
-        predictions = None
+            if len(x := getattr(dataset, f"x_{part}")):
+                predictions[part] = self._predictions(state, step, x)
         if setup.config.mc_samples:
-            predictions = setup.network.monte_carlo(
+            predictions["mc_test"] = setup.network.monte_carlo(
                 setup.values(state, step),
                 dataset.x_test,
                 setup.eval_key,
@@ -182,24 +184,36 @@ class _Run:
                 # What fits in training fits here, however large the noise of an example is.
                 batch_size=setup.config.batch_size,
             )
-        result |= measures(dataset.task, "mc_test_", predictions, dataset.y_test)
-        result |= self._cost()
-        report.draw_curves(self.metrics.read(), self._title(), self.path / "curves.png")
-        folder.write_json(self.path / "result.json", result)
+        targets, task = self._targets(), dataset.task
+        broken = [part for part, of in predictions.items() if undefined(task, of, targets[part])]
+        if broken:
+            return self._end_diverged(state, broken)
+        result: dict[str, Any] = {"status": "completed", **self._common(state)}
+        for part, y in targets.items():
+            result |= measures(task, f"{part}_", predictions.get(part), y)
+        result = finite(result | self._cost())
+        files.write_result(self.path, result)
+        _draw(setup.config, self.path)
         say(f"\n{report.table(result)}\n\nin {result['seconds']:.1f} s; folder {self.path}")
         return 0
 
-    def _end_diverged(self, state: State) -> int:
+    def _targets(self) -> dict[str, Any]:
+        """What is right, by the parts of the data that are measured."""
+        dataset = self.setup.dataset
+        parts = {part: getattr(dataset, f"y_{part}") for part in ("train", "validation", "test")}
+        return parts | {"mc_test": dataset.y_test}
+
+    def _end_diverged(self, state: State, broken: list[str]) -> int:
+        """Ends a run whose loss, parameters or predictions for some parts are not finite."""
         step = int(state.diverged_at)
-        where = f"at step {step}" if step >= 0 else f"by step {int(state.step)}"
-        nothing = {
-            key: value
-            for prefix in ("train_", "validation_", "test_", "mc_test_")
-            for key, value in measures(self.setup.dataset.task, prefix, None, None).items()
-        }
-        result = {"status": "diverged", "diverged_at": step, **self._common(state), **nothing}
-        folder.write_json(self.path / "result.json", result | self._cost())
-        say(f"DIVERGED: the loss is not finite {where}; the last finite checkpoint is kept")
+        why = why_diverged(step, int(state.step) - 1, broken)
+        nothing: dict[str, Any] = {}
+        for part, y in self._targets().items():
+            nothing |= measures(self.setup.dataset.task, f"{part}_", None, y)
+        result = {"status": "diverged", "diverged_at": step, "error": why}
+        result |= self._common(state) | nothing | self._cost()
+        files.write_result(self.path, finite(result))
+        say(f"DIVERGED: {why}; the newest checkpoint is kept")
         return DIVERGED
 
     def _common(self, state: State) -> dict[str, Any]:
@@ -221,10 +235,16 @@ class _Run:
             "examples_per_second": examples / self.warm_seconds if self.warm_steps else None,
         }
 
-    def _title(self) -> str:
-        config = self.setup.config
-        strength = "" if config.strength == "1" else f" times {config.strength}"
-        return f"{config.dataset}, {config.model}, {config.dropout}{strength}, seed {config.seed}"
+
+def _draw(config: Config, path: Path) -> None:
+    """Draws a finished run's curves. Whatever goes wrong with that, the run has its result."""
+    strength = "" if config.strength == "1" else f" times {config.strength}"
+    title = f"{config.dataset}, {config.model}, {config.dropout}{strength}, seed {config.seed}"
+    target = path / "curves.png"
+    try:
+        report.draw_curves(JsonLines(path / "metrics.jsonl").read(), title, target)
+    except Exception as error:  # of Matplotlib, of a font, of the disk
+        say(f"WARNING: {target} was not drawn: {type(error).__name__}: {error}")
 
 
 def _diverged(state: State) -> bool:

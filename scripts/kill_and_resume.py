@@ -16,7 +16,6 @@ are kept.
 """
 
 import dataclasses
-import json
 import os
 import random
 import re
@@ -32,6 +31,8 @@ from typing import Any
 
 from absl import app, flags
 
+from dropjax.runs import record
+
 KILLS = flags.DEFINE_integer("kills", 10, "Processes to kill.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the moments of the kills.")
 FOLDER = flags.DEFINE_string("folder", None, "Where runs are kept. Default: a temporary folder.")
@@ -45,7 +46,7 @@ _RUN = (
     "--epochs=200",
     "--mc_samples=600",
 )
-_VARIES = ("seconds", "examples_per_second", "resumed_from_step")
+_VARIES = ("seconds", "examples_per_second", "resumed_from_step", "files")
 _PHASES = ("start-up", "training", "evaluation")
 _TORN_CHECKPOINTS = ("tmp-0000000041-1", "tmp-9999999999-1", "tmp-removed-0000000000")
 _TORN_FILES = ("config.json.tmp-1", "result.json.tmp-1")
@@ -158,7 +159,7 @@ def plant_leftovers(path: Path) -> None:
 
 def outcome(path: Path) -> tuple[dict[str, Any], bytes]:
     """What must be equal: result.json without what varies, and the bytes of metrics.jsonl."""
-    result = json.loads((path / "result.json").read_text())
+    result, _ = record.read(path / "result.json")
     fixed = {name: value for name, value in result.items() if name not in _VARIES}
     return fixed, (path / "metrics.jsonl").read_bytes()
 

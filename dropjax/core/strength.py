@@ -1,6 +1,7 @@
 """Strength: the number in [0, 1] that multiplies every rate, constant or scheduled."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Hashable
 from typing import TypeAlias
 
 import jax
@@ -17,6 +18,28 @@ def strength_at(strength: Strength, step: jax.Array) -> jax.Array:
     """The strength at a step, as float32."""
     value = strength(step) if callable(strength) else strength
     return jnp.asarray(value, jnp.float32)
+
+
+def compiled_strength_at(strength: Strength, steps: jax.Array) -> jax.Array:
+    """As `strength_at`, rounded as in training: op by op a schedule could be rounded otherwise.
+
+    Compiled once for each schedule.
+
+    Args:
+      strength: a number, or a function of the step.
+      steps: one, (), or several, (steps,).
+    """
+    if isinstance(strength, Hashable):
+        return _compiled(strength, steps)
+    return jax.jit(functools.partial(_at, strength))(steps)
+
+
+def _at(strength: Strength, steps: jax.Array) -> jax.Array:
+    of_one = functools.partial(strength_at, strength)
+    return jax.vmap(of_one)(steps) if steps.ndim else of_one(steps)
+
+
+_compiled = jax.jit(_at, static_argnums=0)
 
 
 def check_strength(
@@ -36,12 +59,11 @@ def check_strength(
     if steps >= 2**31:
         raise ValueError(f"{steps} steps are more than can be counted, 2**31 - 1")
     last = max(steps, 1) if callable(strength) else 1
-    at = jax.vmap(lambda step: strength_at(strength, step))
-    if callable(strength):  # compiled as in training; a grid of a thousand constants is not
-        at = jax.jit(at)
+    # A grid of a thousand constants is not compiled.
+    at = compiled_strength_at if callable(strength) else _at
     most = 0.0
     for start in range(0, last, _BLOCK):
-        values = np.asarray(at(jnp.arange(start, min(start + _BLOCK, last))))
+        values = np.asarray(at(strength, jnp.arange(start, min(start + _BLOCK, last))))
         wrong = np.flatnonzero(~((values >= 0) & (values <= at_most) & np.isfinite(values)))
         if wrong.size:
             step = start + wrong[0]

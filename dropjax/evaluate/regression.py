@@ -1,7 +1,10 @@
 """Metrics of predicted numbers, in float64.
 
-All take predictions and targets, (examples,) or (examples, targets).
+All take predictions and targets, (examples,) or (examples, targets). Where a prediction is infinite
+or NaN, every metric is NaN.
 """
+
+import math
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,6 +13,8 @@ from numpy.typing import ArrayLike
 def _checked(predictions: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     p, y = np.asarray(predictions, np.float64), np.asarray(targets, np.float64)
     if y.ndim and len(y) and p.size == y.size and p.shape[:1] == y.shape[:1]:
+        if not np.isfinite(p).all():
+            p = np.full_like(p, math.nan)
         return p.reshape(len(y), -1), y.reshape(len(y), -1)
     raise ValueError(f"expected as many predictions as targets, got {p.shape} and {y.shape}")
 
@@ -33,6 +38,6 @@ def r2(predictions: ArrayLike, targets: ArrayLike) -> float:
     """
     p, y = _checked(predictions, targets)
     if np.any(np.ptp(y, axis=0) == 0):  # exact, which a sum of squares around a mean is not
-        return float("nan")
+        return math.nan
     total = np.sum((y - y.mean(axis=0)) ** 2, axis=0)
     return float(np.mean(1 - np.sum((p - y) ** 2, axis=0) / total))

@@ -1,7 +1,10 @@
 """Metrics of predicted class probabilities, in float64.
 
-All take log-probabilities (examples, classes) and labels (examples,).
+All take log-probabilities (examples, classes) and labels (examples,). An impossible class has -inf.
+Where an example has NaN, +inf or no possible class, it has no prediction, and every metric is NaN.
 """
+
+import math
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,15 +22,24 @@ def _checked(log_probabilities: ArrayLike, labels: ArrayLike) -> tuple[np.ndarra
     return log_p, y
 
 
+def _some_undefined(log_p: np.ndarray) -> bool:
+    """Whether an example has no prediction; `argmax` would then name a class all the same."""
+    return not np.isfinite(log_p.max(axis=1)).all()
+
+
 def accuracy(log_probabilities: ArrayLike, labels: ArrayLike) -> float:
     """The fraction of examples whose most probable class is the label."""
     log_p, y = _checked(log_probabilities, labels)
+    if _some_undefined(log_p):
+        return math.nan
     return float(np.mean(log_p.argmax(axis=1) == y))
 
 
 def nll(log_probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Mean negative log-likelihood of the labels, in nats."""
+    """Mean negative log-likelihood of the labels, in nats; infinite if a label is impossible."""
     log_p, y = _checked(log_probabilities, labels)
+    if _some_undefined(log_p):
+        return math.nan
     return float(-np.mean(log_p[np.arange(len(y)), y]))
 
 
@@ -45,6 +57,8 @@ def expected_calibration_error(
     log_p, y = _checked(log_probabilities, labels)
     if bins < 1:
         raise ValueError(f"bins must be at least 1, got {bins}")
+    if _some_undefined(log_p):
+        return math.nan
     confidence = np.exp(log_p.max(axis=1))
     correct = log_p.argmax(axis=1) == y
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)

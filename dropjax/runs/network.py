@@ -1,6 +1,7 @@
 """A model on raw examples: what a data set's values become before it, and what comes out."""
 
 import dataclasses
+import functools
 from typing import Any, Self
 
 import flax.linen as nn
@@ -26,7 +27,8 @@ class Network:
 
     Predictions depend on `values`: {"params": the module's parameters, "mutable": its other
     collections, such as batch norm's running means, "learned": what the scheme has learned,
-    "strength": what multiplies its rates}.
+    "strength": what multiplies its rates}. Networks of equal modules, schemes and numbers are equal
+    and share their compiled programs, so that many runs can be loaded in one process.
 
     Args:
       module: the Flax module.
@@ -44,6 +46,26 @@ class Network:
     scale: ArrayLike = 1.0
     target_shift: ArrayLike = 0.0
     target_scale: ArrayLike = 1.0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Network) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @functools.cached_property
+    def _identity(self) -> Any:
+        """What is equal for equal networks; its own object if that is not known."""
+        leaves, structure = jax.tree.flatten(self.scheme)
+        numbers = (*leaves, self.shift, self.scale, self.target_shift, self.target_scale)
+        try:
+            # A Python number is not promoted as an array of one is.
+            known = [(type(n), np.asarray(n).dtype.str, *_bits(n)) for n in numbers]
+            identity = (type(self), self.module, structure, self.task, *known)
+            hash(identity)
+        except TypeError:  # numbers are traced, or a module of one's own has a list
+            return object()
+        return identity
 
     def init(self, key: Array, x: Any) -> tuple[Any, Any]:
         """Initial parameters, and initial mutable variables ({} for most modules)."""
@@ -74,6 +96,17 @@ class Network:
         """
         return self._predicted(values, x, deterministic(self._bound(values)))
 
+    def predictions(self, values: Any, xs: Any, *, batch_size: int = 1000) -> Array:
+        """As `prediction`, of many examples.
+
+        Args:
+          values: see the class.
+          xs: (examples, ...).
+          batch_size: examples computed at a time; bounds the memory.
+        """
+        function = _Method(self, "prediction")
+        return evaluate.map_examples(function, values, xs, batch_size=batch_size)
+
     def sampled_prediction(self, values: Any, x: Array, keys: Keys) -> Array:
         """As `prediction`, under one draw of the noise."""
         return self._predicted(values, x, sampled(self.scheme_in_evaluation(values), keys))
@@ -100,21 +133,21 @@ class Network:
           batch_size: examples computed at a time; bounds the memory.
         """
         if self.task != "regression":
+            function = _Method(self, "sampled_prediction")
             return evaluate.monte_carlo_log_probabilities(
-                self.sampled_prediction, values, xs, key, samples=samples, batch_size=batch_size
+                function, values, xs, key, samples=samples, batch_size=batch_size
             )
         if samples == 1:  # too few for the spread that goes with the mean
             both, rows = (values, sample_key_of(key, 0)), jnp.arange(len(xs))
-            return evaluate.map_examples(
-                self._first_sample, both, (xs, rows), batch_size=batch_size
-            )
+            function = _Method(self, "_first_sample")
+            return evaluate.map_examples(function, both, (xs, rows), batch_size=batch_size)
         return self.moments(values, xs, key, samples=samples, batch_size=batch_size)[0]
 
     def moments(
         self, values: Any, xs: Any, key: Array, *, samples: int, batch_size: int
     ) -> tuple[Array, Array]:
         """Mean and standard deviation over draws, of probabilities or of predicted numbers."""
-        function = self.probabilities
+        function = _Method(self, "probabilities")
         return evaluate.monte_carlo(
             function, values, xs, key, samples=samples, batch_size=batch_size, of_keys=True
         )
@@ -178,3 +211,19 @@ class Network:
 
     def _bound(self, values: Any) -> Scheme:
         return self.scheme.scaled(values["strength"]).bind(values["learned"])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Method:
+    """A method of a network as a function that is equal for equal networks; bound, it is not."""
+
+    network: Network
+    name: str
+
+    def __call__(self, *arguments: Any) -> Any:
+        return getattr(self.network, self.name)(*arguments)
+
+
+def _bits(number: Any) -> tuple[tuple[int, ...], bytes]:
+    array = np.asarray(number)
+    return array.shape, array.tobytes()

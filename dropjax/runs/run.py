@@ -1,11 +1,11 @@
 """A run's folder, read back."""
 
+import contextlib
 import dataclasses
 import functools
 import glob
-import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 from jax import export
 from numpy.typing import ArrayLike
 
-from dropjax import evaluate
 from dropjax.core.draw import Draw, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.noise import Arrays, arrays, select
@@ -25,8 +24,10 @@ from dropjax.core.strength import strength_at
 from dropjax.evaluate.predict import sample_key_of
 from dropjax.ops.bernoulli import STREAM
 from dropjax.ops.keys import derive
+from dropjax.runs import files
 from dropjax.runs.network import Network
 from dropjax.train.checkpoint import CheckpointError, restore, write_whole
+from dropjax.train.log import NOTHING
 from dropjax.train.optax_spec import parse_strength
 from dropjax.train.replay import Replay, steps_per_epoch
 
@@ -45,7 +46,7 @@ class Run:
     Args:
       folder: where it is.
       config: config.json: the flags, the network, the environment.
-      history: a dictionary an epoch, as in metrics.jsonl.
+      history: a dictionary an epoch, as in metrics.jsonl; of an unfinished run up to `step`.
       result: result.json; None while the run is not finished.
       values: what predictions depend on: "params", "mutable", "learned", "strength".
       step: the training steps behind them.
@@ -85,9 +86,7 @@ class Run:
         """
         xs = self._checked(xs)
         if samples is None:
-            found = evaluate.map_examples(
-                self.network.prediction, self.values, xs, batch_size=batch_size
-            )
+            found = self.network.predictions(self.values, xs, batch_size=batch_size)
         else:
             self._check_random(samples)
             found = self.network.monte_carlo(
@@ -279,26 +278,31 @@ class Run:
 def load(folder: str | Path) -> Run:
     """A run, with the parameters of its newest good checkpoint. Nothing is written.
 
-    A scheme of your own is imported under the name that the configuration has for it. If the
-    newest checkpoint is damaged, the one before it is taken, with a warning: `step` says which.
+    A scheme of your own is imported under the name that the configuration has for it. Whatever is
+    read is checked by the hashes that the run wrote; versions before 0.6 wrote none, and a warning
+    says so. If the newest checkpoint is damaged, the one before it is taken, with a warning: `step`
+    says which.
 
     Args:
       folder: the run's folder.
 
     Raises:
-      RunError: there is no run, a file of it is damaged, no checkpoint is good, or it was made
-        under another mask stream or by a version whose folders have another form.
+      RunError: there is no run, a file of it is damaged (the message names it), no checkpoint is
+        good, or it was made under another mask stream or by a version whose folders have another
+        form.
     """
     folder = Path(folder)
-    config = _config(folder)
+    with _reading():
+        config, sealed = files.read_config(folder)
+        result = files.read_result(folder, config)
+    if not sealed:
+        warnings.warn(f"{folder}: {_unsealed(config)}", stacklevel=2)
     if config["mask_stream"] != STREAM:
         raise RunError(
             f"{folder} was made under mask stream {config['mask_stream']}, this version has "
             f"{STREAM}: its noise could not be drawn again. Install the version that it names: "
             f"dropjax {config.get('environment', {}).get('dropjax')}"
         )
-    history = _history(folder)
-    result = _result(folder)
     flags = config["flags"]
     try:
         network = Network.rebuild(flags["model"], flags["dropout"], config["network"])
@@ -332,7 +336,11 @@ def load(folder: str | Path) -> Run:
         )
     if found is None:
         raise RunError(f"{folder} has no checkpoint: the run was stopped before it wrote one")
-    state = found[0]
+    state, extra = found
+    with _reading():
+        history = files.read_history(
+            folder, extra.get("metrics", NOTHING), whole=result is not None
+        )
     step = int(state["step"])
     strength_then = strength_at(strength, jnp.int32(max(step - 1, 0)))
     values = state["params"] | {"mutable": state["mutable"], "strength": strength_then}
@@ -348,7 +356,8 @@ def read(pattern: str | Path) -> list[dict[str, Any]]:
     Returns:
       A dictionary a run, in the order of the folders' names: "folder", "status" ("completed",
       "diverged", "unfinished" or "damaged"), "mask_stream", the flags and, where there are any, the
-      results. A damaged run has an "error" instead.
+      results. A damaged run has an "error" instead, a diverged one beside them. Checkpoints are not
+      looked at.
 
     Raises:
       RunError: none of the folders holds a run.
@@ -357,17 +366,36 @@ def read(pattern: str | Path) -> list[dict[str, Any]]:
     runs = [folder for folder in folders if (folder / "config.json").exists()]
     if not runs:
         raise RunError(f"no run in {pattern}: no folder there has a config.json")
-    return [_row(folder) for folder in runs]
+    rows, unsealed = [], []
+    for folder in runs:
+        try:
+            config, sealed = files.read_config(folder)
+            result = files.read_result(folder, config) or {"status": "unfinished"}
+        except files.RecordError as error:
+            rows.append({"folder": str(folder), "status": "damaged", "error": str(error)})
+            continue
+        row = {"folder": str(folder), "status": result["status"]}
+        rows.append(row | {"mask_stream": config["mask_stream"]} | config["flags"] | result)
+        unsealed += [] if sealed else [f"{folder}: {_unsealed(config)}"]
+    if unsealed:
+        more = f"; {len(unsealed) - 1} more runs likewise" if len(unsealed) > 1 else ""
+        warnings.warn(unsealed[0] + more, stacklevel=2)
+    return rows
 
 
-def _row(folder: Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
     try:
-        config = _config(folder)
-        result = _result(folder) or {"status": "unfinished"}
-    except RunError as error:
-        return {"folder": str(folder), "status": "damaged", "error": str(error)}
-    row = {"folder": str(folder), "status": result["status"]}
-    return row | {"mask_stream": config["mask_stream"]} | config["flags"] | result
+        yield
+    except files.RecordError as error:
+        raise RunError(str(error)) from error
+
+
+def _unsealed(config: dict[str, Any]) -> str:
+    return (
+        f"version {files.version_of(config)} wrote no hashes, so a change in its config.json and "
+        "result.json would not be noticed"
+    )
 
 
 def _template(network: Network, x: Any) -> dict[str, Any]:
@@ -377,51 +405,3 @@ def _template(network: Network, x: Any) -> dict[str, Any]:
     learned = network.scheme.init_learned(jax.random.key(0), sites, no_weights(sites))
     both = {"params": params, "learned": learned}
     return {"params": both, "mutable": mutable, "step": jnp.zeros((), jnp.int32)}
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.exists():
-        raise RunError(f"{folder} holds no run: it has no config.json")
-    config = _json(path)
-    missing = [key for key in ("flags", "network", "mask_stream") if key not in config]
-    if missing:
-        raise RunError(
-            f"{path} has no {', '.join(missing)}: it is damaged, or of a version before 0.3.0"
-        )
-    return config
-
-
-def _result(folder: Path) -> dict[str, Any] | None:
-    path = folder / "result.json"
-    if not path.exists():
-        return None
-    result = _json(path)
-    if "status" not in result:
-        raise RunError(f"{path} is damaged: it has no status")
-    return result
-
-
-def _history(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "metrics.jsonl"
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
-    history = []
-    for number, line in enumerate(lines, 1):
-        try:
-            history.append(json.loads(line))
-        except ValueError as error:
-            raise RunError(f"{path} is damaged at line {number}: {error}") from error
-    return history
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise RunError(f"{path} is damaged: it holds no object")
-    return value

@@ -190,8 +190,12 @@ def write_synced(path: Path, data: bytes) -> None:
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file so that it is, at any moment, the old one or the new one."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    write_synced(temporary, data)
-    temporary.rename(path)
+    try:
+        write_synced(temporary, data)
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 

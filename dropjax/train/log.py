@@ -26,9 +26,14 @@ class JsonLines:
         path.touch()
 
     def append(self, record: dict[str, Any]) -> None:
-        """Adds a line."""
+        """Adds a line.
+
+        Raises:
+          ValueError: a number is infinite or NaN, which JSON has not.
+        """
+        line = json.dumps(record, allow_nan=False) + "\n"
         with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(line)
 
     def read(self) -> list[dict[str, Any]]:
         """All lines."""

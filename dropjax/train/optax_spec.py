@@ -1,6 +1,7 @@
 """Optimisers and schedules from text: `sgd(momentum=0.9)`, `linear_schedule(...)`."""
 
 import difflib
+import functools
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -54,8 +55,9 @@ def optimizer_of(text: str, learning_rate: Any) -> optax.GradientTransformation:
     return _build(text, OPTIMIZERS, "optimizer", learning_rate=learning_rate)
 
 
+@functools.lru_cache(maxsize=256)
 def parse_strength(text: str, flag: str = "strength") -> Strength:
-    """A number, or the schedule that a text describes.
+    """A number, or the schedule that a text describes: of equal texts one, which is compiled once.
 
     Args:
       text: a number, or one of `SCHEDULES` with arguments as optax names them, or one of

@@ -57,6 +57,7 @@ class Program:
         self._noise_key = replicate(noise_key_of(key), self.devices)
         self._orders: dict[int, Array] = {}
         self._chunk = parallel(self._steps, self.devices, donate=(0,))
+        self._found, self._report = jax.jit(self._weights_of), jax.jit(self._report_of)
 
     @property
     def problem(self) -> Problem:
@@ -102,7 +103,10 @@ class Program:
     def weights(self, params: Any, mutable: Any = None) -> Weights:
         """The weights at the model's LINEAR, WEIGHT and TABLE sites, by the sites' names."""
         mutable = {} if mutable is None else mutable
-        return self.step.found_weights(self._example(), params, mutable)
+        return self._found(params, mutable)
+
+    def _weights_of(self, params: Any, mutable: Any) -> Weights:
+        return on_one_device(lambda: self.step.weights(self._example(), params, mutable))
 
     def init(self, params: Any, mutable: Any = None) -> State:
         """The state before the first step.
@@ -124,13 +128,16 @@ class Program:
 
     def report(self, state: State) -> dict[str, dict[str, float]]:
         """What the scheme has learned, in numbers, by site name; empty for most schemes."""
-        scheme, sites = self.problem.scheme, self.problem.sites or {}
+        scheme = self.problem.scheme
         if scheme is None or not scheme.learns:
             return {}
         params, learned = state.params["params"], state.params["learned"]
         found = self.weights(params, state.mutable if self.problem.stateful else None)
-        numbers = jax.jit(lambda learned: scheme.bind(learned).report(sites, found))(learned)
-        return jax.tree.map(float, numbers)
+        return jax.tree.map(float, self._report(learned, found))
+
+    def _report_of(self, learned: Any, found: Weights) -> Any:
+        assert self.problem.scheme is not None
+        return self.problem.scheme.bind(learned).report(self.problem.sites or {}, found)
 
     def replay(self, learned: Any = None) -> Replay:
         """The batches and the noise of any step, without training.

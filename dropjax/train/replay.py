@@ -6,9 +6,7 @@ had without training: `Replay`.
 """
 
 import dataclasses
-import functools
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,7 +19,7 @@ from dropjax.core.draw import Draw, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.noise import Arrays, arrays, select
 from dropjax.core.scheme import Scheme, Sites
-from dropjax.core.strength import Strength, strength_at
+from dropjax.core.strength import Strength, compiled_strength_at
 from dropjax.ops.keys import check_key, derive
 
 Array = jax.Array
@@ -175,7 +173,7 @@ class Replay:
           ValueError: there is no scheme or no such step; the scheme learns, and `learned` is None.
         """
         scheme, step = self._scheme(), self._checked_step(step)
-        scaled = scheme.scaled(self._strength_at(jnp.int32(step)))
+        scaled = scheme.scaled(compiled_strength_at(self.strength, jnp.int32(step)))
         if not scheme.learns:
             return scaled
         if self.learned is None:
@@ -221,11 +219,6 @@ class Replay:
         for row in np.atleast_1d(np.asarray(rows)):
             self._checked(step, row)
         return arrays(scheme, step_key_of(noise_key_of(self.key), step), rows, sites)
-
-    @functools.cached_property
-    def _strength_at(self) -> Callable[[Array], Array]:
-        # Compiled, as in training: op by op a schedule could be rounded otherwise.
-        return jax.jit(functools.partial(strength_at, self.strength))
 
     def _scheme(self) -> Scheme:
         if self.scheme is None:

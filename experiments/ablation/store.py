@@ -17,13 +17,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dropjax.runs import record
+from dropjax.runs import files, record
+from dropjax.train.log import NOTHING
 from experiments.ablation.cells import Cell, Outcome
 from experiments.console import say
+from experiments.measure import finite
 from experiments.setup import LaunchError
 
 ABLATION = "ablation.json"
-_CONFIG, _HISTORY, _RESULT = "config.json", "metrics.jsonl", "result.json"
+_CONFIG, _HISTORY, _RESULT = files.CONFIG, files.METRICS, files.RESULT
 _FILES = {_CONFIG: dict, _HISTORY: list, "timing.json": dict, _RESULT: dict}
 """Those of a cell, and of which kind each is."""
 _FOLDERS = ("cells", "groups", "figures", "shards")
@@ -81,7 +83,7 @@ class Store:
         value, sealed = record.read(self.path / ABLATION)
         if not sealed:
             # Before 0.6 the version stood in its environment.
-            version = value.get("dropjax", _version(value))
+            version = value.get("dropjax", files.version_of(value))
             _check_unsealed(self.path / ABLATION, version)
         return value
 
@@ -115,17 +117,17 @@ class Store:
             self._unpack(path, made)
         return before.get("command")
 
-    def put(self, cells: Sequence[Cell], files: Sequence[dict[str, Any]]) -> None:
+    def put(self, cells: Sequence[Cell], made: Sequence[dict[str, Any]]) -> None:
         """Keeps what a group has made.
 
         Args:
           cells: of the group.
-          files: of each, by name: JSON values, and lists of them for names that end in .jsonl.
+          made: the files of each by name: JSON values, and lists of them for names in .jsonl.
         """
         packed = self._groups / f"{cells[0].id}.json"
-        made = {cell.id: _strict(of) for cell, of in zip(cells, files, strict=True)}
-        record.write(packed, made)
-        self._unpack(packed, made)
+        by_cell = {cell.id: finite(of) for cell, of in zip(cells, made, strict=True)}
+        record.write(packed, by_cell)
+        self._unpack(packed, by_cell)
 
     def _packed(self, packed: Path) -> dict[str, Any]:
         """What a group's file holds; nothing if it is damaged, and its cells run again.
@@ -136,8 +138,8 @@ class Store:
         try:
             made, sealed = record.read(packed)
             _check_names(packed, made)
-            for files in [] if sealed else made.values():
-                _check_unsealed(packed, _version(files[_CONFIG]))
+            for of in [] if sealed else made.values():
+                _check_unsealed(packed, files.version_of(of[_CONFIG]))
         except record.RecordError as error:
             if packed.exists():  # else another shard was at it, and is done
                 say(f"{error}: the cells in it run again")
@@ -145,10 +147,10 @@ class Store:
         return made
 
     def _unpack(self, packed: Path, made: dict[str, Any]) -> None:
-        for cell, files in made.items():
+        for cell, of in made.items():
             folder = self.path / "cells" / cell
             folder.mkdir(parents=True, exist_ok=True)
-            for name, data in _encoded(files).items():
+            for name, data in _encoded(of).items():
                 _replace(folder / name, data)
         packed.unlink(missing_ok=True)
 
@@ -183,22 +185,23 @@ class Store:
             return Outcome(cell, "missing", {}, [], NOT_RUN)
         try:
             result, sealed = record.read(folder / _RESULT)
-            status = result.get("status")
-            if status == "failed" and sealed:  # one that could not start has no other file
-                return Outcome(cell, status, {}, [], str(result.get("error", "")))
-            config = _checked_config(folder, result, sealed)
-            history = _checked_history(folder, result, sealed)
-            _check_result(folder / _RESULT, result)
+            if sealed and result.get("status") == "failed":  # it may have no other file
+                return Outcome(cell, "failed", {}, [], str(result.get("error", "")))
+            config, hashed = files.read_config(folder)
+            result = files.read_result(folder, config) or {}
+            history = files.read_history(folder, NOTHING, whole=True)
+            _check_numbers(folder, result, history)
         except record.RecordError as error:
             return Outcome(cell, "missing", {}, [], str(error))
         if reasons := self._changes(config):
-            why = f"it has other numbers than version {_version(config)} gave: {'; '.join(reasons)}"
+            version = files.version_of(config)
+            why = f"it has other numbers than version {version} gave: {'; '.join(reasons)}"
             return Outcome(cell, "missing", {}, [], why)
         error = result.get("error", "")
-        if status == "diverged" and not error:
+        if result["status"] == "diverged" and not error:  # before 0.6
             error = f"the loss is not finite at step {result.get('diverged_at')}"
         numbers = {k: v for k, v in result.items() if k not in _NOT_RESULTS}
-        return Outcome(cell, result["status"], numbers, history, error, config, sealed)
+        return Outcome(cell, result["status"], numbers, history, error, config, hashed)
 
 
 def write_failed(folder: Path, result: dict[str, Any]) -> None:
@@ -214,65 +217,24 @@ def _refuse_links(found: Iterable[os.PathLike[str]]) -> None:
         )
 
 
-def _checked_config(folder: Path, result: dict[str, Any], sealed: bool) -> dict[str, Any]:
-    """A cell's config.json.
-
-    Args:
-      folder: the cell's.
-      result: its result.json.
-      sealed: whether that has a hash.
+def _check_numbers(folder: Path, result: dict[str, Any], history: list[Any]) -> None:
+    """Refuses what no run writes: in a file without a hash changes are not seen otherwise.
 
     Raises:
-      RecordError: it is missing, damaged, of another run, or without a hash that it should have.
+      RecordError: a status that there is not, a measure that is none, or a line that is no record.
     """
-    path = folder / _CONFIG
-    config, config_sealed = record.read(path)
-    if not isinstance(config.get("flags"), dict):
-        raise record.RecordError(f"{path} is damaged: it has no flags")
-    for file, has_hash in ((path, config_sealed), (folder / _RESULT, sealed)):
-        if not has_hash:
-            _check_unsealed(file, _version(config))
-    if sealed and _hashes(result).get(_CONFIG) != record.digest(config):
-        raise record.RecordError(f"{path} is not the one that {_RESULT} was written beside")
-    return config
-
-
-def _checked_history(folder: Path, result: dict[str, Any], sealed: bool) -> list[dict[str, Any]]:
-    """The records of a cell's metrics.jsonl.
-
-    Raises:
-      RecordError: it is missing, damaged or of another run.
-    """
-    path = folder / _HISTORY
-    try:
-        data = path.read_bytes()
-        history = [json.loads(line) for line in data.splitlines()]
-    except OSError as error:
-        raise record.RecordError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise record.RecordError(f"{path} is damaged: {error}") from error
-    if sealed and _hashes(result).get(_HISTORY) != hashlib.sha256(data).hexdigest():
-        raise record.RecordError(f"{path} is not as it was written: it has another sha256")
-    if not all(isinstance(line, dict) for line in history):
-        raise record.RecordError(f"{path} is damaged: a line of it is no record")
-    return history
-
-
-def _check_result(path: Path, result: dict[str, Any]) -> None:
-    """Refuses a result.json that no run writes; one without a hash may be changed unseen.
-
-    Raises:
-      RecordError: a status that there is not, or a measure that is none.
-    """
+    where = f"{folder / _RESULT} is damaged"
     if result.get("status") not in ("completed", "diverged", "failed"):
-        raise record.RecordError(f"{path} is damaged: status={result.get('status')!r}")
+        raise record.RecordError(f"{where}: status={result.get('status')!r}")
     for name, value in result.items():
         if not name.startswith(_MEASURED) or value is None:
             continue
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        most = 1.0 if name.endswith("_accuracy") else math.inf
-        if not number or not math.isfinite(value) or (most == 1.0 and not 0 <= value <= most):
-            raise record.RecordError(f"{path} is damaged: {name}={value!r}")
+        share = name.endswith("_accuracy")
+        if not number or not math.isfinite(value) or (share and not 0 <= value <= 1):
+            raise record.RecordError(f"{where}: {name}={value!r}")
+    if not all(isinstance(line, dict) for line in history):
+        raise record.RecordError(f"{folder / _HISTORY} is damaged: a line of it is no record")
 
 
 def _check_names(packed: Path, made: dict[str, Any]) -> None:
@@ -283,27 +245,18 @@ def _check_names(packed: Path, made: dict[str, Any]) -> None:
       RecordError: a file of a cell is not in it, or is of another form.
     """
     odd = [name for name in (packed.stem, *made) if not re.fullmatch("[0-9a-f]{12}", name)]
-    for files in made.values():
-        odd += (
-            [name for name in files if name not in _FILES] if isinstance(files, dict) else [files]
-        )
+    for of in made.values():
+        odd += [name for name in of if name not in _FILES] if isinstance(of, dict) else [of]
     if odd:
         raise LaunchError(
             f"{packed} was written by no ablation: it has {odd[0]!r}, where only cells (twelve hex "
             f"digits) and their {', '.join(sorted(_FILES))} can be. Nothing was written. Remove "
             "that file, and its cells run again"
         )
-    for cell, files in made.items():
+    for cell, of in made.items():
         for name, kind in _FILES.items():
-            if not isinstance(files.get(name), kind):
+            if not isinstance(of.get(name), kind):
                 raise record.RecordError(f"{packed} is damaged: cell {cell} has no {name}")
-
-
-def _version(config: Any) -> str | None:
-    """The version of dropjax that a config.json names."""
-    environment = config.get("environment") if isinstance(config, dict) else None
-    version = environment.get("dropjax") if isinstance(environment, dict) else None
-    return version if isinstance(version, str) else None
 
 
 def _check_unsealed(path: Path, version: Any) -> None:
@@ -318,32 +271,18 @@ def _check_unsealed(path: Path, version: Any) -> None:
         )
 
 
-def _hashes(result: dict[str, Any]) -> dict[str, Any]:
-    files = result.get("files")
-    return files if isinstance(files, dict) else {}
-
-
-def _strict(value: Any) -> Any:
-    """A value of which numbers that JSON has not, infinity and NaN, are None."""
-    if isinstance(value, dict):
-        return {name: _strict(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_strict(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _encoded(files: dict[str, Any]) -> dict[str, bytes]:
+def _encoded(of: dict[str, Any]) -> dict[str, bytes]:
     """A cell's files. The result is the last: a cell that has one is whole."""
-    history = "".join(json.dumps(line, allow_nan=False) + "\n" for line in files[_HISTORY]).encode()
+    history = "".join(json.dumps(line, allow_nan=False) + "\n" for line in of[_HISTORY]).encode()
     hashes = {
-        _CONFIG: record.digest(files[_CONFIG]),
+        _CONFIG: record.digest(of[_CONFIG]),
         _HISTORY: hashlib.sha256(history).hexdigest(),
     }
     return {
-        _CONFIG: record.encode(files[_CONFIG]),
+        _CONFIG: record.encode(of[_CONFIG]),
         _HISTORY: history,
-        "timing.json": record.encode(files["timing.json"]),
-        _RESULT: record.encode(files[_RESULT] | {"files": hashes}),
+        "timing.json": record.encode(of["timing.json"]),
+        _RESULT: record.encode(of[_RESULT] | {"files": hashes}),
     }
 
 

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropjax import evaluate
 from dropjax.core import plan
 from dropjax.core.scheme import Scheme
 from dropjax.ops.keys import derive
@@ -19,7 +18,7 @@ from dropjax.runs import Network
 from dropjax.train import Lane, Lanes, State, chunks
 from dropjax.train.checkpoint import tree_hash
 from dropjax.train.optax_spec import optimizer_of
-from experiments.measure import losses, measures
+from experiments.measure import finite, losses, measures, undefined, why_diverged
 from experiments.setup import Resolved, launching, values_of
 
 Array = jax.Array
@@ -153,7 +152,7 @@ class Trainer:
             record |= {f"train_{name}": value for name, value in means.items()}
             if validation is not None:
                 record |= losses(cells[i].dataset, validation[i])
-            history[i].append(record)
+            history[i].append(finite(record))
 
     def _results(self, lanes: Lanes, cells: Sequence[Resolved], state: State) -> list[Made]:
         whole, config, step = self.whole, self.first.config, int(state.step)
@@ -171,27 +170,35 @@ class Trainer:
         reports = lanes.report(state)
         made, all_diverged = [], _diverged(state)
         for i, cell in enumerate(cells):
-            own, diverged = lanes.alone(state, i), bool(all_diverged[i])
-            result: Made = {"status": "diverged" if diverged else "completed"}
-            if diverged:
-                result["diverged_at"] = int(own.diverged_at)
-            result |= {
-                "task": cell.dataset.task,
-                "parameters": self.parameters,
-                "param_hash": tree_hash(own.params),
-                "learned": reports[i],
-            }
+            own = lanes.alone(state, i)
             targets = {
                 "train_": cell.dataset.y_train,
                 "validation_": whole.y_validation,
                 "test_": whole.y_test,
                 "mc_test_": whole.y_test,
             }
+            task = cell.dataset.task
+            broken = [
+                prefix.removesuffix("_")
+                for prefix, of in predictions.items()
+                if not all_diverged[i] and undefined(task, of[i], targets[prefix])
+            ]
+            diverged = bool(all_diverged[i] or broken)
+            result: Made = {"status": "diverged" if diverged else "completed"}
+            if diverged:
+                at = int(own.diverged_at)
+                result |= {"diverged_at": at, "error": why_diverged(at, step - 1, broken)}
+            result |= {
+                "task": task,
+                "parameters": self.parameters,
+                "param_hash": tree_hash(own.params),
+                "learned": reports[i],
+            }
             for prefix, y in targets.items():
                 found = predictions.get(prefix)
                 found = None if diverged or found is None else found[i]
-                result |= measures(cell.dataset.task, prefix, found, y)
-            made.append(result)
+                result |= measures(task, prefix, found, y)
+            made.append(finite(result))
         return made
 
     def _predictions(
@@ -220,8 +227,7 @@ class Trainer:
     def _predict(self) -> Callable[..., Any]:
         def predict(schemes: Scheme, values: Any, x: Array, own: bool, size: int) -> Any:
             def of_lane(scheme: Scheme, values: Any, x: Array) -> Any:
-                prediction = self._under(scheme).prediction
-                return evaluate.map_examples(prediction, values, x, batch_size=size)
+                return self._under(scheme).predictions(values, x, batch_size=size)
 
             return jax.vmap(of_lane, in_axes=(0, 0, 0 if own else None))(schemes, values, x)
 

@@ -42,7 +42,7 @@ from dropjax.core.draw import CLEAN, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Chain, Scheme, dense, scheme
 from dropjax.core.site import Site
-from dropjax.evaluate.predict import map_examples
+from dropjax.evaluate import accuracy, map_examples
 from dropjax.ops.gaussian import Normal
 from dropjax.ops.keys import derive
 from dropjax.schemes.variational_gaussian import VariationalGaussian
@@ -289,8 +289,7 @@ def measure_errors(
             logits = map_examples(
                 lambda params, x: common.network(params, x, CLEAN), average, testing[0]
             )
-            wrong = np.argmax(np.asarray(logits), axis=1) != testing[1]
-            errors.append(100 * float(np.mean(wrong)))
+            errors.append(100 * (1 - accuracy(logits, testing[1])))
         found[name] = float(np.mean(errors))
         each = ", ".join(f"{error:.2f}" for error in errors)
         print(f"{name}: {found[name]:.2f} % error, the mean of {each}", flush=True)

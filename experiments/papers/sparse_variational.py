@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 from dropjax.core.draw import deterministic
-from dropjax.evaluate.predict import map_examples
+from dropjax.evaluate import accuracy, map_examples
 from dropjax.ops.keys import derive
 from dropjax.schemes import parse
 from dropjax.schemes.sparse_variational import prune
@@ -84,7 +84,6 @@ def train(
         (trained, bound),
         test_data[0],
     )
-    wrong = np.argmax(np.asarray(logits), axis=1) != test_data[1]
     sparsity = [
         float(np.mean(np.asarray(prune(of["w"], learned[common.layer_name(i)]["log_sigma2"])) == 0))
         for i, of in enumerate(trained)
@@ -92,7 +91,7 @@ def train(
     weights = [layer["w"].size for layer in trained]
     left = sum(n * (1 - s) for n, s in zip(weights, sparsity, strict=True))
     return {
-        "error": 100 * float(wrong.mean()),
+        "error": 100 * (1 - accuracy(logits, test_data[1])),
         "compression": sum(weights) / max(left, 1.0),
         "sparsity": 100 * (1 - left / sum(weights)),
         **{f"layer {i}": 100 * s for i, s in enumerate(sparsity)},

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from dropjax.core.strength import check_strength, strength_at
+from dropjax.core.strength import check_strength, compiled_strength_at, strength_at
 
 RAMP = optax.linear_schedule(0.0, 1.0, 10)
 
@@ -79,3 +79,22 @@ def test_more_steps_than_can_be_counted_are_refused_at_once():
     with pytest.raises(ValueError, match=r"2\*\*31 - 1"):
         check_strength(1.0, 2**31)
     check_strength(1.0, 2**31 - 1)  # a number is looked at once
+
+
+@pytest.mark.parametrize("unhashable", [False, True])
+def test_a_schedule_is_compiled_once(unhashable):
+    """For each number of steps; one that cannot be told from others, each time."""
+    traced = []
+
+    class Rising:
+        if unhashable:
+            __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, step):
+            traced.append(1)
+            return step / 10
+
+    rising = Rising()
+    for _ in range(3):
+        assert compiled_strength_at(rising, jnp.int32(3)) == jnp.float32(3) / 10
+    assert len(traced) == (3 if unhashable else 1)

@@ -6,12 +6,14 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
+from dropjax.runs import files, record
 from dropjax.train.checkpoint import write_whole
 from experiments import report, run
 from experiments.setup import Flags
@@ -70,6 +72,17 @@ def small_run(compile_once, no_picture, shared) -> Callable[..., Path]:
         return shared / name
 
     return start
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Applies `change` to what a run's JSON file holds, and makes all hashes right again."""
+    value, _ = record.read(path)
+    change(value)
+    record.write(path, value)
+    if path.name == "config.json" and (path.parent / "result.json").exists():
+        result, _ = record.read(path.parent / "result.json")
+        del result["files"]
+        files.write_result(path.parent, result)
 
 
 def table(task: str, rows: int = 120) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 import os
 import signal
 import socket
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+import dropjax
+from dropjax.runs import record
 from experiments import folder
 from experiments.folder import claim, describe, locked
 from experiments.setup import LaunchError
@@ -109,7 +112,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
 
 def test_a_new_folder_gets_its_config(tmp_path, config):
     assert claim(tmp_path, config, resume=False, overwrite=False) == []
-    assert json.loads((tmp_path / "config.json").read_text()) == config
+    assert record.read(tmp_path / "config.json") == (config, True)
     assert list(contents(tmp_path)) == ["config.json"]
 
 
@@ -211,8 +214,39 @@ def test_the_data_may_lie_elsewhere(tmp_path, config):
 @pytest.mark.parametrize("text", ["", "{", "[]", "\0"])
 def test_a_config_that_cannot_be_read_is_refused(tmp_path, config, text):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(LaunchError):
+    with pytest.raises(LaunchError, match=r"damaged.*cannot be resumed"):
         claim(tmp_path, config, resume=True, overwrite=False)
+
+
+def test_a_config_that_was_changed_cannot_be_resumed(tmp_path, config):
+    """Though its flags are those that are asked for."""
+    claim(tmp_path, config, resume=False, overwrite=False)
+    text = (tmp_path / "config.json").read_text()
+    seal = record.digest(config)
+    for damaged in (text.replace("classification", "regression"), text.replace(seal, "0" * 64)):
+        assert damaged != text
+        (tmp_path / "config.json").write_text(damaged)
+        with pytest.raises(LaunchError, match=r"config\.json is damaged.*--overwrite"):
+            claim(tmp_path, config, resume=True, overwrite=False)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LaunchError, match="it has no sha256"):
+        claim(tmp_path, config, resume=True, overwrite=False)
+    claim(tmp_path, config, resume=False, overwrite=True)
+    assert claim(tmp_path, config, resume=True, overwrite=False) == []
+
+
+def test_a_run_of_a_version_without_hashes_is_resumed_with_a_note(tmp_path, config):
+    old = changed(config, "environment.dropjax", "0.5.2")
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    version, note = claim(tmp_path, config, resume=True, overwrite=False)
+    assert version == f"  environment.dropjax: was '0.5.2', is {dropjax.__version__!r}"
+    assert note.startswith("  config.json has no sha256")
+
+
+def test_numbers_that_json_has_not_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        folder.write_json(tmp_path / "a.json", {"a": [math.inf]})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_overwriting_removes_our_files_only(tmp_path, config):
@@ -233,7 +267,7 @@ def test_overwriting_removes_our_files_only(tmp_path, config):
     other = changed(config, "flags.seed", 1)
     assert claim(tmp_path, other, resume=False, overwrite=True) == []
     left = contents(tmp_path)
-    assert json.loads(left.pop("config.json")) == other
+    assert record.decode(left.pop("config.json")) == (other, True)
     assert left == theirs
     assert not (tmp_path / "checkpoints").exists()
 

@@ -1,6 +1,5 @@
 """What is printed of a step: its rows, shares and masks, or why there is none."""
 
-import json
 import re
 import shutil
 
@@ -9,6 +8,7 @@ import pytest
 
 from dropjax import runs
 from experiments.replay import draw_picture, lines
+from tests.experiments.conftest import rewrite
 
 TEXT = 'bernoulli(rate=0.4)|gaussian(rate=0.2,at="input")|dropconnect(rate=0.3)'
 
@@ -121,8 +121,7 @@ def test_a_run_of_another_stream_or_an_older_version(run, tmp_path):
     for words, change in changes.items():
         folder = tmp_path / next(iter(change))
         shutil.copytree(run.folder, folder)
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | change))
+        rewrite(folder / "config.json", lambda config, change=change: config.update(change))
         with pytest.raises(runs.RunError, match=words):
             runs.load(folder).batch(0)
     older, examples = runs.load(folder), run.config["train_examples"]

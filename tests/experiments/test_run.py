@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -18,10 +19,13 @@ import safetensors.numpy
 from absl.flags import IllegalFlagValueError
 from absl.testing import flagsaver
 
+from dropjax import runs
+from dropjax.runs import Network, files
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import JsonLines, LogError
 from experiments import flags, folder, report, run
 from experiments.setup import Flags, LaunchError, set_up
+from tests.experiments.conftest import rewrite
 
 DRAW_CURVES, FLAGS = report.draw_curves, flags.flags.FLAGS
 SMALL = Flags(
@@ -94,10 +98,9 @@ def copied(finished, tmp_path) -> Path:
 
 
 def result(path: Path) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads((path / "result.json").read_text(), parse_constant=refuse)
+    found = files.read_result(path, files.read_config(path)[0])  # it refuses what is no JSON
+    assert found is not None
+    return found
 
 
 def assert_same_run(path: Path, other: Path) -> None:
@@ -264,9 +267,7 @@ def test_a_finished_run_can_be_resumed_and_another_environment_is_said_aloud(
     finished, copied, capsys
 ):
     (copied / "result.json").unlink()
-    config = json.loads((copied / "config.json").read_text())
-    config["environment"]["python"] = "2.7"
-    (copied / "config.json").write_text(json.dumps(config))
+    rewrite(copied / "config.json", lambda config: config["environment"].update(python="2.7"))
     assert start(copied, resume=True) == 0
     found = result(copied)
     assert (found["resumed_from_step"], found["examples_per_second"]) == (STEPS, None)
@@ -325,6 +326,21 @@ def test_a_completed_run_is_not_touched_by_a_resume(finished, copied, capsys):
             assert path.read_bytes() == (copied / path.name).read_bytes()
 
 
+def test_a_damaged_result_is_said_and_made_again(finished, copied, capsys):
+    text = (copied / "result.json").read_text()
+    (copied / "result.json").write_text(text.replace('_accuracy": 0', '_accuracy": 5', 1))
+    assert start(copied, resume=True) == 0
+    assert f"{copied / 'result.json'} is damaged" in capsys.readouterr().out
+    assert_same_run(copied, finished)
+
+
+def test_damaged_metrics_of_a_finished_run_are_said(copied):
+    text = (copied / "metrics.jsonl").read_text()
+    (copied / "metrics.jsonl").write_text(text.replace("1", "2", 1))
+    with pytest.raises(LogError, match=r"metrics\.jsonl was changed"):
+        start(copied, resume=True)
+
+
 def test_a_run_that_diverges_keeps_a_finite_checkpoint(tmp_path, monkeypatch, capsys):
     given = dataclasses.replace(QUICK, learning_rate=1e30)
     disturb(monkeypatch, lambda: None, before=0)
@@ -341,6 +357,91 @@ def test_a_run_that_diverges_keeps_a_finite_checkpoint(tmp_path, monkeypatch, ca
         assert arrays["diverged_at"] == -1
     assert start(tmp_path, given, resume=True) == 3  # and is no other when resumed
     assert result(tmp_path)["resumed_from_step"] == 1
+
+
+BREAKS = dataclasses.replace(QUICK, batch_size=1437, learning_rate=1e38, model="mlp(widths=(4,))")
+
+
+def test_a_run_whose_last_step_broke_it_is_diverged(tmp_path, capsys):
+    """Its loss was finite in every step, and so are its parameters."""
+    for resume in (False, True):
+        assert start(tmp_path, BREAKS, resume=resume) == run.DIVERGED
+        found = result(tmp_path)
+        assert (found["status"], found["diverged_at"]) == ("diverged", -1)
+        assert found["error"] == "predictions for train, test are not finite after step 0"
+        assert all(found[name] is None for name in MEASURES)
+        assert f"DIVERGED: {found['error']}" in capsys.readouterr().out
+    (row,) = runs.read(tmp_path)
+    assert row["status"] == "diverged" and row["test_accuracy"] is None
+
+
+def test_one_prediction_that_is_not_finite_makes_a_run_diverged(copied, finished, monkeypatch):
+    (copied / "result.json").unlink()
+    predict, sample = run._Run._predictions, Network.monte_carlo
+
+    def broken(self: Any, state: Any, step: int, x: Any) -> Any:
+        found = predict(self, state, step, x)
+        return found.at[-1].set(np.nan) if len(x) == 144 else found
+
+    def sampled(*arguments: Any, **options: Any) -> Any:
+        return sample(*arguments, **options).at[0, 1].set(np.inf)
+
+    monkeypatch.setattr(run._Run, "_predictions", broken)
+    monkeypatch.setattr(Network, "monte_carlo", sampled)
+    assert start(copied, resume=True) == run.DIVERGED
+    error = "predictions for validation, mc_test are not finite after step 11"
+    assert result(copied)["error"] == error
+    assert set(result(copied)) == {*result(finished), "diverged_at", "error"}
+
+
+def test_numbers_of_an_epoch_that_are_not_finite_are_null(tmp_path, monkeypatch):
+    """The run goes on: training does not depend on the validation examples."""
+    monkeypatch.setattr(run._Run, "_epoch_record", lambda *arguments: {"epoch": 1, "a": math.nan})
+    assert start(tmp_path, QUICK) == 0
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 1, "a": null}\n'
+
+
+# Pictures.
+
+TITLE = 'a.npz, bernoulli(rate=0.2,at="input$")|bernoulli(rate=0.5,at="hidden$"), seed 0'
+TITLES = [
+    TITLE,
+    "$\\frac{$ x_1^2 \\alpha { % \\ \n\r\t\0\x1b \udcff \u6f22\u5b57 \u00fc \U0001f600",
+    "x" * 5000,
+]
+
+
+def test_a_picture_of_any_title_is_drawn(finished, tmp_path):
+    history = JsonLines(finished / "metrics.jsonl").read()
+    history[0] |= {"validation_loss": None, "train_accuracy": None}
+    for number, title in enumerate(TITLES):
+        DRAW_CURVES(history, title, tmp_path / f"{number}$\u00fc$.png")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == len(TITLES)
+
+
+def test_titles_are_drawn_as_they_are():
+    """A line is no longer than the figure is wide, and nothing is lost but the end."""
+    assert report.in_lines(TITLE, 1000) == TITLE
+    assert report.in_lines("a\nb\udcff\0", 9) == "a\\nb\\udcf\nf\\x00"
+    assert report.in_lines("x y " * 100, 10, most=2) == "x y x y x\ny x y ..."
+
+
+def test_no_picture_ends_a_run_and_a_resume_draws_what_is_missing(copied, monkeypatch, capsys):
+    for name in ("result.json", "curves.png"):
+        (copied / name).unlink()
+
+    def fail(history: Any, title: str, path: Path) -> None:
+        assert result(copied)["status"] == "completed"  # it was written before
+        raise ValueError("no such font")
+
+    monkeypatch.setattr(report, "draw_curves", fail)
+    assert start(copied, resume=True) == 0
+    warning = f"WARNING: {copied / 'curves.png'} was not drawn: ValueError: no such font"
+    assert warning in capsys.readouterr().out
+    monkeypatch.setattr(report, "draw_curves", DRAW_CURVES)
+    assert start(copied, resume=True) == 0
+    assert (copied / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "WARNING" not in capsys.readouterr().out
 
 
 def test_noise_is_applied_in_training_and_rate_0_is_none(tmp_path):
@@ -423,9 +524,9 @@ def parsed(command: str) -> Flags:
 
 
 def test_the_command_in_config_json_repeats_the_run(finished, tmp_path):
-    config = json.loads((finished / "config.json").read_text())
+    config, _ = files.read_config(finished)
     assert start(tmp_path, parsed(config["command"])) == 0
-    assert json.loads((tmp_path / "config.json").read_text()) == config
+    assert files.read_config(tmp_path) == (config, True)
     assert_same_run(tmp_path, finished)
 
 

@@ -3,9 +3,13 @@
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,11 +17,11 @@ import pytest
 
 from dropjax import data, evaluate, models, runs
 from dropjax.core.keys import Keys
-from dropjax.runs import RunError
+from dropjax.runs import RunError, files, record
 from dropjax.runs.run import PLATFORMS
 from dropjax.schemes import parse
 from dropjax.train.checkpoint import tree_hash
-from tests.experiments.conftest import table
+from tests.experiments.conftest import rewrite, table
 
 RAMP = "linear_schedule(init_value=0.5,end_value=1.0,transition_steps=30)"
 NETWORK = 'cnn(channels=(4,),dense=(),norm="batch")'
@@ -56,15 +60,14 @@ def copied(folder, tmp_path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "run"))
 
 
+def config(folder: Path) -> dict:
+    return record.read(folder / "config.json")[0]
+
+
 def result(folder: Path) -> dict:
-    return json.loads((folder / "result.json").read_text())
-
-
-def rewrite(path: Path, change) -> None:
-    """Applies `change` to what a JSON file holds."""
-    value = json.loads(path.read_text())
-    change(value)
-    path.write_text(json.dumps(value))
+    found, _ = record.read(folder / "result.json")
+    del found["files"]
+    return found
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -77,7 +80,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def test_a_loaded_run_has_what_its_files_say(folder, run):
     assert run.folder == folder
-    assert run.config == json.loads((folder / "config.json").read_text())
+    assert run.config == config(folder)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert run.history == [json.loads(line) for line in lines] and len(lines) == 2
     assert run.result == result(folder) and run.step == 12
@@ -318,14 +321,14 @@ def test_runs_are_rows_and_what_is_none_is_passed_over(folder, normalised, copie
         shutil.copytree(folder, tmp_path / name)
     (tmp_path / "b" / "result.json").unlink()
     diverged = {"status": "diverged", "diverged_at": 7, "test_accuracy": None}
-    (tmp_path / "a" / "result.json").write_text(json.dumps(diverged))
+    files.write_result(tmp_path / "a", diverged)
     (tmp_path / "stray").mkdir()
     (tmp_path / "file").write_text("")
     rows = runs.read(tmp_path / "*")
     assert [row["folder"] for row in rows] == [str(tmp_path / name) for name in ("a", "b", "run")]
     assert [row["status"] for row in rows] == ["diverged", "unfinished", "completed"]
     assert rows[0]["diverged_at"] == 7 and "test_accuracy" not in rows[1]
-    flags = json.loads((folder / "config.json").read_text())["flags"]
+    flags = config(folder)["flags"]
     assert rows[2] == rows[2] | flags | result(folder)
     assert all(row["learning_rate"] == 0.2 and row["mask_stream"] == 2 for row in rows)
     (tmp_path / "a" / "config.json").write_text("{")
@@ -353,7 +356,7 @@ def test_where_there_is_no_run_is_an_error(tmp_path):
 def test_an_unfinished_and_a_diverged_run_can_be_loaded(copied, digits):
     os.remove(copied / "result.json")
     assert runs.load(copied).result is None
-    (copied / "result.json").write_text('{"status": "diverged"}')
+    files.write_result(copied, {"status": "diverged"})
     assert runs.load(copied).result == {"status": "diverged"}
     assert runs.load(copied).predict(digits.x_test).shape == (360, 10)
 
@@ -375,14 +378,14 @@ def refused(folder: Path, words: str, *, read: bool = False) -> None:
 @pytest.mark.parametrize("name", ["config.json", "result.json"])
 def test_a_file_that_is_no_object_is_refused(copied, name, text):
     (copied / name).write_bytes(text.encode("latin-1"))
-    refused(copied, f"{name} (cannot be read|is damaged)", read=True)
+    refused(copied, f"{name} is damaged", read=True)
 
 
 @pytest.mark.parametrize("name", ["config.json", "result.json"])
 def test_a_file_that_was_cut_is_refused(copied, name):
     for keep in (0.3, 0.9):
         os.truncate(copied / name, int((copied / name).stat().st_size * keep))
-        refused(copied, f"{name} cannot be read", read=True)
+        refused(copied, f"{name} is damaged", read=True)
 
 
 @pytest.mark.parametrize("name", ["flags", "network", "mask_stream"])
@@ -447,12 +450,126 @@ def test_another_mask_stream_is_refused_and_the_version_named(copied):
     refused(copied, r"made under mask stream 1, this version has 2.*dropjax \d")
 
 
-def test_metrics_cut_within_a_line_are_refused(copied):
+def test_metrics_that_are_not_those_of_the_result_are_refused(copied):
     path = copied / "metrics.jsonl"
-    os.truncate(path, path.stat().st_size - 9)
-    refused(copied, r"metrics.jsonl is damaged at line 2")
+    whole = path.read_bytes()
+    for other in (whole[:-9], whole[: whole.index(b"\n") + 1], whole.replace(b"1", b"2", 1), b""):
+        path.write_bytes(other)
+        refused(copied, r"metrics.jsonl is damaged: it is not the one that result.json", read=True)
     path.unlink()
-    refused(copied, r"metrics.jsonl cannot be read")
+    refused(copied, r"metrics.jsonl cannot be read: No such file", read=True)
+
+
+def test_metrics_of_an_unfinished_run_are_those_up_to_its_checkpoint(copied, run):
+    """What came after it is dropped by a resume, and nothing says that it was not changed."""
+    (copied / "result.json").unlink()
+    path = copied / "metrics.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"step": 18, "epo')
+    assert runs.load(copied).history == run.history
+    for other in (whole[:-1], whole.replace(b"1", b"2", 1)):
+        path.write_bytes(other)
+        refused(copied, "metrics.jsonl is damaged: it was changed after the newest checkpoint")
+
+
+# Hashes.
+
+
+def unsealed(folder: Path, version: str) -> None:
+    """Makes a run's files those of another version, without hashes."""
+    rewrite(folder / "config.json", lambda of: of["environment"].update(dropjax=version))
+    for name in ("config.json", "result.json"):
+        value, _ = record.read(folder / name)
+        value.pop("files", None)
+        (folder / name).write_text(json.dumps(value))
+
+
+def test_a_run_of_a_version_without_hashes_is_read_with_a_note(copied, run, tmp_path):
+    unsealed(copied, "0.5.2")
+    shutil.copytree(copied, tmp_path / "second")
+    note = "version 0.5.2 wrote no hashes"
+    with pytest.warns(UserWarning, match=note) as told:
+        old = runs.load(copied)
+    assert (old.history, old.result) == (run.history, run.result) and len(told) == 1
+    with pytest.warns(UserWarning, match=f"{note}.*; 1 more runs likewise") as told:
+        rows = runs.read(tmp_path / "*")
+    assert [row["status"] for row in rows] == ["completed"] * 2 and len(told) == 1
+    # One that it has, or had, must be right, whatever the version; and so must the metrics.
+    for change in ({"files": {}}, {"sha256": "0" * 64}):
+        text = json.dumps(run.result | change)
+        (copied / "result.json").write_text(text)
+        refused(copied, "result.json is damaged: it (has no|does not have the) sha256", read=True)
+    (copied / "result.json").write_text(json.dumps(run.result))
+    text = (copied / "metrics.jsonl").read_text()
+    (copied / "metrics.jsonl").write_text(text.replace("1", "2", 1))
+    with pytest.warns(UserWarning, match=note):
+        refused(copied, "metrics.jsonl is damaged: it was changed after the newest checkpoint")
+
+
+@pytest.mark.parametrize("version", ["0.6.0", "1.2.3", "?"])
+def test_a_hash_that_was_taken_out_is_missed(copied, version):
+    unsealed(copied, version)
+    refused(copied, "config.json is damaged: it has no sha256, which version", read=True)
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json"])
+def test_each_file_needs_its_own_hash(copied, name):
+    value, _ = record.read(copied / name)
+    (copied / name).write_text(json.dumps(value))
+    refused(copied, f"{name} is damaged: it has no sha256, which version", read=True)
+
+
+def test_a_result_of_another_run_is_none_of_this(copied, normalised):
+    shutil.copy(normalised / "result.json", copied / "result.json")
+    refused(copied, "is not the one that result.json was written beside", read=True)
+
+
+def loaded(folder: Path) -> Any:
+    """All that is read of a run's files, but for its checkpoints."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config, sealed = files.read_config(folder)
+        result = files.read_result(folder, config)
+        mark = json.loads(max(folder.glob("checkpoints/*/manifest.json")).read_text())["extra"]
+        history = files.read_history(folder, mark["metrics"], whole=result is not None)
+    return config, result, history, sealed
+
+
+def damages(data: bytes, number: int) -> Iterator[bytes]:
+    """A file with a bit or a digit changed, a line removed or doubled, or its end cut."""
+    rng = random.Random(number)
+    for _ in range(60):
+        at, bit = rng.randrange(len(data)), rng.randrange(8)
+        yield data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+    digits = [at for at, byte in enumerate(data) if chr(byte).isdigit()]
+    for at in rng.sample(digits, min(40, len(digits))):
+        yield data[:at] + str((int(chr(data[at])) + 1) % 10).encode() + data[at + 1 :]
+    lines = data.splitlines(keepends=True)
+    for at in rng.sample(range(len(lines)), min(20, len(lines))):
+        yield b"".join(lines[:at] + lines[at + 1 :])
+        yield b"".join(lines[: at + 1] + lines[at:])
+    for at in rng.sample(range(len(data)), 10):
+        yield data[:at]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_damage_anywhere_is_noticed_or_changes_no_value(copied, finished):
+    if not finished:
+        (copied / "result.json").unlink()
+    before, noticed = loaded(copied), 0
+    for number, path in enumerate(sorted(copied.glob("*"))):
+        if not path.is_file() or path.name == "lock":
+            continue
+        whole = path.read_bytes()
+        for damaged in damages(whole, number):
+            path.write_bytes(damaged)
+            try:
+                assert loaded(copied) == before, path.name
+            except files.RecordError as error:
+                noticed += 1
+                assert ".json" in str(error)
+        path.write_bytes(whole)
+    assert noticed > 100
 
 
 def test_a_damaged_checkpoint_is_passed_over(copied, run):

@@ -1,4 +1,5 @@
 import hashlib
+import math
 
 import pytest
 
@@ -81,3 +82,10 @@ def test_rewind_refuses_a_log_that_lost_lines(log):
         with pytest.raises(LogError):
             log.rewind(mark)
         assert log.path.read_bytes() == data[:size]
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_numbers_that_json_has_not_are_refused(log, number):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        log.append({"loss": [number]})
+    assert log.read() == []

@@ -200,6 +200,19 @@ def test_a_program_reports_what_was_learned():
     assert program(parse("bernoulli")).report(train(program(parse("bernoulli")))) == {}
 
 
+def test_a_report_is_compiled_once(monkeypatch):
+    of = program(LearnedRate())
+    state, traced, report = train(of), [], LearnedRate.report_at
+
+    def counted(*arguments):
+        traced.append(1)
+        return report(*arguments)
+
+    monkeypatch.setattr(LearnedRate, "report_at", counted)
+    first = of.report(state)
+    assert len(traced) == 1 and of.report(state) == first and len(traced) == 1
+
+
 def test_two_links_report_side_by_side():
     state = train(of := program(Chain((LearnedRate(), LearnedRate()))))
     assert list(of.report(state)["hidden"]) == ["spread", "spread (1)"]

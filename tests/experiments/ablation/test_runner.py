@@ -367,7 +367,7 @@ def test_an_exact_cell_that_is_damaged_starts_anew_and_one_that_was_cut_off_goes
     planned = plan("none")
     seen, folder = [], tmp_path / "cells" / planned[0].cell.id
     folder.mkdir(parents=True)
-    config = {"flags": {}, "environment": {"dropjax": "0.6.0"}}
+    config = {"flags": {}, "network": {}, "mask_stream": 2}
     record.write(folder / "config.json", config)
     (folder / "metrics.jsonl").write_text("")
     if name:
