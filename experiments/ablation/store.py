@@ -39,13 +39,14 @@ NOT_RUN = "it was not run"
 """What is said of a cell that has no result, and never had one."""
 
 
-def changes_since(config: dict[str, Any]) -> list[str]:
-    """Why a cell of an older version would have other numbers now; empty if it would not.
+def changes_since(version: str | None, cell: Cell) -> list[str]:
+    """Why a cell that an older version ran would have other numbers now; empty if it would not.
 
     Args:
-      config: its config.json.
+      version: of dropjax, which ran it; None if it is not known.
+      cell: as it would run now.
     """
-    del config
+    del version, cell
     return []
 
 
@@ -54,12 +55,11 @@ class Store:
 
     Args:
       path: the folder, which exists.
-      changes: why a cell would have other numbers now, of its config.json; such a cell is missing,
-        and runs again.
+      changes: as `changes_since`. A cell for which it gives reasons is missing, and runs again.
     """
 
     def __init__(
-        self, path: Path, changes: Callable[[dict[str, Any]], Sequence[str]] = changes_since
+        self, path: Path, changes: Callable[[str | None, Cell], Sequence[str]] = changes_since
     ) -> None:
         self.path, self._changes = path, changes
         self._groups = path / "groups"
@@ -193,8 +193,8 @@ class Store:
             _check_numbers(folder, result, history)
         except record.RecordError as error:
             return Outcome(cell, "missing", {}, [], str(error))
-        if reasons := self._changes(config):
-            version = files.version_of(config)
+        version = files.version_of(config)
+        if reasons := self._changes(version, cell):
             why = f"it has other numbers than version {version} gave: {'; '.join(reasons)}"
             return Outcome(cell, "missing", {}, [], why)
         error = result.get("error", "")

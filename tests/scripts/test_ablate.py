@@ -121,6 +121,9 @@ REFUSED = [
     (["--dropout=none,zoneout"], "zoneout(rate=0.1) acts on STATE sites"),
     (["--validation=0", "--rate=0.1,0.2"], "there is no validation split to choose one on"),
     (["--workdir=file"], "--workdir=file is no folder"),
+    (["--workdir="], "--workdir is empty"),
+    (["--workdir=."], "--workdir must name a folder for this ablation alone, got ."),
+    (["--grid=batch_size=2000,4000"], "batch_size=2000 and 4000 are the same: one full batch of"),
     (["here"], "unexpected arguments: here"),
 ]
 SCRIPT = """

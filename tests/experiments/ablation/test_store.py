@@ -332,8 +332,8 @@ def test_a_history_of_an_older_version_that_is_damaged_or_gone_is_noticed(store,
 
 
 def test_a_cell_whose_numbers_would_be_others_now_is_missing_and_says_why(tmp_path):
-    def changes(config: dict[str, Any]) -> list[str]:
-        return ["DropBlock rescales"] if config["environment"]["dropjax"] == "0.5.2" else []
+    def changes(version: str | None, cell: Cell) -> list[str]:
+        return ["DropBlock rescales"] if version == "0.5.2" and cell in CELLS else []
 
     store = Store(tmp_path, changes)
     store.begin(PLAN)
