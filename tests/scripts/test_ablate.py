@@ -123,7 +123,7 @@ REFUSED = [
     (["--workdir=file"], "--workdir=file is no folder"),
     (["--workdir="], "--workdir is empty"),
     (["--workdir=."], "--workdir must name a folder for this ablation alone, got ."),
-    (["--grid=batch_size=2000,4000"], "batch_size=2000 and 4000 are the same: one full batch of"),
+    (["--grid=strength=0.5,0.50"], "strength=0.5 and 0.50 are the same; leave one out"),
     (["here"], "unexpected arguments: here"),
 ]
 SCRIPT = """
