@@ -294,6 +294,11 @@ def resolve(
             say(f"model=auto: {config.model}")
         parse_optimizer(config.optimizer, config.learning_rate)
         check_batch_size(config.batch_size, jax.device_count())
+        if config.batch_size > len(dataset.x_train):
+            say(
+                f"batch_size={config.batch_size}: each step is one full batch, as there are "
+                f"{len(dataset.x_train)} training examples"
+            )
         steps = config.epochs * steps_per_epoch(len(dataset.x_train), config.batch_size)
         check_strength(strength, steps)
         check_strength(penalty, steps, "penalty", at_most=math.inf)

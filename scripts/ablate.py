@@ -14,8 +14,12 @@ that it takes to find a difference: 2**(1 - seeds) times the number of compariso
 
 Writes to --workdir: report.html, table.md, cells.csv, figures/, ablation.json and a folder for each
 cell. What is there is not run again: the same command continues what was stopped, and a larger
-grid adds to it. Runs of one seed have the same initial weights and batches in all schemes; results
-agree with those of single runs to rounding, with --exact to the bit.
+grid adds to it. Files hold their sha256: a cell that is damaged runs again, and that is said. Runs
+of one seed have the same initial weights and batches in all schemes; results agree with those of
+single runs to rounding, with --exact to the bit.
+
+The report names the versions, commits and devices that the cells' own records name, and warns where
+they are mixed. --only=tables makes it again, on whatever machine, with the verdicts on added seeds.
 
 --stop=decided goes on after that: it adds seeds, which had no part in choosing settings, until each
 comparison is decided or --max_seeds were added, and errs no more often than a test at 5 %.
@@ -140,6 +144,8 @@ def main(argv: list[str]) -> int:
         )
         if MAX_SEEDS.value is not None and not STOP.value:
             raise LaunchError("--max_seeds would do nothing without --stop=decided")
+        if WORKDIR.value == "":
+            raise LaunchError("--workdir is empty; leave it out or name a folder")
         stamp = time.strftime("%Y%m%d-%H%M%S")
         if WORKDIR.value is None and (options.shard or options.only == "tables"):
             raise LaunchError("name the folder by --workdir")

@@ -362,6 +362,12 @@ def load(folder: str | Path) -> Run:
         raise RunError(f"{error}: {'; '.join(warnings_of_checkpoints)}") from error
     for warning in warnings_of_checkpoints:
         warnings.warn(f"{folder}: {warning}; an older one is", stacklevel=2)
+    if found is None and result is not None:
+        raise RunError(
+            f"{folder} has results and no checkpoint: a cell of an ablation that was trained in "
+            "lanes keeps its results, not its parameters. This makes the run with both: "
+            f"{config.get('command')}"
+        )
     if found is None:
         raise RunError(f"{folder} has no checkpoint: the run was stopped before it wrote one")
     state, extra = found

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +15,12 @@ from experiments.ablation.analysis import Analysis, analyse
 from experiments.ablation.cells import Outcome
 from experiments.ablation.decide import Verdict, add_seeds, check_most
 from experiments.ablation.grid import Grid, Planned, Planner, Reader, plan_cells
+from experiments.ablation.origin import origin, warnings
 from experiments.ablation.output import write
 from experiments.ablation.run import Engine, local, make_plan, outcomes, run_plan
-from experiments.ablation.store import Store
+from experiments.ablation.store import ABLATION, Store
 from experiments.ablation.tables import answers_text
+from experiments.ablation.words import counted
 from experiments.console import say
 from experiments.setup import Flags, LaunchError, launching
 
@@ -75,8 +78,10 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
     own = path / "shards" / f"{shard[0]}-of-{shard[1]}" if shard else path
     with folder.locked(own), _engine(options) as engine:
         store = Store(path)
+        if options.only == "tables":
+            options = _as_before(grid, store, options)
         about = _about(grid, planned, options)
-        before = store.begin(about | {"exact": options.exact})
+        before = store.begin(about | {"exact": options.exact, "dropjax": dropjax.__version__})
         if before is not None and before != about["command"]:
             say(f"tables in {path} will be of this grid; before they were of: {before}")
         if options.only != "tables":
@@ -89,10 +94,12 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
         task = planned[0].resolved.dataset.task
         analysis = analyse(found, baseline=options.baseline, task=task)
         verdicts, added = [], []
-        if options.stop == "decided" and options.only is None:
+        if options.stop == "decided":
             planner = Planner(grid.experiment, reader)
             decide = _Decide(planner, planned, analysis, store, options, engine)
             verdicts, added = decide.verdicts(), decide.added()
+        whole = [*found, *added]
+        about |= {"environment": origin(whole), "warnings": warnings(whole)}
         analysis = write(
             path,
             found,
@@ -108,8 +115,22 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
         for number, table in enumerate(plan.site_tables):
             (path / f"sites_{number}.txt").write_text(table)
         files = ["report.html", "table.md", "cells.csv", *["cells_added.csv"] * bool(added)]
-        say(f"{answers_text(analysis)}\nfolder {path}: {', '.join(files)}, figures/")
+        said = "\n".join([answers_text(analysis), *about["warnings"]])
+        say(f"{said}\nfolder {path}: {', '.join(files)}, figures/")
     return 1 if analysis.lost else 0
+
+
+def _as_before(grid: Grid, store: Store, options: Options) -> Options:
+    """The options with --stop=decided if the ablation of this grid that is there was made with it.
+
+    Its verdicts are then told again, of the seeds that were added.
+    """
+    before = store.before().get("command")
+    stopped = re.search(r" --stop=decided --max_seeds=(\d+)$", before or "")
+    if options.stop or not stopped:
+        return options
+    same = dataclasses.replace(options, stop="decided", max_seeds=int(stopped[1]))
+    return same if _command(grid, same) == before else options
 
 
 def _engine(options: Options) -> contextlib.AbstractContextManager[Engine]:
@@ -149,16 +170,34 @@ class _Decide:
         if baseline not in self._chosen or not schemes:
             say("no seeds are added: there is no setting to compare, as the table says")
             return []
-        say("adding seeds until it is decided")
+        first, most = max(self.analysis.seeds) + 1, self.options.max_seeds
+        if self.options.only == "tables":
+            most = self._stored(first, most)
+            try:
+                check_most(len(schemes), most, level=self.analysis.level)
+            except ValueError:
+                say(f"no verdicts: {counted(most, 'seed')} added for the baseline cannot give one")
+                return []
+        else:
+            say("adding seeds until it is decided")
         with launching():
             return add_seeds(
                 schemes,
                 baseline,
                 self._run,
-                first=max(self.analysis.seeds) + 1,
-                most=self.options.max_seeds,
+                first=first,
+                most=most,
                 level=self.analysis.level,
             )
+
+    def _stored(self, first: int, most: int) -> int:
+        """How many of the seeds that may be added the baseline was run with, one after another."""
+        chosen = self._chosen[self.options.baseline]
+        for number in range(most):
+            cell = self.planner.with_seed(chosen, first + number).cell
+            if self.store.outcome(cell).status == "missing":
+                return number
+        return most
 
     def added(self) -> list[Outcome]:
         """What became of the runs that were added."""
@@ -171,14 +210,14 @@ class _Decide:
         }
         every = [one for of in new.values() for one in of]
         self._planned += every
-        plan = make_plan(every, lanes=self.options.lanes)
-        run_plan(
-            plan,
-            self.store,
-            self.planner.experiment,
-            exact=self.options.exact,
-            engine=self.engine,
-        )
+        if self.options.only != "tables":
+            run_plan(
+                make_plan(every, lanes=self.options.lanes),
+                self.store,
+                self.planner.experiment,
+                exact=self.options.exact,
+                engine=self.engine,
+            )
         return {
             scheme: [outcome.result.get(self.metric) for outcome in outcomes(of, self.store)]
             for scheme, of in new.items()
@@ -194,8 +233,8 @@ def _check(grid: Grid, options: Options) -> None:
     if options.stop:
         if options.shard:
             raise LaunchError("--stop=decided looks at all results: leave out --shard")
-        if options.only:
-            raise LaunchError(f"--stop=decided would do nothing with --only={options.only}")
+        if options.only == "plan":
+            raise LaunchError("--stop=decided would do nothing with --only=plan")
         if len(grid.schemes) == 1:
             raise LaunchError("--stop=decided has nothing to decide: there is one scheme")
         with launching():
@@ -215,13 +254,17 @@ def _check_folder(path: Path, planned: list[Planned], options: Options) -> None:
     """Refuses a folder of something else, before anything is written."""
     if path.exists() and not path.is_dir():
         raise LaunchError(f"--workdir={path} is no folder; name another")
-    command = Store(path).command()
-    if command is None and (path / "config.json").exists():
+    if not path.name:
+        raise LaunchError(f"--workdir must name a folder for this ablation alone, got {path}")
+    store = Store(path)
+    if not store.holds() and (path / "config.json").exists():
         raise LaunchError(f"--workdir={path} holds a run of an experiment; name another")
+    store.check_links()
     if options.only == "tables":
-        if command is None:
+        if not store.holds():
             raise LaunchError(f"--only=tables: --workdir={path} holds no ablation")
-        if not any(Store(path).has(one.cell) for one in planned):
+        if not any(store.has(one.cell) for one in planned):
+            command = store.before().get("command", f"what {ABLATION} says, which is damaged")
             raise LaunchError(
                 f"--only=tables: --workdir={path} has no cell of this grid; its tables were made "
                 f"by: {command}"
@@ -245,7 +288,6 @@ def _about(grid: Grid, planned: list[Planned], options: Options) -> dict[str, An
     first = configs[0]
     varied = {"dropout", "rate", "seed", "data_dir", *grid.swept}
     hashes = sorted({one.cell.config["data_sha256"] for one in planned})
-    where = folder.environment()
     return {
         "experiment": grid.experiment,
         "command": _command(grid, options),
@@ -255,24 +297,9 @@ def _about(grid: Grid, planned: list[Planned], options: Options) -> dict[str, An
             if name not in varied and all(config[name] == value for config in configs)
         },
         "swept": list(grid.swept),
-        "environment": {
-            "dropjax": where["dropjax"],
-            "git_commit": where["git_commit"],
-            "python": where["python"],
-            **where["versions"],
-            **_devices(where, options),
-        },
         "data_sha256": hashes[0] if len(hashes) == 1 else f"{len(hashes)} subsets; see cells.csv",
         "mask_stream": dropjax.STREAM,
     }
-
-
-def _devices(where: dict[str, Any], options: Options) -> dict[str, Any]:
-    """Where cells are trained, as far as this machine knows."""
-    if options.engine == "ray":
-        return {"engine": "ray; each cell's config.json says on which device"}
-    names = {"backend": "backend", "device": "device_kind", "devices": "devices"}
-    return {name: where[of] for name, of in names.items()}
 
 
 def _command(grid: Grid, options: Options) -> str:

@@ -36,7 +36,10 @@ class Outcome:
       result: the numbers of result.json, such as "validation_accuracy", "test_accuracy" and
         "mc_test_nll"; None where there is no number. Empty if it is missing.
       history: a record an epoch, as metrics.jsonl has them.
-      error: why it failed, or at which step it diverged.
+      error: why it failed or is missing, or at which step it diverged.
+      record: its config.json, which says by which command it was made, and where; empty if it is
+        missing.
+      hashed: whether its files hold their hashes; those of versions before 0.6 do not.
     """
 
     cell: Cell
@@ -44,3 +47,5 @@ class Outcome:
     result: dict[str, Any]
     history: list[dict[str, Any]]
     error: str = ""
+    record: dict[str, Any] = dataclasses.field(default_factory=dict)
+    hashed: bool = True

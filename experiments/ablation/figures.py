@@ -5,9 +5,11 @@ are drawn as errors in per cent.
 """
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -21,7 +23,9 @@ from experiments.ablation.choice import SettingRow
 from experiments.ablation.rows import by_pair
 from experiments.ablation.style import (
     along,
+    as_written,
     error,
+    fit,
     handle,
     label,
     legend,
@@ -29,10 +33,15 @@ from experiments.ablation.style import (
     numbers,
     plain,
     scheme_axis,
+    size,
     style,
+    value_axis,
     wrapped,
 )
 from experiments.ablation.words import NOTHING, Unit
+
+_WIDTH = 5.6
+"""Of an axis that has a figure for itself, in inches."""
 
 
 class Picture(NamedTuple):
@@ -42,8 +51,14 @@ class Picture(NamedTuple):
     png: bytes
 
 
-def draw(analysis: Analysis, outcomes: Sequence[Outcome]) -> dict[str, Picture]:
-    """All figures that there is something to draw for, by title."""
+def draw(
+    analysis: Analysis, outcomes: Sequence[Outcome]
+) -> tuple[dict[str, Picture], dict[str, str]]:
+    """All figures that there is something to draw for, by title.
+
+    Returns:
+      The figures; and of those that could not be drawn why not, in a line.
+    """
     rate, per_cent = swept_number(analysis), f"{100 * analysis.level:g} %"
     lacking = rate and any(row.setting.get(rate) is None for row in analysis.settings)
     made = {
@@ -52,20 +67,20 @@ def draw(analysis: Analysis, outcomes: Sequence[Outcome]) -> dict[str, Picture]:
             "or more. "
             f"{_others(analysis, [rate])}"
             f"{f'A dashed line: a scheme without a {rate}.' if lacking else ''}",
-            error_against_rate(analysis),
+            lambda: error_against_rate(analysis),
         ),
         "Differences seed by seed": (
             f"A dot is a seed, a diamond their mean, a bar the interval of the table ({per_cent}).",
-            paired_differences(analysis),
+            lambda: paired_differences(analysis),
         ),
         "Learning curves": (
             "Each scheme at its chosen setting: the mean over its seeds, and one standard "
             "deviation to either side.",
-            learning_curves(analysis, outcomes),
+            lambda: learning_curves(analysis, outcomes),
         ),
         "Training and test error": (
             "Each scheme at its chosen setting, means over the seeds; both without dropout.",
-            train_test_gap(analysis),
+            lambda: train_test_gap(analysis),
         ),
     }
     if len(analysis.swept) > 1:
@@ -73,13 +88,21 @@ def draw(analysis: Analysis, outcomes: Sequence[Outcome]) -> dict[str, Picture]:
         made[f"Error against {first} and {second}"] = (
             f"Means over the seeds; the frame is around the chosen setting. "
             f"{_others(analysis, [first, second])}",
-            heat_map(analysis, first, second),
+            lambda: heat_map(analysis, first, second),
         )
-    return {
-        title: Picture(caption.strip(), png(figure))
-        for title, (caption, figure) in made.items()
-        if figure is not None
-    }
+    pictures, missing = {}, {}
+    for title, (caption, drawn) in made.items():
+        try:
+            # Of whatever style the user has; a letter that the font has not is a box.
+            with matplotlib.style.context("default"), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph")
+                figure = drawn()
+                if figure is not None:
+                    pictures[title] = Picture(caption.strip(), png(figure))
+        except Exception as error:  # no picture is worth the results
+            line = str(error).partition("\n")[0]
+            missing[title] = f"{type(error).__name__}: {line}"
+    return pictures, missing
 
 
 def _others(analysis: Analysis, shown: Sequence[str | None]) -> str:
@@ -96,7 +119,7 @@ def _others(analysis: Analysis, shown: Sequence[str | None]) -> str:
 def png(figure: Figure) -> bytes:
     """A figure as a file, small: of 256 colours, and without Matplotlib's version in it."""
     drawn, file = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=100)
+    figure.savefig(drawn, format="png", dpi=100, bbox_inches="tight")
     image = Image.open(drawn).convert("RGB").quantize(dither=Image.Dither.NONE)
     image.save(file, format="png", optimize=True)
     return file.getvalue()
@@ -117,7 +140,7 @@ def error_against_rate(analysis: Analysis) -> Figure | None:
     name = swept_number(analysis)
     if name is None:
         return None
-    figure, axis = new_figure(6.4, 3.2)
+    figure, axis = new_figure()
     values, handles = numbers(analysis, name), []
     logarithmic = name != "rate" and values[0] > 0 and values[-1] >= 16 * values[0]
     if logarithmic:
@@ -144,11 +167,11 @@ def error_against_rate(analysis: Analysis) -> Figure | None:
     if not handles:
         return None
     if len(values) <= 8:
-        axis.set_xticks(values, [f"{value:g}" for value in values])
-        axis.minorticks_off()
+        value_axis(axis, values, _WIDTH)
     axis.set_xlabel(name)
     axis.set_ylabel(label(analysis, "test"))
-    legend(figure, handles)
+    legend(figure, handles, _WIDTH)
+    fit(figure, [axis], 1, _WIDTH, 2.6)
     return figure
 
 
@@ -160,8 +183,9 @@ def learning_curves(analysis: Analysis, outcomes: Sequence[Outcome]) -> Figure |
     records = [record for _, best in chosen for i in best.ids for record in of[i]]
     if not all(any(record.get(name) is not None for record in records) for name in metrics):
         return None
-    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
-    for axis, name in zip(figure.subplots(1, 2), metrics, strict=True):
+    figure = Figure(layout="constrained")
+    axes = list(figure.subplots(1, 2))
+    for axis, name in zip(axes, metrics, strict=True):
         for row, best in chosen:
             histories = [of[i] for i in best.ids]
             epochs = range(min(map(len, histories)))
@@ -179,7 +203,8 @@ def learning_curves(analysis: Analysis, outcomes: Sequence[Outcome]) -> Figure |
         axis.set_ylabel("validation loss" if "loss" in name else label(analysis, "validation"))
         axis.locator_params(axis="x", integer=True)
         plain(axis)
-    legend(figure, [handle(analysis, row) for row, _ in chosen])
+    legend(figure, [handle(analysis, row) for row, _ in chosen], 7.4)
+    fit(figure, axes, 2, 3.5, 2.6)
     return figure
 
 
@@ -192,18 +217,19 @@ def train_test_gap(analysis: Analysis) -> Figure | None:
     ]
     if not found:
         return None
-    figure, axis = new_figure(6.4, 1.2 + 0.5 * len(found))
+    figure, axis = new_figure()
     for y, (row, *parts) in enumerate(found):
         train, test = (error(analysis, part)[0] for part in parts)
         colour = style(analysis, row.scheme)["color"]
         axis.plot([train, test], [y, y], color=colour, linewidth=2, zorder=1)
         axis.plot(train, y, "o", color=colour, markerfacecolor="white", markersize=7)
         axis.plot(test, y, "o", color=colour, markersize=7)
-    scheme_axis(axis, [row for row, *_ in found])
+    height = scheme_axis(axis, [row for row, *_ in found], 0.5)
     axis.set_xlabel(label(analysis, ""))
     dots: dict[str, Any] = {"color": "#555555", "marker": "o", "linestyle": ""}
     hollow = Line2D([], [], **dots, markerfacecolor="white", label="training data")
-    legend(figure, [hollow, Line2D([], [], **dots, label="test data")])
+    legend(figure, [hollow, Line2D([], [], **dots, label="test data")], _WIDTH)
+    fit(figure, [axis], 1, _WIDTH, height)
     return figure
 
 
@@ -214,7 +240,7 @@ def paired_differences(analysis: Analysis) -> Figure | None:
         return None
     unit, higher = Unit(analysis), analysis.metric.higher
     scale = 100 if unit.percent else 1
-    figure, axis = new_figure(6.4, 1.2 + 0.6 * len(found))
+    figure, axis = new_figure()
     axis.axvline(0, color="black", linewidth=1)
     for y, (row, comparison) in enumerate(found):
         colour = style(analysis, row.scheme)["color"]
@@ -226,13 +252,12 @@ def paired_differences(analysis: Analysis) -> Figure | None:
         axis.plot(ends, [y, y], color="black", linewidth=1.5)
         mean = scale * comparison.difference
         axis.plot(mean, y, "D", color=colour, markeredgecolor="black", markersize=7)
-    scheme_axis(axis, [row for row, _ in found])
+    height = scheme_axis(axis, [row for row, _ in found], 0.6)
     points = ", points" if unit.percent else ""
     side = "right" if higher else "left"
-    axis.set_xlabel(
-        f"test {unit.name} less that of {wrapped(analysis.baseline, 40)}{points} "
-        f"(better: to the {side})"
-    )
+    text = f"test {unit.name} less that of {analysis.baseline}{points} (better: to the {side})"
+    as_written([axis.set_xlabel(wrapped(text))])
+    fit(figure, [axis], 1, _WIDTH, height)
     return figure
 
 
@@ -257,14 +282,16 @@ def heat_map(analysis: Analysis, first: str, second: str) -> Figure | None:
     if not errors:
         return None
     least, most = min(errors), max(errors)
-    columns = min(len(panels), 3)
+    across = list(dict.fromkeys(pair[1] for _, grid in panels for pair in grid))
+    columns = max(min(len(panels), 3, 14 // len(across)), 1)
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(0.6 + 2.8 * columns, 0.9 + 2.2 * lines), layout="constrained")
+    figure = Figure(layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    image = None
+    image, width, height = None, 2.0, 1.6
     for axis, (row, grid) in zip(axes, panels, strict=False):
         down, across = (list(dict.fromkeys(pair[i] for pair in grid)) for i in (0, 1))
         values = np.full((len(down), len(across)), np.nan)
+        shown = []
         for (u, v), best in grid.items():
             i, j = down.index(u), across.index(v)
             if best is None:
@@ -273,21 +300,28 @@ def heat_map(analysis: Analysis, first: str, second: str) -> Figure | None:
             values[i, j] = value = _cell_error(analysis, best, validated)
             dark = most > least and (value - least) / (most - least) < 0.5
             text = f"{value:.2f}" if Unit(analysis).percent else f"{value:.3g}"
-            axis.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
+            look = {"ha": "center", "va": "center", "color": "white" if dark else "black"}
+            shown.append(axis.text(j, i, text, **look))
             if best is row.chosen:
                 frame = Rectangle((j - 0.47, i - 0.45), 0.94, 0.9, fill=False, lw=2.5, ec="#D55E00")
                 axis.add_patch(frame)
         image = axis.imshow(values, cmap="cividis", vmin=least, vmax=most, aspect="auto")
         axis.set_xticks(range(len(across)), [wrapped(str(v), 12) for v in across])
-        axis.set_yticks(range(len(down)), [wrapped(str(u), 12) for u in down])
-        axis.set_title(wrapped(row.scheme, 34), fontsize=9)
+        axis.set_yticks(range(len(down)), [wrapped(str(u), 20) for u in down])
+        title = axis.set_title(wrapped(row.scheme, 34), fontsize=9)
         axis.set_xlabel(second)
         axis.set_ylabel(first)
+        beside, below = axis.get_yticklabels(), axis.get_xticklabels()
+        as_written([title, *beside, *below])
+        number, title_width = size(shown), size([title])[0] + 0.1
+        width = max(width, title_width, len(across) * (max(number[0], size(below)[0]) + 0.12))
+        height = max(height, len(down) * (max(number[1], size(beside)[1]) + 0.12))
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     if image is not None:
         part = "validation" if validated else "test"
         figure.colorbar(image, ax=axes.tolist(), label=f"mean {label(analysis, part)}")
+    fit(figure, list(axes), columns, width, height)
     return figure
 
 

@@ -1,5 +1,6 @@
 """From the flags of an ablation to its cells. All that can be wrong with them is found here."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -39,6 +40,14 @@ MOST = 100_000
 _NOT_SWEPT = (
     *("dropout", "rate", "seed", "model"),
     *("dataset", "data_dir", "task", "validation", "test"),
+)
+
+# What the id of a cell is made of. Its values go into it whatever they are; a flag that was added
+# later is left out while it has its default, so that the cells of an older version keep their ids.
+_FIRST_FLAGS = (
+    *("dropout", "rate", "model", "dataset", "data_dir", "task", "validation", "train_examples"),
+    *("seed", "epochs", "batch_size", "optimizer", "learning_rate", "strength", "penalty"),
+    "mc_samples",
 )
 
 
@@ -156,6 +165,7 @@ def plan_cells(grid: Grid, reader: "Reader") -> list[Planned]:
     fixed = grid.fixed | {"model": _model(grid, parsed, reader.say)}
     planner = Planner(grid.experiment, reader)
     planned: dict[tuple[str, str], Planned] = {}
+    different: dict[tuple[str, str], Planned] = {}
     for text, scheme in parsed.items():
         meant = {flag: of for flag, of in grid.swept.items() if _means(flag, text, scheme)}
         given = {k: v for k, v in fixed.items() if v is None or _means(k, text, scheme)}
@@ -166,6 +176,7 @@ def plan_cells(grid: Grid, reader: "Reader") -> list[Planned]:
                 arguments: dict[str, Any] = given | own | {"dropout": text, "seed": seed}
                 one = planner.cell(text, setting, Flags(**arguments))
                 planned.setdefault((text, one.cell.id), one)
+                _check_different(different.setdefault((text, _computed(one)), one), one)
                 if len(planned) > MOST:
                     raise LaunchError(f"the grid has more than {MOST:,} cells")
     return list(planned.values())
@@ -233,7 +244,7 @@ class Planner:
         config = dataclasses.asdict(resolved.config)
         decides = {
             "experiment": self.experiment,
-            "flags": _deciding(config),
+            "flags": _deciding(resolved),
             "data_sha256": self.reader.sha256(resolved),
             "mask_stream": dropjax.STREAM,
             "x64": bool(jax_setting("jax_enable_x64")),
@@ -252,13 +263,48 @@ class Planner:
         return self.cell(planned.cell.scheme, planned.cell.setting, Flags(**arguments))
 
 
-def _deciding(config: dict[str, Any]) -> dict[str, Any]:
-    """The flags that say what a cell is."""
-    # Where the data lies does not matter; what they are does. Versions before 0.6 had no --test.
-    left_out = {"data_dir"} | ({"test"} if config["test"] is None else set())
-    flags = {k: v for k, v in config.items() if k not in left_out}
-    own = config["dataset"].endswith(".npz")
-    return flags | ({"dataset": Path(config["dataset"]).name} if own else {})
+def _deciding(resolved: Resolved) -> dict[str, Any]:
+    """The flags as they go into an id. Where the data lies does not matter; what they are does."""
+    config, defaults = dataclasses.asdict(resolved.config), dataclasses.asdict(Flags())
+    found = {
+        name: value
+        for name, value in config.items()
+        if name in _FIRST_FLAGS or value != defaults.get(name)
+    }
+    del found["data_dir"]
+    if config["dataset"].endswith(".npz"):
+        found["dataset"] = Path(config["dataset"]).name
+    return found
+
+
+def _computed(one: Planned) -> str:
+    """What a cell computes: a text that is the same for settings that are the same by another name.
+
+    A batch of more than all examples is one of all of them, and 1.0 is 1.
+    """
+    config, examples = dict(one.cell.config), len(one.resolved.dataset.y_train)
+    config["batch_size"] = min(config["batch_size"], examples)
+    name, arguments = literals.parse_call(config["optimizer"])
+    config["optimizer"] = [name, arguments]
+    for flag in ("strength", "penalty"):
+        with contextlib.suppress(ValueError):
+            config[flag] = float(config[flag])
+    return json.dumps(config, sort_keys=True, default=repr)
+
+
+def _check_different(first: Planned, second: Planned) -> None:
+    """Refuses a setting that computes what another one of its scheme does."""
+    a, b = first.cell.setting, second.cell.setting
+    pairs = [f"{flag}={a[flag]} and {b[flag]}" for flag in a if a[flag] != b[flag]]
+    if not pairs:
+        return
+    examples = len(first.resolved.dataset.y_train)
+    why = (
+        f": one full batch of {examples} examples"
+        if a.get("batch_size") != b.get("batch_size")
+        else ""
+    )
+    raise LaunchError(f"--grid: {', '.join(pairs)} are the same{why}; leave one out")
 
 
 def _means(flag: str, text: str, scheme: Scheme) -> bool:

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dropjax.train.checkpoint import write_whole
 from experiments.ablation.analysis import Analysis, analyse
@@ -12,6 +12,16 @@ from experiments.ablation.cells import Outcome
 from experiments.ablation.decide import Verdict
 from experiments.ablation.page import page
 from experiments.ablation.tables import cells_csv, table_md
+from experiments.console import say
+
+if TYPE_CHECKING:
+    from experiments.ablation.figures import Picture
+
+_FIGURES = (
+    *("test_error_against_*", "differences_seed_by_seed", "learning_curves"),
+    *("training_and_test_error", "error_against_*_and_*"),
+)
+"""What the files of figures are called, without .png."""
 
 
 def write(
@@ -26,9 +36,11 @@ def write(
     verdicts: Sequence[Verdict] = (),
     added: Sequence[Outcome] = (),
 ) -> Analysis:
-    """Writes cells.csv, table.md, figures/*.png and report.html, each whole or not at all.
+    """Writes cells.csv, table.md, report.html and figures/*.png, each whole or not at all.
 
     Those of an earlier call are replaced, or removed if there is nothing to put in their place.
+    Figures are drawn when all else is written; one that cannot be drawn is missing, which is said
+    and stands in the report.
 
     Args:
       workdir: the ablation's folder; made if need be.
@@ -47,30 +59,47 @@ def write(
     Raises:
       ValueError: as `analyse`; nothing is written then.
     """
-    from experiments.ablation.figures import draw  # Matplotlib takes half a second to import
-
     analysis = analyse(
         outcomes, baseline=baseline, task=task, level=level, test_examples=test_examples
     )
     analysis = dataclasses.replace(analysis, verdicts=tuple(verdicts))
-    figures = draw(analysis, outcomes)
-    files = {
-        "cells.csv": cells_csv(outcomes).encode(),
-        "table.md": table_md(analysis, about).encode(),
-        **{f"figures/{_file_name(title)}": picture.png for title, picture in figures.items()},
-        "report.html": page(analysis, outcomes, about, figures).encode(),
-    }
+    texts = {"cells.csv": cells_csv(outcomes), "table.md": table_md(analysis, about)}
     if added:
-        files["cells_added.csv"] = cells_csv(added).encode()
+        texts["cells_added.csv"] = cells_csv(added)
+    undrawn = {"Each figure": "it was not drawn yet when this was written"}
+    texts["report.html"] = page(analysis, outcomes, about, {}, undrawn)
     (workdir / "figures").mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        write_whole(workdir / name, data)
+    for name, text in texts.items():
+        _write(workdir / name, text)
     if not added:
         (workdir / "cells_added.csv").unlink(missing_ok=True)
-    for old in (workdir / "figures").glob("*.png"):
-        if f"figures/{old.name}" not in files:
-            old.unlink()
+    figures, missing = _draw(analysis, outcomes)
+    for title, why in missing.items():
+        say(f"figure missing: {title}: {why}")
+    for pattern in _FIGURES:
+        for old in (workdir / "figures").glob(f"{pattern}.png"):
+            if old.name not in map(_file_name, figures):
+                old.unlink()
+    for title, picture in figures.items():
+        write_whole(workdir / "figures" / _file_name(title), picture.png)
+    _write(workdir / "report.html", page(analysis, outcomes, about, figures, missing))
     return analysis
+
+
+def _draw(
+    analysis: Analysis, outcomes: Sequence[Outcome]
+) -> tuple[dict[str, "Picture"], dict[str, str]]:
+    """The figures by title, and why others are missing."""
+    try:
+        from experiments.ablation.figures import draw  # Matplotlib takes half a second to import
+    except Exception as error:  # an installation that is broken
+        return {}, {"Each figure": f"{type(error).__name__}: {error}"}
+    return draw(analysis, outcomes)
+
+
+def _write(path: Path, text: str) -> None:
+    # A name of a file may have bytes that are no UTF-8.
+    write_whole(path, text.encode(errors="backslashreplace"))
 
 
 def _file_name(title: str) -> str:

@@ -4,6 +4,8 @@ import base64
 import html
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from experiments.ablation.analysis import Analysis
@@ -80,6 +82,7 @@ def page(
     outcomes: Sequence[Outcome],
     about: dict[str, Any],
     figures: Mapping[str, "Picture"],
+    missing: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """The report.
 
@@ -88,18 +91,20 @@ def page(
       outcomes: of every cell.
       about: as in `tables.table_md`.
       figures: by title.
+      missing: why a figure is missing, by its title.
     """
-    title = f"Ablation of {about['experiment']}"
+    title = f"Ablation of dropout on {PurePath(about['shared']['dataset']).name}"
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{_line(overview(analysis, about))}</p>",
         "<h2>Answer</h2>",
         _list((_line(words) for words in answers(analysis)), "answers"),
+        *(f"<p><strong>{html.escape(text)}</strong></p>" for text in about.get("warnings", ())),
         "<h2>Table</h2>",
         _table(main_table(analysis), "Each scheme at its chosen setting"),
         _list(html.escape(note) for note in notes(analysis)),
         *_verdicts(analysis),
-        *_figures(figures),
+        *_figures(figures, missing),
         "<h2>All settings</h2>",
         f"<p>{html.escape(note_of_settings(analysis))}</p>",
         _table(settings_table(analysis), "All settings"),
@@ -138,8 +143,8 @@ def _verdicts(analysis: Analysis) -> list[str]:
     ]
 
 
-def _figures(figures: Mapping[str, "Picture"]) -> list[str]:
-    if not figures:
+def _figures(figures: Mapping[str, "Picture"], missing: Mapping[str, str]) -> list[str]:
+    if not figures and not missing:
         return []
     found = []
     for title, picture in figures.items():
@@ -149,7 +154,10 @@ def _figures(figures: Mapping[str, "Picture"]) -> list[str]:
             f"<figure><figcaption><strong>{name}.</strong> {caption}</figcaption>"
             f'<img src="data:image/png;base64,{data}" alt="{name}"></figure>'
         )
-    return ["<h2>Figures</h2>", '<div class="figures">', *found, "</div>"]
+    gone = [f"{html.escape(title)} is missing: {_inline(why)}." for title, why in missing.items()]
+    parts = ["<h2>Figures</h2>"]
+    parts += ['<div class="figures">', *found, "</div>"] if found else []
+    return parts + ([_list(gone)] if gone else [])
 
 
 def _cells(analysis: Analysis, outcomes: Sequence[Outcome]) -> str:

@@ -8,20 +8,25 @@ import re
 import signal
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from dropjax.runs import record
+from dropjax.train.checkpoint import CheckpointError
+from dropjax.train.log import LogError
 from experiments import folder, program
 from experiments import run as single
 from experiments.ablation.cells import Cell, Outcome
 from experiments.ablation.decide import enough_seeds
 from experiments.ablation.grid import Planned
-from experiments.ablation.store import Store
+from experiments.ablation.store import NOT_RUN, Store, write_failed
 from experiments.ablation.train import Made, Trainer, alike
 from experiments.ablation.words import counted
 from experiments.console import bar, say
 from experiments.setup import Flags, LaunchError, Resolved, sources
 
 _LINE_EVERY = 30.0  # seconds
+_DAMAGED_SAID = 5  # lines
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -183,7 +188,12 @@ def run_plan(
       exact: one by one, each as `experiments.<experiment>` runs it, to the same bits.
       engine: trains what is not run exactly.
     """
-    works = [_work(plan, group, missing(group, store)) for group in plan.groups]
+    left = {one.cell.id: of for group in plan.groups for one, of in missing(group, store)}
+    _say_damaged(list(left.values()))
+    works = [
+        _work(plan, group, [one for one in group.cells if one.cell.id in left])
+        for group in plan.groups
+    ]
     works = [work for work in works if work.cells]
     total = sum(len(work.cells) for work in works)
     everything = len({one.cell.id for group in plan.groups for one in group.cells})
@@ -197,7 +207,7 @@ def run_plan(
         if exact:
             for work in works:
                 for one in work.cells:
-                    _run_alone(one, store, experiment)
+                    _run_alone(one, store, experiment, anew=_was_damaged(left[one.cell.id]))
                     advance(1)
                     _say_if_stopped(store, done := done + 1, everything)
             return
@@ -215,9 +225,23 @@ def _say_if_stopped(store: Store, done: int, total: int) -> None:
     )
 
 
-def missing(group: Group, store: Store) -> list[Planned]:
-    """The cells of a group that were not run to their end."""
-    return [one for one in group.cells if not store.has(one.cell)]
+def missing(group: Group, store: Store) -> list[tuple[Planned, Outcome]]:
+    """The cells of a group that were not run to their end, and what became of them."""
+    found = [(one, store.outcome(one.cell)) for one in group.cells]
+    return [(one, of) for one, of in found if of.status not in ("completed", "diverged")]
+
+
+def _was_damaged(outcome: Outcome) -> bool:
+    """Whether there is a result that does not count."""
+    return outcome.status == "missing" and outcome.error != NOT_RUN
+
+
+def _say_damaged(left: Sequence[Outcome]) -> None:
+    damaged = [outcome for outcome in left if _was_damaged(outcome)]
+    for outcome in damaged[:_DAMAGED_SAID]:
+        say(f"cell {outcome.cell.id} runs again: {outcome.error}")
+    if len(damaged) > _DAMAGED_SAID:
+        say(f"{len(damaged) - _DAMAGED_SAID} more cells run again, for reasons such as these")
 
 
 def _work(plan: Plan, group: Group, cells: Sequence[Planned]) -> Work:
@@ -303,25 +327,59 @@ def outcomes(planned: Sequence[Planned], store: Store) -> list[Outcome]:
     """What became of cells, in their order."""
     read = functools.cache(lambda id: store.outcome(cells[id]))
     cells: dict[str, Cell] = {one.cell.id: one.cell for one in planned}
-    return [dataclasses.replace(read(one.cell.id), cell=one.cell) for one in planned]
+    return [_as_recorded(read(one.cell.id), one.cell) for one in planned]
 
 
-def _run_alone(one: Planned, store: Store, experiment: str) -> None:
-    """Runs a cell as the experiment does, in its folder, what it prints in a file."""
+def _as_recorded(outcome: Outcome, cell: Cell) -> Outcome:
+    """The outcome of a cell with the flags and the command that it was run by.
+
+    Where the data lies and which variables are set may be otherwise now; that changed nothing.
+    """
+    if outcome.record:
+        config = cell.config | outcome.record["flags"]
+        command = str(outcome.record.get("command", cell.command))
+        cell = dataclasses.replace(cell, config=config, command=command)
+    return dataclasses.replace(outcome, cell=cell)
+
+
+def _run_alone(one: Planned, store: Store, experiment: str, *, anew: bool) -> None:
+    """Runs a cell as the experiment does, in its folder, what it prints in a file.
+
+    Args:
+      one: the cell.
+      store: where its folder is.
+      experiment: its name.
+      anew: from the start, as what is there is damaged. Else it continues what was interrupted.
+    """
     path = store.folder(one.cell)
     path.mkdir(parents=True, exist_ok=True)
+    store.check_links_of(one.cell)
     config: dict[str, Any] = dataclasses.asdict(one.resolved.config) | {"rate": None}
     flags = Flags(**config)  # the scheme's text has the rate
     (path / "result.json").unlink(missing_ok=True)  # of a cell that failed
-    resume, status = (path / "config.json").exists(), 0
+    alone = functools.partial(single.run, experiment, flags, path)
+    resume, status = not anew and _can_resume(path), 0
     log_file = (path / "log.txt").open("a", encoding="utf-8", errors="backslashreplace")
     with log_file as log, contextlib.redirect_stdout(log), program.settled():
         try:
-            status = single.run(experiment, flags, path, resume=resume, overwrite=False)
+            try:
+                status = alone(resume=resume, overwrite=not resume)
+            except (CheckpointError, LogError) as error:
+                say(f"{error}: starting anew")
+                status = alone(resume=False, overwrite=True)
         except Exception as error:  # the others go on
-            folder.write_json(path / "result.json", _failed(error))
+            write_failed(path, _failed(error))
     if status >= 128:  # the run took a signal that was meant for all of them
         signal.raise_signal(status - 128)
+
+
+def _can_resume(path: Path) -> bool:
+    """Whether there is a run to continue, whose configuration is as it was written."""
+    try:
+        record.read(path / "config.json")
+    except record.RecordError:
+        return False
+    return True
 
 
 def _failed(error: BaseException) -> Made:

@@ -2,23 +2,53 @@
 
 A group's results are one file first, written whole or not at all, and are then unpacked: a process
 that is killed leaves a group done or not begun, and what runs again runs with the same company.
+
+Whatever is read back is checked: files hold their hashes, a cell's result those of its other files.
+What is damaged is missing, and runs again. Nothing that stands in a file names a place outside of
+the folder.
 """
 
+import hashlib
 import json
+import math
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dropjax.train.checkpoint import naming, write_whole
+from dropjax.runs import files, record
+from dropjax.train.checkpoint import naming
+from dropjax.train.log import NOTHING
 from experiments.ablation.cells import Cell, Outcome
+from experiments.console import say
+from experiments.measure import finite
 from experiments.setup import LaunchError
 
+ABLATION = "ablation.json"
+_CONFIG, _HISTORY, _RESULT = files.CONFIG, files.METRICS, files.RESULT
+_FILES = {_CONFIG: dict, _HISTORY: list, "timing.json": dict, _RESULT: dict}
+"""Those of a cell, and of which kind each is."""
+_FOLDERS = ("cells", "groups", "figures", "shards")
 _NOT_RESULTS = (
-    *("seconds", "examples_per_second", "resumed_from_step", "status", "error"),
+    *("seconds", "examples_per_second", "resumed_from_step", "status", "error", "files"),
     # What a single run repeats of its flags.
     *("dataset", "model", "dropout", "strength", "penalty", "seed", "mc_samples"),
 )
+_MEASURED = ("train_", "validation_", "test_", "mc_test_")
+NOT_RUN = "it was not run"
+"""What is said of a cell that has no result, and never had one."""
+
+
+def changes_since(version: str | None, cell: Cell) -> list[str]:
+    """Why a cell that an older version ran would have other numbers now; empty if it would not.
+
+    Args:
+      version: of dropjax, which ran it; None if it is not known.
+      cell: as it would run now.
+    """
+    del version, cell
+    return []
 
 
 class Store:
@@ -26,109 +56,235 @@ class Store:
 
     Args:
       path: the folder, which exists.
+      changes: as `changes_since`. A cell for which it gives reasons is missing, and runs again.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, changes: Callable[[str | None, Cell], Sequence[str]] = changes_since
+    ) -> None:
+        self.path, self._changes = path, changes
         self._groups = path / "groups"
 
     def folder(self, cell: Cell) -> Path:
         """The folder of a cell."""
         return self.path / "cells" / cell.id
 
-    def command(self) -> str | None:
-        """What made the ablation that is there; None if there is none."""
-        return self._before().get("command")
+    def holds(self) -> bool:
+        """Whether there is an ablation, be its ablation.json damaged or not."""
+        return (self.path / ABLATION).exists()
 
-    def _before(self) -> dict[str, Any]:
+    def before(self) -> dict[str, Any]:
+        """The ablation.json that is there; empty if there is none, or if it is damaged."""
         try:
-            return json.loads((self.path / "ablation.json").read_text())
-        except OSError:
+            return self._plan()
+        except record.RecordError:
             return {}
+
+    def _plan(self) -> dict[str, Any]:
+        value, sealed = record.read(self.path / ABLATION)
+        if not sealed:
+            # Before 0.6 the version stood in its environment.
+            version = value.get("dropjax", files.version_of(value))
+            _check_unsealed(self.path / ABLATION, version)
+        return value
 
     def begin(self, plan: dict[str, Any]) -> str | None:
         """Writes ablation.json, and unpacks what a process that was killed left packed.
 
         Args:
-          plan: what is run. Grids may grow; whether cells are run exactly may not change.
+          plan: what is run, by names: JSON values. Grids may grow; whether cells are run exactly
+            may not change.
 
         Returns:
           The command of what was there; None if there was nothing.
 
         Raises:
-          LaunchError: the cells that are there were run in another way.
+          LaunchError: the cells that are there were run in another way, or the folder holds what no
+            ablation has written. Nothing was written then.
         """
-        before = self._before()
+        before = self.before()
+        if self.holds() and not before:
+            say(f"{self.path / ABLATION} is damaged: it is written anew, and the cells are checked")
         for name in ("experiment", "exact") if before else ():
             if before.get(name) != plan[name]:
                 raise LaunchError(
                     f"{self.path} holds an ablation with {name}={before.get(name)}, and this "
                     f"one has {name}={plan[name]}; choose another --workdir"
                 )
-        file = self.path / "ablation.json"
-        write_whole(file, (json.dumps(plan, indent=2) + "\n").encode())
+        packed = {path: self._packed(path) for path in sorted(self._groups.glob("*.json"))}
+        record.write(self.path / ABLATION, plan)
         self._groups.mkdir(exist_ok=True)
-        for packed in sorted(self._groups.glob("*.json")):
-            self._unpack(packed)
+        for path, made in packed.items():
+            self._unpack(path, made)
         return before.get("command")
 
-    def put(self, cells: Sequence[Cell], files: Sequence[dict[str, Any]]) -> None:
+    def put(self, cells: Sequence[Cell], made: Sequence[dict[str, Any]]) -> None:
         """Keeps what a group has made.
 
         Args:
           cells: of the group.
-          files: of each, by name: JSON values, and lists of them for names that end in .jsonl.
+          made: the files of each by name: JSON values, and lists of them for names in .jsonl.
         """
         packed = self._groups / f"{cells[0].id}.json"
-        made = {cell.id: of for cell, of in zip(cells, files, strict=True)}
-        write_whole(packed, json.dumps(made).encode())
-        self._unpack(packed)
+        by_cell = {cell.id: finite(of) for cell, of in zip(cells, made, strict=True)}
+        record.write(packed, by_cell)
+        self._unpack(packed, by_cell)
 
-    def _unpack(self, packed: Path) -> None:
+    def _packed(self, packed: Path) -> dict[str, Any]:
+        """What a group's file holds; nothing if it is damaged, and its cells run again.
+
+        Raises:
+          LaunchError: it names what is no cell, or files that no cell has.
+        """
         try:
-            made = json.loads(packed.read_text())
-        except FileNotFoundError:
-            return  # another shard was at it, and is done
-        except ValueError:
-            made = {}  # damaged: its cells are missing, and run again
-        for cell, files in made.items():
+            made, sealed = record.read(packed)
+            _check_names(packed, made)
+            for of in [] if sealed else made.values():
+                _check_unsealed(packed, files.version_of(of[_CONFIG]))
+        except record.RecordError as error:
+            if packed.exists():  # else another shard was at it, and is done
+                say(f"{error}: the cells in it run again")
+            return {}
+        return made
+
+    def _unpack(self, packed: Path, made: dict[str, Any]) -> None:
+        for cell, of in made.items():
             folder = self.path / "cells" / cell
             folder.mkdir(parents=True, exist_ok=True)
-            # The result last: a cell that has one is whole.
-            for name in sorted(files, key=lambda name: name == "result.json"):
-                _replace(folder / name, _encoded(name, files[name]))
+            for name, data in _encoded(of).items():
+                _replace(folder / name, data)
         packed.unlink(missing_ok=True)
+
+    def check_links(self) -> None:
+        """Refuses links through which what belongs into this folder would be written elsewhere.
+
+        Raises:
+          LaunchError: there is one.
+        """
+        folders = [self.path, *(self.path / name for name in _FOLDERS)]
+        for folder in [*folders, *(self.path / "shards").glob("*")]:
+            if folder.is_dir():
+                with os.scandir(folder) as entries:  # of many cells, which are not looked at
+                    _refuse_links(entry for entry in entries if entry.is_symlink())
+
+    def check_links_of(self, cell: Cell) -> None:
+        """The same for a cell's folder, into which a single run appends.
+
+        Raises:
+          LaunchError: there is one.
+        """
+        _refuse_links(path for path in self.folder(cell).rglob("*") if path.is_symlink())
 
     def has(self, cell: Cell) -> bool:
         """Whether a cell was run to its end, be it that it diverged. One that failed is not."""
         return self.outcome(cell).status in ("completed", "diverged")
 
     def outcome(self, cell: Cell) -> Outcome:
-        """What became of a cell."""
+        """What became of a cell. One whose files are damaged is missing; `error` says why."""
         folder = self.folder(cell)
+        if not (folder / _RESULT).exists():
+            return Outcome(cell, "missing", {}, [], NOT_RUN)
         try:
-            result = json.loads((folder / "result.json").read_text())
-        except OSError:
-            return Outcome(cell, "missing", {}, [], "it was not run")
-        except ValueError:
-            return Outcome(cell, "missing", {}, [], "its result.json is damaged")
-        try:
-            lines = (folder / "metrics.jsonl").read_text().splitlines()
-            history = [json.loads(line) for line in lines]
-        except (OSError, ValueError):
-            history = []
-        status = result["status"]
+            result, sealed = record.read(folder / _RESULT)
+            if sealed and result.get("status") == "failed":  # it may have no other file
+                return Outcome(cell, "failed", {}, [], str(result.get("error", "")))
+            config, hashed = files.read_config(folder)
+            result = files.read_result(folder, config) or {}
+            history = files.read_history(folder, NOTHING, whole=True)
+            _check_numbers(folder, result, history)
+        except record.RecordError as error:
+            return Outcome(cell, "missing", {}, [], str(error))
+        version = files.version_of(config)
+        if reasons := self._changes(version, cell):
+            why = f"it has other numbers than version {version} gave: {'; '.join(reasons)}"
+            return Outcome(cell, "missing", {}, [], why)
         error = result.get("error", "")
-        if status == "diverged" and not error:  # before 0.6
+        if result["status"] == "diverged" and not error:  # before 0.6
             error = f"the loss is not finite at step {result.get('diverged_at')}"
         numbers = {k: v for k, v in result.items() if k not in _NOT_RESULTS}
-        return Outcome(cell, status, numbers, history, error)
+        return Outcome(cell, result["status"], numbers, history, error, config, hashed)
 
 
-def _encoded(name: str, value: Any) -> bytes:
-    if name.endswith(".jsonl"):
-        return "".join(json.dumps(line) + "\n" for line in value).encode()
-    return (json.dumps(value, indent=2) + "\n").encode()
+def write_failed(folder: Path, result: dict[str, Any]) -> None:
+    """Notes in a cell's folder why the cell failed."""
+    record.write(folder / _RESULT, result)
+
+
+def _refuse_links(found: Iterable[os.PathLike[str]]) -> None:
+    for path in found:
+        raise LaunchError(
+            f"{os.fspath(path)} is a symbolic link, and an ablation writes into its own folder "
+            "alone. Replace the link by what it points to, or remove it"
+        )
+
+
+def _check_numbers(folder: Path, result: dict[str, Any], history: list[Any]) -> None:
+    """Refuses what no run writes: in a file without a hash changes are not seen otherwise.
+
+    Raises:
+      RecordError: a status that there is not, a measure that is none, or a line that is no record.
+    """
+    where = f"{folder / _RESULT} is damaged"
+    if result.get("status") not in ("completed", "diverged", "failed"):
+        raise record.RecordError(f"{where}: status={result.get('status')!r}")
+    for name, value in result.items():
+        if not name.startswith(_MEASURED) or value is None:
+            continue
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        share = name.endswith("_accuracy")
+        if not number or not math.isfinite(value) or (share and not 0 <= value <= 1):
+            raise record.RecordError(f"{where}: {name}={value!r}")
+    if not all(isinstance(line, dict) for line in history):
+        raise record.RecordError(f"{folder / _HISTORY} is damaged: a line of it is no record")
+
+
+def _check_names(packed: Path, made: dict[str, Any]) -> None:
+    """Refuses a group's file that names what is no cell, or files that no cell has.
+
+    Raises:
+      LaunchError: it does.
+      RecordError: a file of a cell is not in it, or is of another form.
+    """
+    odd = [name for name in (packed.stem, *made) if not re.fullmatch("[0-9a-f]{12}", name)]
+    for of in made.values():
+        odd += [name for name in of if name not in _FILES] if isinstance(of, dict) else [of]
+    if odd:
+        raise LaunchError(
+            f"{packed} was written by no ablation: it has {odd[0]!r}, where only cells (twelve hex "
+            f"digits) and their {', '.join(sorted(_FILES))} can be. Nothing was written. Remove "
+            "that file, and its cells run again"
+        )
+    for cell, of in made.items():
+        for name, kind in _FILES.items():
+            if not isinstance(of.get(name), kind):
+                raise record.RecordError(f"{packed} is damaged: cell {cell} has no {name}")
+
+
+def _check_unsealed(path: Path, version: Any) -> None:
+    """Refuses a file without a hash of a version that writes one.
+
+    Raises:
+      RecordError: it is one.
+    """
+    if record.sealed_by(version if isinstance(version, str) else None):
+        raise record.RecordError(
+            f"{path} is damaged: it has no sha256, which version {version or 0.6} writes"
+        )
+
+
+def _encoded(of: dict[str, Any]) -> dict[str, bytes]:
+    """A cell's files. The result is the last: a cell that has one is whole."""
+    history = "".join(json.dumps(line, allow_nan=False) + "\n" for line in of[_HISTORY]).encode()
+    hashes = {
+        _CONFIG: record.digest(of[_CONFIG]),
+        _HISTORY: hashlib.sha256(history).hexdigest(),
+    }
+    return {
+        _CONFIG: record.encode(of[_CONFIG]),
+        _HISTORY: history,
+        "timing.json": record.encode(of["timing.json"]),
+        _RESULT: record.encode(of[_RESULT] | {"files": hashes}),
+    }
 
 
 def _replace(path: Path, data: bytes) -> None:

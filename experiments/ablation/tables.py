@@ -12,6 +12,7 @@ from typing import Any
 
 from experiments.ablation.analysis import Analysis
 from experiments.ablation.cells import Outcome
+from experiments.ablation.origin import COLUMNS, facts
 from experiments.ablation.rows import (
     Table,
     about_table,
@@ -38,6 +39,9 @@ _MEASURED = ("train_", "validation_", "test_", "mc_test_")
 # What else of result.json a repetition gives again; times and resumptions it does not.
 _REPEATED = ("diverged_at", "learned", "param_hash", "parameters")
 
+_FORMULA = re.compile(r"[=+\-@\t\r](?![\d.]+(e[+-]?\d+)?$)", re.I)
+"""What a spreadsheet computes when it opens the file; a number with a sign it may."""
+
 
 def table_md(analysis: Analysis, about: dict[str, Any]) -> str:
     """The whole ablation in GitHub's Markdown.
@@ -45,12 +49,13 @@ def table_md(analysis: Analysis, about: dict[str, Any]) -> str:
     Args:
       analysis: of its outcomes.
       about: where they come from: "experiment", "command", "shared" (the flags that are equal for
-        all cells), "swept" (the names of the others), "environment", "data_sha256" and
-        "mask_stream".
+        all cells), "swept" (the names of the others), "environment" and "warnings" (where the cells
+        were made, from `origin`; there may be no warnings), "data_sha256" and "mask_stream".
     """
     parts = [
         _line(overview(analysis, about)),
         "\n".join(f"- {_line(words)}" for words in answers(analysis)),
+        "\n".join(f"- **{warning}**" for warning in about.get("warnings", ())),
         _table(main_table(analysis)),
         "\n".join(f"- {note}" for note in notes(analysis)),
         *_verdicts(analysis),
@@ -86,7 +91,8 @@ def cells_csv(outcomes: Sequence[Outcome]) -> str:
     """A row a cell in the order of the grid: what it is, every flag, every result.
 
     Numbers have all their digits, so that what is read back is what was measured; what is no
-    number or text is JSON; nothing stands where there is none.
+    number or text is JSON; nothing stands where there is none. The last columns say where the cell
+    was made. A text that a spreadsheet would take for a formula has an apostrophe before it.
 
     Args:
       outcomes: of every cell.
@@ -97,13 +103,14 @@ def cells_csv(outcomes: Sequence[Outcome]) -> str:
     results += [name for name in _REPEATED if name in found]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["id", "status", "scheme", *flags, *results, "error", "command"])
+    writer.writerow(["id", "status", "scheme", *flags, *results, "error", "command", *COLUMNS])
     for o in outcomes:
         # The rate of a chain is in its text alone.
         values = [_first(o.cell.config.get(name), o.cell.setting.get(name)) for name in flags]
         values += [o.result.get(name) for name in results]
-        texts = [_text(value) for value in values]
-        writer.writerow([o.cell.id, o.status, o.cell.scheme, *texts, o.error, o.cell.command])
+        of = facts(o)
+        values = [o.cell.id, o.status, o.cell.scheme, *values, o.error, o.cell.command]
+        writer.writerow([_text(value) for value in (*values, *(of.get(name) for name in COLUMNS))])
     return file.getvalue()
 
 
@@ -116,7 +123,9 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, (dict, list, tuple)):
         return json.dumps(value, sort_keys=True) if value else ""
-    return repr(float(value)) if isinstance(value, float) else str(value)
+    if not isinstance(value, str):
+        return repr(float(value)) if isinstance(value, float) else str(value)
+    return f"'{value}" if _FORMULA.match(value) else value
 
 
 def _verdicts(analysis: Analysis) -> list[str]:

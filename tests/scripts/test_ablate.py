@@ -121,6 +121,9 @@ REFUSED = [
     (["--dropout=none,zoneout"], "zoneout(rate=0.1) acts on STATE sites"),
     (["--validation=0", "--rate=0.1,0.2"], "there is no validation split to choose one on"),
     (["--workdir=file"], "--workdir=file is no folder"),
+    (["--workdir="], "--workdir is empty"),
+    (["--workdir=."], "--workdir must name a folder for this ablation alone, got ."),
+    (["--grid=strength=0.5,0.50"], "strength=0.5 and 0.50 are the same; leave one out"),
     (["here"], "unexpected arguments: here"),
 ]
 SCRIPT = """

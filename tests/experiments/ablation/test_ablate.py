@@ -2,10 +2,15 @@
 
 import csv
 import dataclasses
+import json
+import shutil
 
 import pytest
 
+from dropjax.runs import record
+from experiments import folder
 from experiments.ablation import ablate as module
+from experiments.ablation import output
 from experiments.ablation.ablate import Options, ablate
 from experiments.ablation.grid import Grid
 from experiments.setup import LaunchError
@@ -20,7 +25,13 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_seeds_are_added_to_the_chosen_settings_alone(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def no_figures(monkeypatch):
+    """They take longer than the rest."""
+    monkeypatch.setattr(output, "_draw", lambda *arguments: ({}, {}))
+
+
+def test_seeds_are_added_to_the_chosen_settings_alone(tmp_path, monkeypatch, capsys, no_figures):
     assert ablate(GRID, tmp_path, DECIDED) == 0
     first, added = rows(tmp_path / "cells.csv"), rows(tmp_path / "cells_added.csv")
     assert [row["seed"] for row in first] == ["0"] * 3
@@ -39,6 +50,19 @@ def test_seeds_are_added_to_the_chosen_settings_alone(tmp_path, monkeypatch, cap
     assert ablate(GRID, tmp_path, DECIDED) == 0
     assert (tmp_path / "table.md").read_bytes() == table
     assert "will be of this grid" not in capsys.readouterr().out
+    # The tables again, on another machine: not a word changes, and the verdicts are kept.
+    before = contents(tmp_path)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    real = folder.environment
+    monkeypatch.setattr(folder, "environment", lambda: real() | {"devices": 2})
+    assert ablate(GRID, tmp_path, Options("none", only="tables")) == 0
+    assert contents(tmp_path) == before
+    assert "will be of this grid" not in capsys.readouterr().out
+    # Of added cells that are gone there is no verdict, and it says so.
+    for row in rows(tmp_path / "cells_added.csv"):
+        shutil.rmtree(tmp_path / "cells" / row["id"])
+    assert ablate(GRID, tmp_path, Options("none", only="tables")) == 0
+    assert "no verdicts: 0 seeds added for the baseline cannot" in capsys.readouterr().out
     # Another question in the same folder: what was made for the first one goes, and it says so.
     assert ablate(GRID, tmp_path, Options("none")) == 0
     assert not (tmp_path / "cells_added.csv").exists()
@@ -51,7 +75,7 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_tables_of_nothing_replace_none(tmp_path):
+def test_tables_of_nothing_replace_none(tmp_path, no_figures):
     tables = Options("none", only="tables")
     with pytest.raises(LaunchError, match=r"--only=tables: --workdir=\S*/new holds no ablation"):
         ablate(GRID, tmp_path / "new", tables)
@@ -63,7 +87,9 @@ def test_tables_of_nothing_replace_none(tmp_path):
     with pytest.raises(LaunchError, match=r"has no cell of this grid; its .*=none --seeds"):
         ablate(other, tmp_path / "a", tables)
     assert contents(tmp_path) == before
+    (tmp_path / "a" / "ablation.json").write_text("{")  # damaged, but all cells are there
     assert ablate(made, tmp_path / "a", tables) == 0
+    assert "--dropout=none" in record.read(tmp_path / "a" / "ablation.json")[0]["command"]
     # Of a grid that is there in part: the rest is missing, as the table says.
     assert ablate(GRID, tmp_path / "a", tables) == 1
     assert "it was not run" in (tmp_path / "a" / "table.md").read_text()
@@ -80,7 +106,7 @@ def test_a_folder_with_a_single_run_is_left_alone(tmp_path):
     ("options", "words"),
     [
         (Options("none", stop="decided", shard=(0, 2)), "leave out --shard"),
-        (Options("none", stop="decided", only="tables"), "would do nothing with --only=tables"),
+        (Options("none", stop="decided", only="plan"), "would do nothing with --only=plan"),
         (Options("none", stop="decided", max_seeds=5), "max_seeds=5: of 1 comparisons .* than 6"),
     ],
 )
@@ -94,3 +120,22 @@ def test_one_scheme_has_nothing_to_be_decided(tmp_path):
     grid = Grid("mnist", ("none",), {}, (0,), FIXED)
     with pytest.raises(LaunchError, match="there is one scheme"):
         ablate(grid, tmp_path / "new", DECIDED)
+
+
+def test_what_lies_in_a_folder_writes_nowhere_else(tmp_path):
+    """Whatever somebody put there, before anything is written."""
+    path = tmp_path / "a"
+    (path / "groups").mkdir(parents=True)
+    (path / "mine").write_text("")
+    (path / "lock").symlink_to(path / "mine")
+    one = dataclasses.replace(GRID, schemes=("none",), swept={})
+    before = contents(tmp_path)
+    with pytest.raises(LaunchError, match="lock is a symbolic link"):
+        ablate(one, path, Options("none"))
+    (path / "lock").unlink()
+    packed = path / "groups" / "000000000000.json"
+    packed.write_text(json.dumps({"../../x": {"result.json": {"status": "completed"}}}))
+    with pytest.raises(LaunchError, match=r"it has '\.\./\.\./x', where only cells"):
+        ablate(one, path, Options("none"))
+    found = contents(tmp_path)
+    assert [file.name for file in found.keys() - before.keys()] == ["000000000000.json"]

@@ -4,12 +4,15 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from experiments.ablation import figures
 from experiments.ablation.analysis import analyse
-from experiments.ablation.style import style, wrapped
+from experiments.ablation.style import as_written, fit, new_figure, size, style, wrapped
 from tests.experiments.ablation.outcomes import QUOTED, classifiers, completed, example, grid
 
 
@@ -25,15 +28,16 @@ def analysis(outcomes):
 
 @pytest.fixture(scope="module")
 def drawn(analysis, outcomes):
-    return figures.draw(analysis, outcomes)
+    found, missing = figures.draw(analysis, outcomes)
+    assert missing == {}
+    return found
 
 
-def test_all_are_small_png_files_the_same_at_every_call(drawn, analysis, outcomes):
+def test_all_are_small_png_files(drawn):
     assert list(drawn) == [
         *("Test error against rate", "Differences seed by seed", "Learning curves"),
         *("Training and test error", "Error against rate and batch_size"),
     ]
-    assert figures.draw(analysis, outcomes) == drawn
     for picture in drawn.values():
         assert len(picture.png) < 60_000
         image = Image.open(io.BytesIO(picture.png))
@@ -41,15 +45,16 @@ def test_all_are_small_png_files_the_same_at_every_call(drawn, analysis, outcome
         assert len(np.unique(np.asarray(image.convert("L")))) > 20  # it is not blank
 
 
-def test_captions_say_what_is_drawn_and_at_which_settings(drawn, outcomes):
+def test_captions_say_what_is_drawn_and_at_which_settings(drawn, outcomes, monkeypatch):
     against, differences, *_, heat = (picture.caption for picture in drawn.values())
     assert "95 % intervals, of 6 seeds or more. At each point batch_size is what" in against
     assert against.endswith("A dashed line: a scheme without a rate.")
     assert "a bar the interval of the table (95 %)" in differences
     assert heat == "Means over the seeds; the frame is around the chosen setting."
+    monkeypatch.setattr(figures, "png", lambda figure: b"")
     noisy = [o for o in outcomes if o.cell.scheme == "bernoulli"]
     analysis = analyse(noisy, baseline="bernoulli", task="classification", level=0.9)
-    (caption, _), *_ = figures.draw(analysis, noisy).values()
+    (caption, _), *_ = figures.draw(analysis, noisy)[0].values()
     assert "with 90 % intervals" in caption and "dashed" not in caption
 
 
@@ -127,8 +132,8 @@ def test_the_heat_map_has_the_validation_errors_and_gaps(analysis):
     values = np.ma.filled(axis.images[0].get_array().astype(float), np.nan)
     expected = np.full((3, 2), np.nan)
     for i, rate in enumerate((0.1, 0.3, 0.5)):
-        for j, size in enumerate((32, 128)):
-            row = of_bernoulli(analysis, rate=rate, batch_size=size)
+        for j, batch in enumerate((32, 128)):
+            row = of_bernoulli(analysis, rate=rate, batch_size=batch)
             if row.complete:
                 expected[i, j] = 100 * (1 - row.validation.mean)
     assert np.isnan(expected).any()
@@ -151,9 +156,9 @@ def test_what_there_is_nothing_to_draw_for_is_left_out():
     cells = grid({"none": {}, "a": {}}, seeds=1)
     outcomes = [completed(cell, test_accuracy=0.9) for cell in cells]
     analysis = analyse(outcomes, baseline="none", task="classification")
-    assert list(figures.draw(analysis, outcomes)) == ["Differences seed by seed"]
+    assert list(figures.draw(analysis, outcomes)[0]) == ["Differences seed by seed"]
     alone = analyse(outcomes[:1], baseline="none", task="classification")
-    assert figures.draw(alone, outcomes[:1]) == {}
+    assert figures.draw(alone, outcomes[:1]) == ({}, {})
 
 
 def test_a_loss_that_is_infinite_leaves_a_gap_in_its_curve():
@@ -167,4 +172,119 @@ def test_a_loss_that_is_infinite_leaves_a_gap_in_its_curve():
 
 def test_names_are_broken_where_an_argument_ends():
     assert wrapped("a(b=1,c=2)|d(e=3)", 8) == "a(b=1,\nc=2)|\nd(e=3)"
-    assert wrapped("none") == "none" and wrapped("$x$") == r"\$x\$"
+    assert wrapped("none") == "none" and wrapped("$x$") == "$x$"
+    assert wrapped("a\nb\udcff") == r"a\nb\udcff"
+
+
+LONG = 'bernoulli(rate=0.2,at="stage_[01]/map$")|gaussian(rate=0.5,at="W^2_{i}\\\\$",how="WWWWW")'
+SIZES = {"batch_size": [32, 128]}
+
+
+def letters(count: int, rates: list[float]) -> dict[str, dict[str, list[float]]]:
+    """Schemes with names of over 80 letters."""
+    return {f"{LONG}{number}": SIZES | {"rate": rates} for number in range(count)}
+
+
+SEVEN = [0.01, 0.02, 0.03, 0.5, 0.7, 0.8, 0.9]
+GRIDS = {
+    "long": {"none": SIZES} | letters(2, SEVEN),
+    "many": letters(12, [0.5]),
+}
+
+
+def crossings(texts) -> list[tuple[str, str]]:
+    """Pairs of texts, one drawn over the other."""
+    shown = [(t.get_text(), t.get_window_extent()) for t in texts if t.get_text().strip()]
+    return [
+        (a[0], b[0])
+        for number, a in enumerate(shown)
+        for b in shown[:number]
+        if min(a[1].x1, b[1].x1) - max(a[1].x0, b[1].x0) > 1
+        and min(a[1].y1, b[1].y1) - max(a[1].y0, b[1].y0) > 1
+    ]
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_no_text_lies_over_another(name, monkeypatch):
+    """Whatever is drawn is looked at, right before it becomes a file."""
+    cells = grid(GRIDS[name], 2)
+    outcomes = classifiers(cells)
+    analysis = analyse(outcomes, baseline=cells[0].scheme, task="classification")
+    of_the_user = []
+
+    def look(figure) -> bytes:
+        figure.draw_without_rendering()
+        texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+        for axis in figure.axes:
+            box = axis.get_window_extent()
+            assert box.width > 5 and box.height > 40, "no place for the axis is left"
+            boxes = [text.get_window_extent() for text in axis.texts]
+            assert all(box.contains(*b.min) and box.contains(*b.max) for b in boxes), "too wide"
+        beyond = {text for axis in figure.axes for text in outside(axis)}
+        assert crossings([text for text in texts if text not in beyond]) == []
+        own = [text for text in texts if "stage_" in text.get_text()]
+        assert not any(text.get_parse_math() for text in own)
+        of_the_user.extend(own)
+        return b""
+
+    monkeypatch.setattr(figures, "png", look)
+    drawn, missing = figures.draw(analysis, outcomes)
+    assert missing == {} and len(drawn) >= 4
+    assert of_the_user
+
+
+def test_what_lies_beyond_a_figures_edge_is_in_its_file():
+    figure = Figure(figsize=(1.0, 1.0))
+    figure.text(0.5, 0.5, "W" * 40)
+    assert Image.open(io.BytesIO(figures.png(figure))).size[0] > 300
+
+
+def outside(axis) -> list[Text]:
+    """The names of ticks that lie beyond the ends of an axis, which are not drawn."""
+    found = []
+    for way, (low, high) in (
+        (axis.xaxis, sorted(axis.get_xlim())),
+        (axis.yaxis, sorted(axis.get_ylim())),
+    ):
+        for tick in way.get_major_ticks() + way.get_minor_ticks():
+            if not low <= tick.get_loc() <= high:
+                found += [tick.label1, tick.label2]
+    return found
+
+
+def test_a_text_is_drawn_letter_by_letter():
+    figure, axis = new_figure()
+    title = axis.set_title(r"$\frac{x_1^2$")
+    with pytest.raises(ValueError, match="Expected"):
+        size([title])
+    as_written([title])
+    width, height = size([title])
+    assert width > 1 and height < 0.3
+    fit(figure, [axis], 1, 3.0, 2.0)
+    box = axis.get_window_extent()
+    assert (box.width, box.height) == pytest.approx((300, 200), abs=3)
+
+
+@pytest.fixture
+def gap_alone(monkeypatch):
+    """Only the figure of training and test error is drawn; the others take time."""
+    for name in ("error_against_rate", "paired_differences", "learning_curves", "heat_map"):
+        monkeypatch.setattr(figures, name, lambda *arguments: None)
+
+
+def test_a_users_style_changes_no_picture(analysis, outcomes, drawn, gap_alone):
+    with rc_context({"text.usetex": True, "font.size": 20, "savefig.dpi": 30}):
+        (title,) = found = figures.draw(analysis, outcomes)[0]
+    assert found[title] == drawn[title]
+
+
+def test_a_figure_that_cannot_be_drawn_is_named_and_the_others_are_there(
+    analysis, outcomes, drawn, gap_alone, monkeypatch
+):
+    def broken(*arguments):
+        raise RuntimeError("no ink\nat all")
+
+    monkeypatch.setattr(figures, "learning_curves", broken)
+    found, missing = figures.draw(analysis, outcomes)
+    assert missing == {"Learning curves": "RuntimeError: no ink"}
+    assert found["Training and test error"] == drawn["Training and test error"]

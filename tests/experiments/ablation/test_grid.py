@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dropjax import data
+from dropjax import data, models
 from experiments.ablation import grid
 from experiments.ablation.grid import Grid, Planned, Reader, parse_grid, plan_cells, values
-from experiments.setup import LaunchError
+from experiments.setup import Flags, LaunchError
 
 FIXED = {"dataset": "digits", "model": "mlp(widths=(4,))", "epochs": 1, "optimizer": "sgd"}
 
@@ -18,9 +18,8 @@ def silent(line: str) -> None:
 
 
 def plan(*schemes: str, swept=None, seeds=1, say=silent, **fixed) -> list[Planned]:
-    return plan_cells(
-        Grid("mnist", schemes, swept or {}, tuple(range(seeds)), FIXED | fixed), Reader(say)
-    )
+    given = {k: v for k, v in (FIXED | fixed).items() if v is not None or k not in FIXED}
+    return plan_cells(Grid("mnist", schemes, swept or {}, tuple(range(seeds)), given), Reader(say))
 
 
 def refusal(*schemes: str, **given) -> str:
@@ -128,6 +127,68 @@ def test_an_id_is_what_it_was():
     """A change here makes every folder of an ablation run anew."""
     (one,) = plan("bernoulli(rate=0.25)")
     assert one.cell.id == "d39e3df4eab8"
+
+
+@pytest.mark.parametrize(
+    ("model", "id"),
+    [
+        ("mlp(widths=(4,))", "6191665e973a"),
+        ("cnn", "d6ab585e8448"),
+        ("cnn(channels=(4,),dense=())", "d3a877fafc59"),
+        ("rnn(width=8)", "c55413e4237c"),
+        ("transformer", "501be4391cb6"),
+    ],
+)
+def test_ids_are_those_of_version_0_5_2_on_every_model(model, id):
+    assert ids(plan("none", model=model)) == [id]
+
+
+def test_flags_and_arguments_that_came_later_are_in_an_id_where_they_are_set(monkeypatch):
+    """A flag and an argument that 0.5.2 has, as if they had come later."""
+    monkeypatch.setattr(grid, "_FIRST_FLAGS", tuple(set(grid._FIRST_FLAGS) - {"optimizer"}))
+    monkeypatch.setattr(grid, "_FIRST_ARGUMENTS", {"mlp": ()})
+    adam, sgd = (plan("none", optimizer=of)[0].resolved for of in ("adam", "sgd"))
+    assert "optimizer" not in grid._deciding(adam)
+    assert grid._deciding(sgd)["optimizer"] == "sgd"
+    assert grid._deciding(sgd)["model"] == "mlp(widths=(4,))"
+    (default,) = plan("none", model="mlp(widths=(512,256))")
+    assert grid._deciding(default.resolved)["model"] == "mlp"
+
+
+def test_an_ids_first_flags_are_all_flags_of_the_records():
+    assert set(grid._FIRST_FLAGS) <= set(Flags.__dataclass_fields__)
+    for name, first in grid._FIRST_ARGUMENTS.items():
+        fields = type(models.parse(name, outputs=10)).__dataclass_fields__
+        assert set(first) <= set(fields)
+
+
+@pytest.mark.parametrize(
+    ("flag", "points", "words"),
+    [
+        ("batch_size", (1293, 2000), "batch_size=1293 and 2000 are the same: one full batch of 12"),
+        ("strength", ("0.5", "0.50"), "strength=0.5 and 0.50 are the same; leave one out"),
+        ("penalty", ("1", "1.0"), "penalty=1 and 1.0 are the same; leave one out"),
+        ("optimizer", ("sgd", "sgd()"), "optimizer=sgd and sgd() are the same; leave one out"),
+    ],
+)
+def test_settings_that_compute_the_same_are_refused(flag, points, words):
+    scheme = "concrete" if flag == "penalty" else "bernoulli"
+    fixed = {"optimizer": None} if flag == "optimizer" else {}
+    assert words in refusal(scheme, swept={flag: points}, say=lambda line: None, **fixed)
+
+
+def test_settings_that_differ_with_some_examples_only_are_refused_too():
+    swept = {"train_examples": (100, 500), "batch_size": (128, 256)}
+    words = "batch_size=128 and 256 are the same: one full batch of 100 examples; leave one out"
+    assert words in refusal("none", swept=swept, say=lambda line: None)
+
+
+def test_a_batch_of_more_than_all_examples_is_said():
+    said: list[str] = []
+    plan("none", batch_size=2000, say=said.append)
+    assert said == [
+        "batch_size=2000: each step is one full batch, as there are 1293 training examples"
+    ]
 
 
 @pytest.mark.parametrize(

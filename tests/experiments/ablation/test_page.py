@@ -107,3 +107,28 @@ def test_without_figures_or_losses_it_says_so(outcomes):
     text = page(analysis, whole, ABOUT, {})
     assert "<h2>Figures" not in text and "None: every cell has one." in text
     assert "There is no scheme to compare with <code>none</code>" in text
+
+
+@pytest.mark.parametrize(
+    ("dataset", "title"),
+    [("mnist", "mnist"), ("/home/a <b>/own$.npz", "own$.npz")],
+)
+def test_the_title_names_the_data(outcomes, dataset, title):
+    analysis = analyse(outcomes, baseline="none", task="classification")
+    about = ABOUT | {"shared": ABOUT["shared"] | {"dataset": dataset}}
+    text = page(analysis, outcomes, about, {})
+    assert f"<h1>Ablation of dropout on {title}</h1>" in text
+    assert f"<title>Ablation of dropout on {title}</title>" in text and "<b>" not in text
+
+
+def test_warnings_stand_below_the_answer_as_text(outcomes):
+    analysis = analyse(outcomes, baseline="none", task="classification")
+    text = page(analysis, outcomes, ABOUT | {"warnings": ["Mixed: <b>a</b>"]}, {})
+    first = text[text.index("<h2>Answer") : text.index("<h2>Table")]
+    assert "<strong>Mixed: &lt;b&gt;a&lt;/b&gt;</strong>" in first
+
+
+def test_a_figure_that_is_missing_is_named_with_its_reason(outcomes):
+    analysis = analyse(outcomes, baseline="none", task="classification")
+    text = page(analysis, outcomes, ABOUT, {}, {"Learning curves": "OSError: <b>"})
+    assert "<h2>Figures" in text and "Learning curves is missing: OSError: &lt;b&gt;." in text

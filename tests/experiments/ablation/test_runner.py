@@ -9,11 +9,17 @@ from typing import Any
 
 import pytest
 
+from dropjax import runs
+from dropjax.runs import record
+from dropjax.train.checkpoint import CheckpointError
+from dropjax.train.log import LogError
 from experiments.ablation import run
+from experiments.ablation.cells import Outcome
 from experiments.ablation.grid import Grid, Planned, Reader, plan_cells
 from experiments.ablation.run import Plan, local, make_plan, outcomes, run_plan
-from experiments.ablation.store import Store
+from experiments.ablation.store import NOT_RUN, Store
 from experiments.ablation.train import alike
+from experiments.folder import environment
 from experiments.setup import LaunchError
 from tests.experiments.conftest import table
 from tests.throwaway import FailsInTraining
@@ -55,7 +61,9 @@ def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         return json.loads(text, parse_constant=refuse)
 
     lines = (path / "metrics.jsonl").read_text().splitlines()
-    return value((path / "result.json").read_text()), [value(line) for line in lines]
+    result, _ = record.read(path / "result.json")
+    result.pop("files", None)  # their hashes
+    return result, [value(line) for line in lines]
 
 
 def assert_same_numbers(cell: Path, single: Path) -> None:
@@ -100,8 +108,9 @@ def test_cells_of_other_rates_strengths_and_seeds_are_the_single_runs(small_run,
     (one,) = [one for one in planned if one.cell.config.items() >= OTHER.items()]
     single = small_run(dropout="bernoulli(rate=0.4)", **OTHER)
     assert_same_numbers(store.folder(one.cell), single)
-    config = json.loads((store.folder(one.cell) / "config.json").read_text())
-    theirs = json.loads((single / "config.json").read_text())
+    (config, _), (theirs, _) = (
+        record.read(path / "config.json") for path in (store.folder(one.cell), single)
+    )
     assert config == theirs | {"environment": config["environment"]}
     timing = json.loads((store.folder(one.cell) / "timing.json").read_text())
     assert timing["lanes"] == 8 and timing["seconds"] > 0
@@ -138,6 +147,33 @@ def test_exact_cells_are_the_single_runs_to_the_bit(small_run, tmp_path):
     timed = dict.fromkeys(("seconds", "examples_per_second"))
     assert found | timed == wanted | timed
     assert "epoch 2/2" in (store.folder(planned[1].cell) / "log.txt").read_text()
+
+
+def kept(path: Path, planned: list[Planned]) -> Store:
+    """The folder of an ablation as if its cells had been trained."""
+    store = Store(path)
+    store.begin({"experiment": "mnist", "exact": False})
+    made = [
+        {
+            "result": {"status": "completed", "test_accuracy": 0.1 * (1 + one.cell.seed)},
+            "history": [{"step": 1}],
+            "lanes": 1,
+            "seconds": 1.0,
+        }
+        for one in planned
+    ]
+    run.keep(store, "mnist", planned, made, environment())
+    return store
+
+
+def test_a_cell_of_lanes_has_results_and_no_parameters_and_says_what_makes_them(tmp_path):
+    store = kept(tmp_path, planned := plan("none"))
+    found = outcomes(planned, store)[0]
+    with pytest.raises(runs.RunError) as caught:
+        runs.load(store.folder(planned[0].cell))
+    message = str(caught.value)
+    assert "lanes keeps its results, not its parameters" in message and "stopped" not in message
+    assert found.cell.command in message
 
 
 def test_what_differs_in_more_than_numbers_is_no_one_program():
@@ -288,6 +324,107 @@ def test_what_was_interrupted_between_groups_ends_as_if_it_was_not(tmp_path, mon
         for name in ("result.json", "metrics.jsonl"):
             ours, theirs = (store.folder(one.cell) / name for store in (cut, whole))
             assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json"])
+def test_a_damaged_cell_runs_again_and_says_so(tmp_path, capsys, name):
+    planned = plan("none", seeds=2)
+    store = kept(tmp_path, planned)
+    whole = [read(store.folder(one.cell)) for one in planned]
+    path = store.folder(planned[1].cell) / name
+    path.write_bytes(path.read_bytes().replace(b"1", b"2", 1))
+    trained = []
+
+    def train(works, advance):
+        for work in works:
+            trained.extend(work.cells)
+            result, history = whole[1]
+            made = {"result": result, "history": history, "lanes": 1, "seconds": 1.0}
+            yield work.cells, [made], environment()
+
+    groups = [run.Group(tuple(planned), 0)]
+    run_plan(run.Plan(planned, groups, 2, [2], []), store, "mnist", engine=train)
+    assert trained == [planned[1]]
+    said = capsys.readouterr().out
+    assert f"cell {planned[1].cell.id} runs again: " in said and f"{name} " in said
+    assert [read(store.folder(one.cell)) for one in planned] == whole
+
+
+def test_damage_is_said_of_a_few_cells_and_counted_of_many(capsys):
+    (one,) = plan("none")
+    missing = Outcome(one.cell, "missing", {}, [], "it is damaged")
+    run._say_damaged([missing] * 7 + [dataclasses.replace(missing, error=NOT_RUN)])
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 6 and said[-1].startswith("2 more cells run again")
+
+
+@pytest.mark.parametrize(
+    ("name", "anew"),
+    [("result.json", True), ("config.json", True), ("metrics.jsonl", True), ("", False)],
+)
+def test_an_exact_cell_that_is_damaged_starts_anew_and_one_that_was_cut_off_goes_on(
+    tmp_path, monkeypatch, name, anew
+):
+    planned = plan("none")
+    seen, folder = [], tmp_path / "cells" / planned[0].cell.id
+    folder.mkdir(parents=True)
+    config = {"flags": {}, "network": {}, "mask_stream": 2}
+    record.write(folder / "config.json", config)
+    (folder / "metrics.jsonl").write_text("")
+    if name:
+        files = {"config.json": record.digest(config), "metrics.jsonl": "no hash"}
+        record.write(folder / "result.json", {"status": "completed", "files": files})
+        if name != "metrics.jsonl":
+            (folder / name).write_text("{")
+
+    def single(experiment, flags, path, *, resume, overwrite):
+        seen.append((resume, overwrite, (path / "result.json").exists()))
+        return 0
+
+    monkeypatch.setattr(run.single, "run", single)
+    go(tmp_path, planned, exact=True)
+    assert seen == [(not anew, anew, False)]
+
+
+@pytest.mark.parametrize("error", [CheckpointError("no good one"), LogError("was changed")])
+def test_an_exact_cell_that_cannot_be_continued_starts_anew(tmp_path, monkeypatch, error):
+    planned, seen = plan("none"), []
+    folder = tmp_path / "cells" / planned[0].cell.id
+    folder.mkdir(parents=True)
+    record.write(folder / "config.json", {"flags": {}})
+
+    def single(experiment, flags, path, *, resume, overwrite):
+        seen.append((resume, overwrite))
+        if resume:
+            raise error
+        return 0
+
+    monkeypatch.setattr(run.single, "run", single)
+    go(tmp_path, planned, exact=True)
+    assert seen == [(True, False), (False, True)]
+    assert f"{error}: starting anew" in (folder / "log.txt").read_text()
+
+
+def test_an_exact_cell_does_not_write_through_a_link(tmp_path):
+    planned = plan("none")
+    folder = tmp_path / "cells" / planned[0].cell.id
+    folder.mkdir(parents=True)
+    (tmp_path / "mine").write_text("")
+    (folder / "log.txt").symlink_to(tmp_path / "mine")
+    with pytest.raises(LaunchError, match=r"log.txt is a symbolic link"):
+        go(tmp_path, planned, exact=True)
+    assert (tmp_path / "mine").read_text() == ""
+
+
+def test_outcomes_have_the_flags_and_the_command_that_cells_were_run_by(tmp_path):
+    """Not those of the call that reports: where data lies and what is set may be otherwise."""
+    (one,) = plan("none")
+    flags = one.cell.config | {"data_dir": "/there"}
+    kept = {"flags": flags, "command": "XLA_FLAGS=-x python", "environment": {}}
+    found = run._as_recorded(Outcome(one.cell, "completed", {}, [], record=kept), one.cell)
+    assert found.cell.command == "XLA_FLAGS=-x python"
+    assert found.cell.config == flags and found.cell.scheme == one.cell.scheme
+    assert run._as_recorded(Outcome(one.cell, "missing", {}, []), one.cell).cell == one.cell
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

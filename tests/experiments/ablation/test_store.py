@@ -1,19 +1,26 @@
 """What an ablation leaves on disk, and what is made of it when it was cut off."""
 
+import dataclasses
+import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dropjax.runs import record
 from experiments.ablation import store as module
 from experiments.ablation.cells import Cell
 from experiments.ablation.store import Store
 from experiments.setup import LaunchError
 from tests.experiments.ablation.outcomes import grid
 
-CELLS = grid({"none": {}}, 3)
-PLAN = {"experiment": "mnist", "exact": False, "command": "first"}
+CELLS = [
+    dataclasses.replace(cell, id=f"{number:012x}")
+    for number, cell in enumerate(grid({"none": {}}, 3))
+]
+PLAN = {"experiment": "mnist", "exact": False, "command": "first", "dropjax": "0.6.0"}
 
 
 class Killed(BaseException):
@@ -26,9 +33,29 @@ def files(number: int, **result: Any) -> dict[str, Any]:
     return {
         "result.json": result,
         "metrics.jsonl": history,
-        "config.json": {"seed": number},
+        "config.json": {
+            "flags": {"seed": number},
+            "network": {},
+            "mask_stream": 2,
+            "environment": {"dropjax": "0.6.0"},
+        },
         "timing.json": {"lanes": 3},
     }
+
+
+def old(number: int, **result: Any) -> dict[str, bytes]:
+    """A cell's files as version 0.5.2 wrote them."""
+    made = files(number, **result)
+    made["config.json"]["environment"]["dropjax"] = "0.5.2"
+    history = "".join(json.dumps(line) + "\n" for line in made.pop("metrics.jsonl"))
+    texts = {name: json.dumps(value, indent=2) + "\n" for name, value in made.items()}
+    return {name: text.encode() for name, text in (texts | {"metrics.jsonl": history}).items()}
+
+
+def put_old(store: Store, cell: Cell, written: dict[str, bytes]) -> None:
+    store.folder(cell).mkdir(parents=True)
+    for name, data in written.items():
+        (store.folder(cell) / name).write_bytes(data)
 
 
 ALL = [files(number) for number in range(3)]
@@ -53,7 +80,7 @@ def test_a_group_is_kept_cell_by_cell(store):
         assert store.has(cell) and found.cell is cell and found.error == ""
         assert found.status == "completed" and found.result == {"test_accuracy": number / 10}
         assert found.history == files(number)["metrics.jsonl"]
-        assert json.loads((store.folder(cell) / "config.json").read_text()) == {"seed": number}
+        assert found.record == files(number)["config.json"] and found.hashed
         assert {path.name for path in store.folder(cell).iterdir()} == set(files(number))
     assert not list((store.path / "groups").iterdir())
 
@@ -108,7 +135,7 @@ def test_a_process_killed_while_it_packs_has_done_nothing(store, monkeypatch, sh
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_whole", write)
+        patch.setattr(record, "write_whole", write)
         with pytest.raises(Killed):
             store.put(CELLS, ALL)
     again = Store(store.path)
@@ -118,40 +145,239 @@ def test_a_process_killed_while_it_packs_has_done_nothing(store, monkeypatch, sh
     assert statuses(again) == ["completed"] * 3
 
 
-def test_a_packed_group_that_is_damaged_is_run_again(store):
-    (store.path / "groups" / "c0000.json").write_text('{"c0000": {"result.js')
+PACKED = "00000000000a.json"
+
+
+def test_a_packed_group_that_is_damaged_is_run_again(store, capsys):
+    (store.path / "groups" / PACKED).write_text('{"000000000000": {"result.js')
     Store(store.path).begin(PLAN)
     assert statuses(store) == ["missing"] * 3
     assert not list((store.path / "groups").iterdir())
+    assert f"{PACKED} is damaged" in capsys.readouterr().out
 
 
-def test_a_group_that_another_process_unpacks_meanwhile_is_no_error(store, monkeypatch):
-    packed = store.path / "groups" / "c0000.json"
-    packed.write_text("{}")
-    real = Path.read_text
+def test_a_group_that_another_process_unpacks_meanwhile_is_no_error(store, monkeypatch, capsys):
+    packed = store.path / "groups" / PACKED
+    record.write(packed, {})
+    real = Path.read_bytes
 
-    def read(path: Path) -> str:
+    def read(path: Path) -> bytes:
         path.unlink()
         return real(path)
 
-    monkeypatch.setattr(Path, "read_text", read)
-    store._unpack(packed)
-    assert not packed.exists()
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert store._packed(packed) == {} and not capsys.readouterr().out
 
 
-@pytest.mark.parametrize("damage", ["", "{", '{"status": "comp'])
-def test_a_damaged_result_is_missing(store, damage):
+OUTSIDE = ["../../x", "/tmp/x", "..", "", "00000000000A", "0000000000000", "000000000000\n"]
+"""No ids."""
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_group_that_names_what_is_no_cell_is_refused_and_nothing_is_written(store, name, sealed):
+    refuse(store, PACKED, {name: ALL[0]}, sealed)
+
+
+@pytest.mark.parametrize("name", ["../y", "x.txt", "result.json/..", "log.txt", ""])
+def test_a_file_that_no_cell_has_is_refused(store, name):
+    refuse(store, PACKED, {"000000000000": ALL[0] | {name: {}}}, True)
+
+
+def test_a_group_is_named_as_a_cell(store):
+    refuse(store, "mine.json", {"000000000000": ALL[0]}, True)
+
+
+def refuse(store: Store, packed: str, made: dict[str, Any], sealed: bool) -> None:
+    data = record.encode(made) if sealed else json.dumps(made).encode()
+    (store.path / "groups" / packed).write_bytes(data)
+    before = there(store.path.parent)
+    with pytest.raises(LaunchError, match=r"was written by no ablation: it has .*twelve hex"):
+        Store(store.path).begin(PLAN | {"command": "second"})
+    assert there(store.path.parent) == before
+
+
+def there(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["result.json", "config.json", "metrics.jsonl", "timing.json"])
+def test_a_group_with_a_file_too_few_is_damaged(store, name, capsys):
+    made = {k: v for k, v in ALL[0].items() if k != name}
+    record.write(store.path / "groups" / PACKED, {"000000000000": made})
+    Store(store.path).begin(PLAN)
+    assert statuses(store)[0] == "missing" and f"has no {name}" in capsys.readouterr().out
+
+
+def test_a_group_of_an_older_version_is_unpacked_and_one_without_its_hash_is_damaged(store):
+    for number, version in enumerate(("0.5.2", "0.6.0")):
+        made = files(number)
+        made["config.json"]["environment"]["dropjax"] = version
+        packed = store.path / "groups" / f"{number:012x}.json"
+        packed.write_text(json.dumps({CELLS[number].id: made}))
+    Store(store.path).begin(PLAN)
+    assert statuses(store) == ["completed", "missing", "missing"]
+
+
+@pytest.mark.parametrize(
+    "link", ["cells", "groups", "figures", "lock", "cells/000000000000", "shards/0-of-2/lock"]
+)
+def test_a_link_out_of_the_folder_is_refused(store, link, tmp_path_factory):
+    target = tmp_path_factory.mktemp("elsewhere")
+    path = store.path / link
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        path.rmdir()
+    path.symlink_to(target)
+    with pytest.raises(LaunchError, match=rf"{link} is a symbolic link, and an ablation writes"):
+        store.check_links()
+    os.unlink(path)
+    store.check_links()
+
+
+def test_the_folder_itself_may_be_a_link(store, tmp_path_factory):
+    path = tmp_path_factory.mktemp("elsewhere") / "link"
+    path.symlink_to(store.path)
+    Store(path).check_links()
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"status": "comp', "[]", "{}", '{"status": NaN}'])
+@pytest.mark.parametrize("name", ["result.json", "config.json"])
+def test_a_damaged_file_makes_a_cell_missing(store, name, damage):
     store.put(CELLS, ALL)
-    (store.folder(CELLS[1]) / "result.json").write_text(damage)
+    (store.folder(CELLS[1]) / name).write_text(damage)
     assert statuses(store) == ["completed", "missing", "completed"]
+    assert f"{name} " in store.outcome(CELLS[1]).error
     assert "damaged" in store.outcome(CELLS[1]).error
 
 
-def test_a_cell_without_its_history_has_an_empty_one(store):
+@pytest.mark.parametrize("name", ["result.json", "config.json", "metrics.jsonl"])
+def test_every_bit_of_a_cells_files_counts(store, name):
+    """Spaces between JSON's values, and which case hex digits in escapes have, alone do not."""
     store.put(CELLS, ALL)
-    (store.folder(CELLS[0]) / "metrics.jsonl").unlink()
-    (store.folder(CELLS[1]) / "metrics.jsonl").write_text('{"step": 1}\n{"st')
-    assert [len(store.outcome(cell).history) for cell in CELLS] == [0, 0, 2]
+    path = store.folder(CELLS[0]) / name
+    data = path.read_bytes()
+    before = store.outcome(CELLS[0])
+    for at in range(0, 8 * len(data), 3):
+        changed = bytearray(data)
+        changed[at // 8] ^= 1 << at % 8
+        path.write_bytes(changed)
+        found = store.outcome(CELLS[0])
+        if found.status != "missing":
+            assert json.loads(changed) == json.loads(data) and name != "metrics.jsonl"
+            assert (found.result, found.record) == (before.result, before.record)
+
+
+def test_a_file_that_is_gone_makes_a_cell_missing(store):
+    for name in ("metrics.jsonl", "config.json"):
+        store.put(CELLS, ALL)
+        (store.folder(CELLS[0]) / name).unlink()
+        assert statuses(store) == ["missing", "completed", "completed"]
+        assert name in store.outcome(CELLS[0]).error
+        assert store.outcome(CELLS[0]).error != module.NOT_RUN
+    (store.folder(CELLS[1]) / "result.json").unlink()
+    assert store.outcome(CELLS[1]).error == module.NOT_RUN
+
+
+def test_files_of_another_cell_are_not_this_ones(store):
+    store.put(CELLS, ALL)
+    for name in ("config.json", "metrics.jsonl"):
+        other = (store.folder(CELLS[1]) / name).read_bytes()
+        path = store.folder(CELLS[0]) / name
+        own = path.read_bytes()
+        path.write_bytes(other)
+        assert store.outcome(CELLS[0]).status == "missing"
+        path.write_bytes(own)
+    assert statuses(store) == ["completed"] * 3
+
+
+def test_a_cell_of_an_older_version_is_taken_as_it_is(store):
+    put_old(store, CELLS[0], old(0))
+    found = store.outcome(CELLS[0])
+    assert (found.status, found.hashed, len(found.history)) == ("completed", False, 2)
+    assert found.record["environment"]["dropjax"] == "0.5.2"
+
+
+@pytest.mark.parametrize("name", ["result.json", "config.json"])
+def test_a_hash_that_was_taken_out_is_damage(store, name):
+    store.put(CELLS, ALL)
+    path = store.folder(CELLS[0]) / name
+    value, _ = record.read(path)
+    path.write_text(json.dumps(value))
+    assert statuses(store)[0] == "missing" and "has no sha256" in store.outcome(CELLS[0]).error
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ({"test_accuracy": 5.0}, "test_accuracy=5.0"),
+        ({"test_accuracy": -0.1}, "test_accuracy=-0.1"),
+        ({"test_nll": "0.1"}, "test_nll='0.1'"),
+        ({"validation_rmse": True}, "validation_rmse=True"),
+        ({"status": "complete"}, "status='complete'"),
+        ({"status": None}, "status=None"),
+    ],
+)
+def test_what_no_run_measures_is_damage_even_without_a_hash(store, result, words):
+    put_old(store, CELLS[0], old(0, **result))
+    assert store.outcome(CELLS[0]).error.endswith(f"is damaged: {words}")
+
+
+@pytest.mark.parametrize("damage", [None, b'{"step": 1}\n{"st', b"[1]\n", b"\xff"])
+def test_a_history_of_an_older_version_that_is_damaged_or_gone_is_noticed(store, damage):
+    put_old(store, CELLS[0], old(0))
+    path = store.folder(CELLS[0]) / "metrics.jsonl"
+    path.unlink() if damage is None else path.write_bytes(damage)
+    assert statuses(store)[0] == "missing" and "metrics.jsonl" in store.outcome(CELLS[0]).error
+
+
+def test_a_cell_whose_numbers_would_be_others_now_is_missing_and_says_why(tmp_path):
+    def changes(version: str | None, cell: Cell) -> list[str]:
+        return ["DropBlock rescales"] if version == "0.5.2" and cell in CELLS else []
+
+    store = Store(tmp_path, changes)
+    store.begin(PLAN)
+    store.put(CELLS[:1], ALL[:1])
+    put_old(store, CELLS[1], old(1))
+    assert statuses(store) == ["completed", "missing", "missing"]
+    assert store.outcome(CELLS[1]).error == (
+        "it has other numbers than version 0.5.2 gave: DropBlock rescales"
+    )
+
+
+def test_numbers_that_json_has_not_are_written_as_null(store):
+    made = files(0, test_nll=float("inf"), learned={"a": [float("nan"), 1.0]})
+    made["metrics.jsonl"].append({"loss": float("-inf")})
+    store.put(CELLS[:1], [made])
+    found = store.outcome(CELLS[0])
+    assert found.result["test_nll"] is None and found.result["learned"] == {"a": [None, 1.0]}
+    assert found.history[-1] == {"loss": None}
+
+
+def test_the_digests_are_of_the_files(store):
+    store.put(CELLS[:1], ALL[:1])
+    folder = store.folder(CELLS[0])
+    result, sealed = record.read(folder / "result.json")
+    history = hashlib.sha256((folder / "metrics.jsonl").read_bytes()).hexdigest()
+    config = json.loads((folder / "config.json").read_text())["sha256"]
+    assert sealed and result["files"] == {"config.json": config, "metrics.jsonl": history}
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "", '{"command": "x"}'])
+def test_a_damaged_plan_is_said_and_written_anew(store, damage, capsys):
+    store.put(CELLS, ALL)
+    (store.path / "ablation.json").write_text(damage)
+    assert Store(store.path).before() == {} and store.holds()
+    assert Store(store.path).begin(PLAN) is None
+    assert "ablation.json is damaged: it is written anew" in capsys.readouterr().out
+    assert statuses(store) == ["completed"] * 3 and store.before() == PLAN
+
+
+def test_a_plan_of_an_older_version_is_read(store):
+    before = {k: v for k, v in PLAN.items() if k != "dropjax"}
+    before["environment"] = {"dropjax": "0.5.2"}
+    (store.path / "ablation.json").write_text(json.dumps(before))
+    assert Store(store.path).begin(PLAN) == "first"
 
 
 def test_a_grid_may_grow_and_the_way_it_is_run_may_not_change(store):

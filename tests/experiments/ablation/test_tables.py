@@ -337,3 +337,31 @@ def test_lower_errors_are_better_there_too():
     assert (
         "(`rate=0.1`) is better than `none`: decided after 6 of 6 more seeds, -0.500 RMSE" in text
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("+1+1", "'+1+1"),
+        ("-x.npz", "'-x.npz"),
+        ("\t=1", "'\t=1"),
+        ("+0.5", "+0.5"),
+        ("-1e-3", "-1e-3"),
+        ("a=b", "a=b"),
+    ],
+)
+def test_no_text_is_a_formula_in_a_spreadsheet(text, shown):
+    cell = dataclasses.replace(grid({"none": {}}, seeds=1)[0], scheme=text, command=text)
+    cell.config["dropout"] = text
+    outcome = dataclasses.replace(completed(cell, test_r2=-0.5), error=text)
+    row = next(csv.DictReader(io.StringIO(cells_csv([outcome]), newline="")))
+    assert {row[name] for name in ("scheme", "command", "error", "dropout")} == {shown}
+    assert row["test_r2"] == "-0.5"
+
+
+def test_a_warning_stands_below_the_answers():
+    analysis = analyse(small(), baseline="none", task="classification")
+    text = table_md(analysis, ABOUT | {"warnings": ["Mixed: two versions."]})
+    assert "\n- **Mixed: two versions.**\n" in text[: text.index("| scheme")]
