@@ -1,19 +1,63 @@
-"""What this version computes otherwise than an older one: a run is not resumed across that.
+"""What this version computes otherwise than an older one.
 
-Also the place for what of a run depends on its length: such a run cannot be made longer.
+A run is not resumed across such a change, and a cell of an ablation that has it runs again. Also
+the place for what of a run depends on its length: such a run cannot be made longer.
 """
 
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import jax
+import numpy as np
 import optax
 
+from dropjax import data
+from dropjax.core.keys import Keys
 from dropjax.core.literals import parse_call
-from dropjax.core.noise import select
+from dropjax.core.scheme import Learned, Scheme, Sites
 from dropjax.core.site import Site
-from experiments.setup import Setup
+from dropjax.ops.keys import derive
+from dropjax.runs import Network
+from dropjax.schemes.dropblock import DropBlock
+from experiments.setup import Config, Resolved, Setup, traced
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What a change may depend on.
+
+    Args:
+      config: of the run.
+      network: the model with its scheme.
+      dataset: what it is trained on.
+      sites: of the network.
+      stateful: whether it has mutable variables, such as batch statistics.
+    """
+
+    config: Config
+    network: Network
+    dataset: data.Dataset
+    sites: Sites
+    stateful: bool
+
+    @classmethod
+    def of(cls, run: Setup | Resolved) -> "Case":
+        """Of a run that is ready, or of flags that are understood, whose model is then traced."""
+        if isinstance(run, Setup):
+            sites, stateful = run.program.problem.sites or {}, bool(run.mutable)
+        else:
+            _, mutable, sites = traced(run.network, derive(run.key, "init"), run.dataset.x_train[0])
+            stateful = bool(mutable)
+        return cls(run.config, run.network, run.dataset, sites, stateful)
+
+    def places(self) -> Iterator[tuple[Scheme, Site, tuple[int, ...]]]:
+        """Each link of the scheme with each site that it acts on, and the shape of its value."""
+        for link in self.network.scheme.links:
+            for site, shape in self.sites.values():
+                if link.wants(site):
+                    yield link, site, shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,71 +72,78 @@ class Change:
 
     since: tuple[int, int]
     sentence: str
-    meets: Callable[[Setup], bool]
+    meets: Callable[[Case], bool]
 
 
-def _dropblock_on_small_maps(setup: Setup) -> bool:
-    """Whether few blocks cover a map of default normalisation."""
-    return any(
-        type(link).__name__ == "DropBlock"
-        and getattr(link, "normalize", None) == "example"
-        and any(_is_small(site, shape, link.block_size) for site, shape in _sites_of(setup, number))  # type: ignore[attr-defined]
-        for number, link in enumerate(setup.network.scheme.links)
+def _dropblock(case: Case) -> bool:
+    """Whether the scale of what is kept is another one, be it by rounding."""
+    for link, site, shape in case.places():
+        if not isinstance(link, DropBlock) or link.normalize == "none":
+            continue
+        some = link.sample(Keys.of(jax.random.key(0)), site, shape).some  # of any key
+        if link.normalize == "expected" or float(np.min(some)) < 1:
+            return True
+    return False
+
+
+def _depth_in_transformer(case: Case) -> bool:
+    linear = any(getattr(link, "rule", None) == "linear" for link in case.network.scheme.links)
+    return linear and case.config.model.startswith("transformer")
+
+
+def _rate_of_1(case: Case) -> bool:
+    """Whether all is dropped at a site, where evaluation was by the value itself."""
+    rates = (
+        rate
+        for link, site, _ in case.places()
+        for name, rate in link.rates_at(site).items()
+        if name != "std" and not link.train_only
     )
+    return any(np.float32(rate) >= 1 for rate in rates)
 
 
-def _sites_of(setup: Setup, number: int) -> list[tuple[Site, tuple[int, ...]]]:
-    """The sites of a scheme's link, with the shapes of their values."""
-    sites = setup.program.problem.sites or {}
-    return list(select(setup.network.scheme.links[number], sites).values())
+def _penalised_regression(case: Case) -> bool:
+    same = case.dataset.outputs == 2 or case.config.penalty in ("0", "0.0")
+    return case.dataset.task == "regression" and case.network.scheme.penalises and not same
 
 
-def _is_small(site: Site, shape: tuple[int, ...], block_size: int | tuple[int, ...]) -> bool:
-    names = ("time", "depth", "height", "width")
-    spans = [size for name, size in zip(site.axes, shape, strict=True) if name in names]
-    blocks = (block_size,) * len(spans) if isinstance(block_size, int) else block_size
-    return all(span <= 2 * block for span, block in zip(spans, blocks, strict=True))
-
-
-def _linear_depth_in_transformer(setup: Setup) -> bool:
-    linear = any(getattr(link, "rule", None) == "linear" for link in setup.network.scheme.links)
-    return linear and setup.config.model.startswith("transformer")
-
-
-def _penalised_regression(setup: Setup) -> bool:
-    return setup.dataset.task == "regression" and setup.network.scheme.penalises
-
-
-def _decayed_learning(setup: Setup) -> bool:
-    return setup.network.scheme.learns and _decays(setup.config.optimizer)
-
-
-def _decays(optimizer: str) -> bool:
-    """Whether the optimiser of a text has a weight decay that is not 0."""
-    name, arguments = parse_call(optimizer)
+def _decayed_learning(case: Case) -> bool:
+    """Whether the optimiser has a decay, and moved by it what a scheme learns."""
+    learn = any(
+        isinstance(link, Learned) and type(link).trained is Scheme.trained
+        for link in case.network.scheme.links
+    )
+    if not learn:
+        return False
+    name, arguments = parse_call(case.config.optimizer)
     parameters = inspect.signature(getattr(optax, name)).parameters
     decays = [of for of in ("weight_decay", "weight_decay_rate") if of in parameters]
     return any(arguments.get(of, parameters[of].default) for of in decays)
 
 
-def _partial_batch_statistics(setup: Setup) -> bool:
-    return bool(setup.mutable) and bool(len(setup.dataset.x_train) % setup.config.batch_size)
+def _partial_batch(case: Case) -> bool:
+    return case.stateful and len(case.dataset.x_train) % case.config.batch_size != 0
 
 
 CHANGES: tuple[Change, ...] = (
     Change(
         (0, 6),
-        "dropblock by default divides by the probability that something of a map is kept as well",
-        _dropblock_on_small_maps,
+        "dropblock scales up also for maps that may be dropped whole",
+        _dropblock,
     ),
     Change(
         (0, 6),
         "the linear depth rule counts a transformer's branches, no longer its layers",
-        _linear_depth_in_transformer,
+        _depth_in_transformer,
     ),
     Change(
         (0, 6),
-        "a penalty of 1 in regression is twice what it was, so that the loss is the ELBO's",
+        "at a rate of 1, where nothing is kept, evaluation is by the mean, which is 0",
+        _rate_of_1,
+    ),
+    Change(
+        (0, 6),
+        "a penalty of 1 in regression makes the loss the ELBO, whatever the number of targets",
         _penalised_regression,
     ),
     Change(
@@ -102,8 +153,8 @@ CHANGES: tuple[Change, ...] = (
     ),
     Change(
         (0, 6),
-        "a last batch that is not full no longer fills up batch statistics",
-        _partial_batch_statistics,
+        "examples that only fill up an epoch's last batch are left out of batch statistics",
+        _partial_batch,
     ),
 )
 """All of them, the oldest first."""
@@ -113,19 +164,28 @@ OF_LENGTH: dict[str, Callable[[Setup], bool]] = {}
 this version name their steps, so that none is here."""
 
 
-def reasons(version: str | None, setup: Setup) -> list[str]:
+def is_older(version: str | None) -> bool:
+    """Whether some change came after a version; an unknown one is taken for the first."""
+    return any(_number(version) < change.since for change in CHANGES)
+
+
+def reasons(version: str | None, case: Case) -> list[str]:
     """Why the numbers of a run would be other ones now.
 
     Args:
       version: of dropjax, which began the run; None if it is not known.
-      setup: the run.
+      case: the run.
 
     Returns:
       A sentence each; none if the numbers are the same.
     """
+    later = [change for change in CHANGES if _number(version) < change.since]
+    return [change.sentence for change in later if change.meets(case)]
+
+
+def _number(version: str | None) -> tuple[int, int]:
     numbers = re.match(r"(\d+)\.(\d+)", version or "")
-    began = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
-    return [change.sentence for change in CHANGES if began < change.since and change.meets(setup)]
+    return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
 
 
 def reasons_of_length(setup: Setup) -> list[str]:

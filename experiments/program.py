@@ -12,11 +12,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NOTHING = "nothing was begun"
+_TOGETHER = 1.0
+"""Seconds in which the same signal is not a second one: `timeout` sends it twice, to the program and
+to its group."""
 _ADVICE = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some of your quota there",
@@ -257,15 +261,17 @@ def _note(number: int, frame: Any) -> None:
 
 def _watch(reader: int) -> None:
     """Ends the process when a signal comes, unless it is the first that is held."""
-    mark, count = None, 0
+    mark, first, since = None, 0, 0.0
     while True:
         for number in os.read(reader, 64):
             if number not in _SIGNALS:
                 continue
             now = _state.held or (_state if _state.raises else None)
-            mark, count = now, count + 1 if now is mark else 1
-            if now is None or count > 1:
+            same = number == first and time.monotonic() - since < _TOGETHER
+            if now is None or (now is mark and not same):
                 _end(number)
+            if now is not mark:
+                mark, first, since = now, number, time.monotonic()
 
 
 def _line(number: int) -> str:

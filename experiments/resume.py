@@ -92,7 +92,7 @@ def check_numbers(path: Path, record: dict[str, Any], setup: Setup) -> None:
       LaunchError: they would; the message says why.
     """
     version = _version(record)
-    if why := changes.reasons(version, setup):
+    if why := changes.reasons(version, changes.Case.of(setup)):
         lines = "".join(f"\n  {sentence}" for sentence in why)
         raise LaunchError(
             f"the run in {path} was begun by dropjax {version}, and {dropjax.__version__} would go "

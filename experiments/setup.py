@@ -305,6 +305,22 @@ def resolve(
         return Resolved(config, dataset, whole, rows, network, strength, penalty)
 
 
+def traced(network: Network, key: Array, example: Any) -> tuple[Any, Any, Sites]:
+    """A network's parameters and mutable variables, zeros of their shapes, and its sites.
+
+    Nothing is computed.
+
+    Args:
+      network: the model with its scheme.
+      key: of any initial parameters.
+      example: of the data.
+    """
+    shapes = jax.eval_shape(lambda: network.init(key, example))
+    params, mutable = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    sites = plan.record(lambda draw: network.outputs(params, example, draw, mutable))
+    return params, mutable, sites
+
+
 def set_up(
     flags: Flags,
     say: Callable[[str], None],

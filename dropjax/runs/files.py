@@ -114,8 +114,10 @@ def read_history(folder: Path, mark: dict[str, Any], *, whole: bool) -> list[dic
 
 
 def version_of(config: dict[str, Any]) -> str | None:
-    """The version of dropjax that began a run, as its configuration says."""
-    environment = config.get("environment")
+    """The version of dropjax that last wrote a run's configuration, as that says itself."""
+    sessions = config.get("sessions")
+    last = sessions[-1] if isinstance(sessions, list) and sessions else config
+    environment = last.get("environment") if isinstance(last, dict) else None
     version = environment.get("dropjax") if isinstance(environment, dict) else None
     return version if isinstance(version, str) else None
 

@@ -68,7 +68,8 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
     reader = Reader(say)
     planned = plan_cells(grid, reader)
     _check_choice(grid, planned)
-    _check_folder(path, planned, options)
+    store = Store(path, reader.changes)
+    _check_folder(store, planned, options)
     lanes = 1 if options.exact else options.lanes
     plan = make_plan(planned, lanes=lanes, shard=options.shard or (0, 1))
     say(f"\n{plan.text()}\n")
@@ -77,7 +78,6 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
     shard = options.shard
     own = path / "shards" / f"{shard[0]}-of-{shard[1]}" if shard else path
     with folder.locked(own), _engine(options) as engine:
-        store = Store(path)
         if options.only == "tables":
             options = _as_before(grid, store, options)
         about = _about(grid, planned, options)
@@ -250,13 +250,13 @@ def _check(grid: Grid, options: Options) -> None:
         ray_engine.load_ray()
 
 
-def _check_folder(path: Path, planned: list[Planned], options: Options) -> None:
+def _check_folder(store: Store, planned: list[Planned], options: Options) -> None:
     """Refuses a folder of something else, before anything is written."""
+    path = store.path
     if path.exists() and not path.is_dir():
         raise LaunchError(f"--workdir={path} is no folder; name another")
     if not path.name:
         raise LaunchError(f"--workdir must name a folder for this ablation alone, got {path}")
-    store = Store(path)
     if not store.holds() and (path / "config.json").exists():
         raise LaunchError(f"--workdir={path} holds a run of an experiment; name another")
     store.check_links()

@@ -20,6 +20,7 @@ from dropjax import data, models, schemes
 from dropjax.core import literals, plan
 from dropjax.core.scheme import Scheme, rate_fields
 from dropjax.core.spec import lacks_rate
+from experiments import changes
 from experiments.ablation.cells import Cell
 from experiments.folder import command_of
 from experiments.setup import (
@@ -193,6 +194,7 @@ class Reader:
         self._say, self._said = say, set[str]()
         self._load = functools.cache(functools.partial(data.load, say=self.say))
         self._hashes: dict[Any, str] = {}
+        self._reasons: dict[str, list[str]] = {}
 
     def say(self, line: str) -> None:
         """Says a line, unless it was said before."""
@@ -212,6 +214,24 @@ class Reader:
         if key not in self._hashes:
             self._hashes[key] = resolved.dataset.sha256()
         return self._hashes[key]
+
+    def changes(self, version: str | None, cell: Cell) -> list[str]:
+        """Why a cell would have other numbers than an older version gave; see `changes.reasons`.
+
+        Args:
+          version: of dropjax, which ran the cell.
+          cell: as it would run now.
+        """
+        if not changes.is_older(version):
+            return []
+        config = cell.config | {"rate": None}  # the scheme's text has it
+        fields: dict[str, Any] = {name: config[name] for name in Flags.__dataclass_fields__}
+        # Which examples are drawn, and what is random, changes nothing here.
+        key = json.dumps(fields | {"seed": 0, "version": version}, sort_keys=True)
+        if key not in self._reasons:
+            case = changes.Case.of(self.resolve(Flags(**fields)))
+            self._reasons[key] = changes.reasons(version, case)
+        return self._reasons[key]
 
     def _read(self, name: str, folder: Path | None, *, say: Any, task: str) -> data.Dataset:
         del say

@@ -40,13 +40,7 @@ NOT_RUN = "it was not run"
 """What is said of a cell that has no result, and never had one."""
 
 
-def changes_since(version: str | None, cell: Cell) -> list[str]:
-    """Why a cell that an older version ran would have other numbers now; empty if it would not.
-
-    Args:
-      version: of dropjax, which ran it; None if it is not known.
-      cell: as it would run now.
-    """
+def _no_changes(version: str | None, cell: Cell) -> list[str]:
     del version, cell
     return []
 
@@ -56,11 +50,13 @@ class Store:
 
     Args:
       path: the folder, which exists.
-      changes: as `changes_since`. A cell for which it gives reasons is missing, and runs again.
+      changes: (version of dropjax that ran a cell, the cell as it would run now) -> why it would
+        have other numbers now; see `grid.Reader.changes`. A cell with reasons is missing, and runs
+        again.
     """
 
     def __init__(
-        self, path: Path, changes: Callable[[str | None, Cell], Sequence[str]] = changes_since
+        self, path: Path, changes: Callable[[str | None, Cell], Sequence[str]] = _no_changes
     ) -> None:
         self.path, self._changes = path, changes
         self._groups = path / "groups"

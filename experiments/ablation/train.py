@@ -19,7 +19,7 @@ from dropjax.train import Lane, Lanes, State, chunks
 from dropjax.train.checkpoint import tree_hash
 from dropjax.train.optax_spec import optimizer_of
 from experiments.measure import finite, losses, measures, undefined, why_diverged
-from experiments.setup import Resolved, launching, values_of
+from experiments.setup import Resolved, launching, traced, values_of
 
 Array = jax.Array
 Made = dict[str, Any]
@@ -76,9 +76,7 @@ class Trainer:
         self.first, self.network, self.whole = first, first.network, first.whole
         key, example = derive(first.key, "init"), first.dataset.x_train[0]
         with launching():
-            shapes = jax.eval_shape(lambda: self.network.init(key, example))
-            params, mutable = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-            sites = plan.record(lambda draw: self.network.outputs(params, example, draw, mutable))
+            params, mutable, sites = traced(self.network, key, example)
             plan.check(self.network.scheme, sites, first.config.model)
             self.site_table = plan.table(self.network.scheme, sites)
             problem = first.problem(sites, bool(mutable))

@@ -1,78 +1,92 @@
 """Each change of numbers is met by the runs that have it, and by no others."""
 
-import types
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dropjax import schemes
-from dropjax.core.site import Kind, Site
+from dropjax import models, schemes
+from dropjax.data import Dataset
+from dropjax.runs import Network
 from experiments import changes
+from experiments.setup import Config, Resolved
 
-MAP = ("height", "width", "feature")
 MEETS = {
     "dropblock": [
-        {"dropout": "dropblock", "side": 7},
-        {"dropout": "dropblock(block_size=(2,9))", "side": 4},
-        {"dropout": "none|dropblock", "side": 7},
+        {"dropout": "dropblock", "model": "cnn", "side": 14},
+        {"dropout": 'dropblock(normalize="expected")', "model": "cnn", "side": 64},
+        {"dropout": 'dropblock(block_size=9)|bernoulli(at="hidden")', "model": "cnn", "side": 16},
+        {"dropout": "dropblock(rate=0.9)", "model": "cnn(channels=(4,))", "side": 28},
     ],
     "linear depth rule": [
         {"dropout": "stochastic_depth", "model": "transformer(layers=2)"},
         {"dropout": "shake_drop", "model": "transformer(layers=2)"},
+    ],
+    "rate of 1": [
+        {"dropout": "bernoulli(rate=1.0)"},
+        {"dropout": "gaussian|weight_drop(rate=1.0)", "model": "rnn(width=4)"},
     ],
     "penalty": [{"dropout": "concrete", "task": "regression"}],
     "weight decay": [
         {"dropout": "concrete", "optimizer": optimizer}
         for optimizer in ("adamw", "lamb(weight_decay=0.1)", "adafactor(weight_decay_rate=0.1)")
     ],
-    "batch statistics": [{"mutable": {"batch_stats": 1.0}, "batch_size": 32}],
+    "batch statistics": [
+        {"dropout": "none", "model": 'cnn(channels=(4,),norm="batch")', "batch_size": 32}
+    ],
 }
 MEETS_NOT = {
     "dropblock": [
-        {"dropout": "dropblock", "side": 64},
-        {"dropout": 'dropblock(normalize="none")', "side": 7},
-        {"dropout": "bernoulli", "side": 7},
+        {"dropout": "dropblock", "model": "cnn(channels=(4,))", "side": 64},
+        {"dropout": 'dropblock(normalize="none")', "model": "cnn", "side": 14},
+        {"dropout": "bernoulli", "model": "cnn", "side": 14},
     ],
     "linear depth rule": [
         {"dropout": "stochastic_depth", "model": "cnn(residual=True)"},
         {"dropout": 'stochastic_depth(rule="constant")', "model": "transformer(layers=2)"},
     ],
+    "rate of 1": [
+        {"dropout": "bernoulli(rate=0.999)"},
+        {"dropout": "gaussian_noise(std=1.0)"},
+        {"dropout": "cutout(rate=1.0)"},
+    ],
     "penalty": [
         {"dropout": "concrete", "task": "binary"},
         {"dropout": "bernoulli", "task": "regression"},
+        {"dropout": "concrete", "task": "regression", "outputs": 2},
+        {"dropout": "concrete", "task": "regression", "penalty": "0"},
     ],
     "weight decay": [
         {"dropout": "concrete", "optimizer": "adam"},
         {"dropout": "concrete", "optimizer": "adamw(weight_decay=0.0)"},
         {"dropout": "bernoulli", "optimizer": "adamw"},
+        {"dropout": "mixout", "optimizer": "adamw"},
     ],
     "batch statistics": [
-        {"mutable": {"batch_stats": 1.0}, "batch_size": 50},
-        {"mutable": None, "batch_size": 32},
+        {"dropout": "none", "model": 'cnn(channels=(4,),norm="batch")'},
+        {"dropout": "none", "model": "cnn(channels=(4,))", "batch_size": 32},
     ],
 }
 
 
-def setup(
-    dropout: str = "none",
-    model: str = "mlp",
+def case(
+    dropout: str,
+    model: str = "mlp(widths=(4,))",
     task: str = "classification",
     optimizer: str = "adam",
     batch_size: int = 50,
-    mutable: Any = None,
-    side: int = 64,
-) -> Any:
-    """What the rows look at, of a run on 100 examples."""
-    site = Site("stage_0/map", Kind.FEATURE_MAP, MAP)
-    of = types.SimpleNamespace
-    return of(
-        config=of(model=model, optimizer=optimizer, batch_size=batch_size),
-        network=of(scheme=schemes.parse(dropout)),
-        dataset=of(task=task, x_train=np.zeros(100)),
-        mutable=mutable,
-        program=of(problem=of(sites={site.name: (site, (side, side, 3))})),
-    )
+    side: int = 16,
+    outputs: int = 1,
+    penalty: str = "1",
+) -> changes.Case:
+    """Of a run on 100 images; the model is traced."""
+    x, y = np.zeros((100, side, side, 1), np.uint8), np.zeros(100, np.int32)
+    dataset = Dataset("made", x, y, x[:1], y[:1], task, outputs)
+    flags: dict[str, Any] = dict.fromkeys(Config.__dataclass_fields__)
+    flags |= {"model": model, "optimizer": optimizer, "batch_size": batch_size, "seed": 0}
+    config = Config(**flags | {"penalty": penalty, "dropout": dropout})
+    network = Network(models.parse(model, outputs), schemes.parse(dropout), task)
+    return changes.Case.of(Resolved(config, dataset, dataset, None, network, 1.0, 1.0))
 
 
 def test_every_change_is_looked_at():
@@ -85,14 +99,15 @@ def test_every_change_is_looked_at():
 @pytest.mark.parametrize("words", MEETS)
 def test_a_run_that_has_a_change_is_told_it_and_no_other(words):
     for given in MEETS[words]:
+        made = case(**given)
         for version in ("0.5.2", "0.4.0", None, "what"):
-            (reason,) = changes.reasons(version, setup(**given))
-            assert words in reason
+            (reason,) = changes.reasons(version, made)
+            assert words in reason and changes.is_older(version)
         for version in ("0.6.0", "0.6.1.dev0", "1.0"):
-            assert changes.reasons(version, setup(**given)) == []
+            assert changes.reasons(version, made) == [] and not changes.is_older(version)
 
 
 @pytest.mark.parametrize("words", MEETS_NOT)
 def test_a_run_without_it_is_not(words):
     for given in MEETS_NOT[words]:
-        assert changes.reasons("0.5.2", setup(**given)) == []
+        assert changes.reasons("0.5.2", case(**given)) == []

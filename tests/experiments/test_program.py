@@ -70,7 +70,9 @@ def test_a_held_signal_is_noted_and_a_second_acts_at_once():
     with running(HELD) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)  # as `timeout` does; it is one
         assert process.stdout.readline() == "noted 15\n"
+        process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
