@@ -19,8 +19,8 @@ from typing import Any
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NOTHING = "nothing was begun"
 _TOGETHER = 1.0
-"""Seconds in which the same signal is not a second one: `timeout` sends it twice, to the program and
-to its group."""
+"""Seconds in which the same signal is not a second one: `timeout` sends it twice, to the program
+and to its group."""
 _ADVICE = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some of your quota there",
