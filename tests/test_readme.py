@@ -131,7 +131,7 @@ def test_flags_of_experiments_are_right(command, place, monkeypatch):
 
 
 def test_what_is_replayed_as_an_example_is_a_whole_batch(place):
-    run, page = load(place / "runs" / "first"), PAGES[Path("dropjax/README.md")]
+    run, page = load(place / "runs" / "first"), README + PAGES[Path("dropjax/README.md")]
     steps = {int(step) for step in re.findall(r"run\.batch\((\d+)\)", page)}
     for command in re.findall(r"python -m experiments.replay .*", page + (replay.__doc__ or "")):
         (step,) = map(int, re.findall(r"--step=(\d+)", command))
@@ -229,7 +229,3 @@ def test_the_map_names_every_folder_and_module():
     for path in tracked:
         stem = path.rsplit("/", 1)[1].removesuffix(".py")
         assert stem in ("__init__", "README.md") or stem in tree, f"{path} is not on the map"
-
-
-def test_readme_length():
-    assert len(README.splitlines()) <= 250
