@@ -130,13 +130,14 @@ def _power(planned: list[Planned]) -> str:
     if not comparisons:
         return ""
     seeds, least = len({one.cell.seed for one in planned}), enough_seeds(comparisons)
-    of = f"{counted(comparisons, 'comparison')} with the baseline"
+    verb = "takes" if comparisons == 1 else "take"
+    of = f"{counted(comparisons, 'comparison')} with the baseline {verb}"
     if seeds < least:
         return (
             f"No difference can be found with {counted(seeds, 'seed')} alone, whatever the results"
-            f": {of} take {least} seeds or more (--seeds={least}) for a p of at most 0.05"
+            f": {of} {least} seeds or more (--seeds={least}) for a p of at most 0.05"
         )
-    return f"{seeds} seeds can show a difference: {of} take {least} for a p of at most 0.05"
+    return f"{seeds} seeds can show a difference: {of} {least} for a p of at most 0.05"
 
 
 def make_plan(
