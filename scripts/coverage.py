@@ -16,9 +16,6 @@ from absl import app, flags
 
 from dropjax import compare
 
-SAMPLES = flags.DEFINE_integer("samples", 20_000, "Experiments a number.", lower_bound=100)
-SEED = flags.DEFINE_integer("seed", 0, "Of the draws.")
-
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 SYMMETRIC: dict[str, Draw] = {
     "normal": lambda rng, shape: rng.normal(size=shape),
@@ -130,10 +127,17 @@ def main(argv: list[str]) -> None:
     del argv
     print("| of 95 % | differences | " + " | ".join(f"{n} seeds" for n in SEEDS) + " |")
     print("|---|---|" + "---|" * len(SEEDS))
-    for method, name, found in rows(SAMPLES.value, SEED.value):
+    for method, name, found in rows(flags.FLAGS.samples, flags.FLAGS.seed):
         cells = ["none" if value is None else f"{100 * value:.1f}" for value in found]
         print(f"| {method} | {name} | " + " | ".join(cells) + " |", flush=True)
 
 
+def _define_flags() -> None:
+    """Not where this is imported: other modules have flags of the same names."""
+    flags.DEFINE_integer("samples", 20_000, "Experiments a number.", lower_bound=100)
+    flags.DEFINE_integer("seed", 0, "Of the draws.")
+
+
 if __name__ == "__main__":
+    _define_flags()
     app.run(main)

@@ -362,14 +362,8 @@ def load(folder: str | Path) -> Run:
         raise RunError(f"{error}: {'; '.join(warnings_of_checkpoints)}") from error
     for warning in warnings_of_checkpoints:
         warnings.warn(f"{folder}: {warning}; an older one is", stacklevel=2)
-    if found is None and result is not None:
-        raise RunError(
-            f"{folder} has results and no checkpoint: a cell of an ablation that was trained in "
-            "lanes keeps its results, not its parameters. This makes the run with both: "
-            f"{config.get('command')}"
-        )
     if found is None:
-        raise RunError(f"{folder} has no checkpoint: the run was stopped before it wrote one")
+        raise RunError(f"{folder} has no checkpoint: {_why_none(folder, config, result)}")
     state, extra = found
     with _reading():
         history = files.read_history(
@@ -423,6 +417,16 @@ def _reading() -> Iterator[None]:
         yield
     except files.RecordError as error:
         raise RunError(str(error)) from error
+
+
+def _why_none(folder: Path, config: dict[str, Any], result: dict[str, Any] | None) -> str:
+    """Why a run has no checkpoint, and what makes one."""
+    if result is None:
+        return "the run was stopped before it wrote one"
+    why = "what it had was removed"
+    if (folder / "timing.json").exists():  # that of cells alone
+        why = "a cell of an ablation that was trained in lanes keeps results, not parameters"
+    return f"{why}. This makes the run with both: {config.get('command')}"
 
 
 def _unsealed(config: dict[str, Any]) -> str:

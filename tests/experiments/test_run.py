@@ -472,10 +472,10 @@ def test_a_flag_that_differs_from_the_record_is_refused(finished, words, line):
 
 
 def test_every_flag_can_be_refused():
-    """Those above, and two that no run on the digits can have otherwise."""
+    """Those above, and what no run on the digits can have otherwise."""
     marks = test_a_flag_that_differs_from_the_record_is_refused.pytestmark[0].args[1]
     refused = {words[2:].partition("=")[0] for words, _ in marks}
-    rest = {"data_dir", "task", "penalty"}
+    rest = {"data_dir", "task", "test", "penalty"}
     assert refused | rest == {field.name for field in dataclasses.fields(Flags)}
 
 

@@ -172,7 +172,7 @@ def test_a_cell_of_lanes_has_results_and_no_parameters_and_says_what_makes_them(
     with pytest.raises(runs.RunError) as caught:
         runs.load(store.folder(planned[0].cell))
     message = str(caught.value)
-    assert "lanes keeps its results, not its parameters" in message and "stopped" not in message
+    assert "in lanes keeps results, not parameters" in message and "stopped" not in message
     assert found.cell.command in message
 
 
@@ -462,8 +462,12 @@ def test_a_plan_says_what_will_be_run_and_what_is_the_same():
             5,
             "No difference can be found with 5 seeds alone, .*: 1 comparison ",
         ),
-        (("none", "bernoulli"), 6, "6 seeds can show a difference: 1 comparison .* take 6 for"),
-        (("none", "bernoulli", "gaussian"), 6, r"with 6 seeds, .* 2 comparisons .*\(--seeds=7\)"),
+        (("none", "bernoulli"), 6, "6 seeds can show a difference: 1 comparison .* takes 6 for"),
+        (
+            ("none", "bernoulli", "gaussian"),
+            6,
+            r"with 6 seeds alone, .* 2 comparisons .*\(--seeds=7\)",
+        ),
     ],
 )
 def test_a_plan_says_whether_its_seeds_can_show_a_difference(schemes, seeds, words):
