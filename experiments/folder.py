@@ -92,6 +92,13 @@ def recorded(path: Path) -> dict[str, Any]:
     return _read(path)[0]
 
 
+def note_of_seal(path: Path) -> str:
+    """What there is to say of a config.json of a version that wrote no hashes; "" of others."""
+    if _read(path)[1]:
+        return ""
+    return f"NOTE: {path / _CONFIG} has no sha256, which its version did not write: not checked"
+
+
 def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> list[str]:
     """Prepares a locked folder for a run: writes config.json, or checks it for a resume.
 
@@ -152,11 +159,12 @@ def begin_session(path: Path, config: dict[str, Any], step: int) -> None:
     first = [{"from_step": 0, "environment": before.get("environment", {})}]
     sessions = [*before.get("sessions", first)]
     sessions.append({"from_step": step, "environment": config["environment"]})
-    now = before | {"sessions": sessions}
+    # Where the data lie may have changed too.
+    flags = {name: config["flags"][name] for name in ("epochs", "dataset", "data_dir")}
+    now = before | {"sessions": sessions, "flags": before["flags"] | flags}
+    now |= {"command": config["command"]}
     with naming(path / _RESULT), contextlib.suppress(FileNotFoundError):
         if config["flags"]["epochs"] != epochs:
-            now |= {"flags": before["flags"] | {"epochs": config["flags"]["epochs"]}}
-            now |= {"command": config["command"]}
             (path / _RESULT).rename(path / old_result(epochs))
         else:  # damaged, or of a run that diverged: it is made again
             (path / _RESULT).unlink()
@@ -314,10 +322,12 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _check_same(path: Path, config: dict[str, Any]) -> list[str]:
-    was, sealed = _read(path)
+    was, _ = _read(path)
     # Where the data lies does not matter; that it is the same does. How many examples it has
     # follows, and older runs do not say it, nor what their sources were.
-    free = ("flags.data_dir", "command", "train_examples", "flags.epochs")
+    free = {"flags.data_dir", "command", "train_examples", "flags.epochs"}
+    if all(str(of["flags"].get("dataset")).endswith(".npz") for of in (was, config)):
+        free.add("flags.dataset")
     before, now = _flat(_compared(was)), _flat(_compared(config))
     changed = {
         name: f"  {name}: was {before.get(name)!r}, is {now.get(name)!r}"
@@ -328,8 +338,7 @@ def _check_same(path: Path, config: dict[str, Any]) -> list[str]:
     if changed.keys() - environment:
         lines = "\n".join(line for name, line in changed.items() if name not in environment)
         raise LaunchError(f"the run in {path} has another configuration:\n{lines}")
-    note = f"  {_CONFIG} has no sha256, which that version did not write: it cannot be checked"
-    return [*changed.values(), *([] if sealed else [note])]
+    return list(changed.values())
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bool]:

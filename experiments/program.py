@@ -252,6 +252,13 @@ def silence(stream: str) -> None:
         setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
 
 
+def stop(number: int) -> None:
+    """Ends the process as a signal does, where a part of it has taken the signal for all."""
+    if _state.name:
+        _end(number)
+    signal.raise_signal(number)  # to the handlers of the caller
+
+
 def _note(number: int, frame: Any) -> None:
     del frame
     _state.received = (*_state.received, number)

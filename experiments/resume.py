@@ -54,6 +54,19 @@ def flags_of(given: Flags, typed: Collection[str] | None, record: dict[str, Any]
     return Flags(**recorded | own)
 
 
+def check_file(flags: Flags) -> None:
+    """Refuses a file of one's own that is no longer where the record has it.
+
+    Raises:
+      LaunchError: it is not there; the message says how to name another place.
+    """
+    if flags.dataset.endswith(".npz") and not Path(flags.dataset).expanduser().is_file():
+        raise LaunchError(
+            f"dataset={flags.dataset}: there is no such file. If it lies elsewhere now, say where: "
+            "--dataset=FILE"
+        )
+
+
 def check_agreement(
     flags: Flags, record: dict[str, Any], load: Callable[..., data.Dataset]
 ) -> None:
@@ -70,13 +83,16 @@ def check_agreement(
       LaunchError: one differs; the message names it.
     """
     recorded = flags_of(Flags(), (), record)
+    # Where the data lies now; that they are the same is checked by their hash.
+    recorded = dataclasses.replace(recorded, data_dir=flags.data_dir)
+    if _both_own(recorded.dataset, flags.dataset):
+        recorded = dataclasses.replace(recorded, dataset=flags.dataset)
     names = [field.name for field in dataclasses.fields(Flags) if field.name not in _FREE]
     if all(getattr(flags, name) == getattr(recorded, name) for name in (*names, "rate")):
         return
     was, now = (_config(one, load) for one in (recorded, flags))
     for name in names:
-        own = name == "dataset" and _both_own(was[name], now[name])
-        if _meant(name, was[name]) != _meant(name, now[name]) and not own:
+        if _meant(name, was[name]) != _meant(name, now[name]):
             _refuse(name, was[name], now[name])
 
 

@@ -69,8 +69,8 @@ def run(
     setup = set_up(flags, say)
     config = _described(setup, experiment)
     with folder.locked(path):
-        folder.claim(path, config, resume=False, overwrite=overwrite)
         program.means(lambda: _what_continues(experiment, path))
+        folder.claim(path, config, resume=False, overwrite=overwrite)
         return _train(setup, path, config, began, resume=False)
 
 
@@ -81,15 +81,19 @@ def _continue(
     record = folder.recorded(path)
     program.means(lambda: _what_continues(experiment, path))
     flags = resume.flags_of(flags, typed, record)
+    resume.check_file(flags)
     load = resume.read_once(say)
     resume.check_agreement(flags, record, load)
     setup = set_up(flags, say, load)
     more = setup.config.epochs > record["flags"]["epochs"]
     config = _described(setup, experiment)
     # The texts of the record, which mean the same, though a later version may write them otherwise.
-    own = record["flags"] | {"epochs": setup.config.epochs}
+    lies = {"dataset": setup.config.dataset, "data_dir": setup.config.data_dir}
+    own = record["flags"] | {"epochs": setup.config.epochs, **lies}
     config |= {"flags": own, "command": folder.command_of(own, experiment)}
     notes = resume.check_sources(record, config["sources"])
+    if note := folder.note_of_seal(path):
+        notes.append(note)
     with folder.locked(path):
         if folder.recorded(path) != record:
             raise folder.LaunchError(f"the run in {path} was changed by another process; try again")
@@ -98,7 +102,9 @@ def _continue(
         if result and not more:
             program.means("the run is complete")
             folder.drop_old_results(path)
-            say(f"the run is complete; nothing is left to do\n\n{report.table(result)}")
+            for line in (*notes, "the run is complete; nothing is left to do"):
+                say(line)
+            say(f"\n{report.table(result)}")
             if not (path / "curves.png").exists():
                 _draw(setup.config, path)
             return 0
@@ -107,7 +113,7 @@ def _continue(
                 f"--epochs: the run in {path} diverged, and would not be another one with more"
             )
         if damage:
-            notes.append(f"{damage}. The run goes on from its newest checkpoint")
+            notes.append(damage)
         resume.check_numbers(path, record, setup)
         if changes:
             notes += ["ENVIRONMENT CHANGED, results may differ in rounding:", *changes]
@@ -204,7 +210,7 @@ class _Run:
             self.metrics.rewind(NOTHING)
             if resume:
                 self._begin_session(0)
-                say("no checkpoint was written before the run stopped: starting anew")
+                say("there is no checkpoint: starting anew")
             self._keep_files()
             self._save(state, 0)
             return state

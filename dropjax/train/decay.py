@@ -15,7 +15,7 @@ from dropjax.core.scheme import Scheme
 
 Array = jax.Array
 
-_STEPS = 4  # a schedule of the learning rate may start at 0
+_STEPS = 1000  # a schedule of the learning rate may start at 0, and steps may be gathered
 
 
 def weights_alone(both: Any) -> Any:
@@ -37,35 +37,41 @@ def check_spares_learned(
 ) -> None:
     """Refuses an optimiser that decays what a scheme learns.
 
-    It is tried on values of size 1 with gradients of 0: what moves then, and by how much depends on
-    the values, is decayed.
+    It is tried with gradients of 0, on a few of the values and close to them: where what it does
+    depends on the values, it decays them.
 
     Args:
       optimizer: of {"params": ..., "learned": ...}.
       scheme: the scheme.
-      both: trees of these names, of arrays or their shapes.
+      both: arrays of these names, as they are initially.
 
     Raises:
       ValueError: it does.
     """
-    leaves, structure = jax.tree.flatten(both)
 
-    def moved(value: Array) -> Any:
-        small = [jnp.full((1,) * len(leaf.shape), value) for leaf in leaves]
-        values: Any = jax.tree.unflatten(structure, small)
+    def moved(both: Any, nearby: Array) -> Any:
+        values = jax.tree.map(
+            lambda leaf: leaf[tuple(slice(0, 2) for _ in leaf.shape)] + nearby.astype(leaf.dtype),
+            both,
+        )
         slopes = jax.tree.map(jnp.zeros_like, values)
-        state, total = optimizer.init(values), slopes["learned"]
-        for _ in range(_STEPS):
+
+        def step(_: Array, carry: Any) -> Any:
+            state, total = carry
             updates: Any
             updates, state = optimizer.update(slopes, state, values)
-            total = jax.tree.map(jnp.add, total, scheme.trained(updates["learned"]))
-        return total
+            return state, jax.tree.map(jnp.add, total, scheme.trained(updates["learned"]))
 
+        start = (optimizer.init(values), slopes["learned"])
+        return jax.lax.fori_loop(0, _STEPS, step, start)[1]
+
+    tried = jax.jit(moved)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        found = [jax.tree.leaves(jax.jit(moved)(value)) for value in (1.0, 2.0)]
+        found = [jax.tree.leaves(tried(both, jnp.float32(nearby))) for nearby in (0.0, 0.01)]
     if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*found, strict=True)):
         raise ValueError(
-            "the optimizer decays what the scheme learns, which has a penalty of its own; leave it "
-            "out: optax.adamw(learning_rate, mask=dropjax.train.weights_alone), or "
-            "optax.add_decayed_weights(weight_decay, mask=dropjax.train.weights_alone)"
+            "the optimizer decays what the scheme learns, which has a penalty of its own. Leave it "
+            "out: optax.adamw(learning_rate, mask=dropjax.train.weights_alone) and the like; or "
+            "give it an optimizer of its own: optax.multi_transform({'w': ..., 'l': "
+            "optax.adam(...)}, {'params': 'w', 'learned': 'l'})"
         )

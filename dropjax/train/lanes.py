@@ -120,6 +120,8 @@ class Lanes:
         self._metrics = self._program.check(
             params, mutable if problem.stateful else None, targets=self._targets_of(self.lanes)
         )
+        self._tried = {self._numbers(first)}
+        self._check_optimizers()
         data = jax.tree.map(jnp.asarray, (examples.x, examples.y))
         # Only its shape matters.
         self._example = jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), data[0])
@@ -141,8 +143,23 @@ class Lanes:
             lanes, self._scheme, self._optimizer, self._rows_of_data, like=self.lanes[0]
         )
         self._program.check_targets(*self._targets_of(new.lanes))
+        new._check_optimizers()
         new._stacked, new._orders = replicate(stack(new.lanes), self.devices), {}
         return new
+
+    @staticmethod
+    def _numbers(lane: Lane) -> tuple[tuple[str, float], ...]:
+        return tuple(sorted((name, float(value)) for name, value in lane.numbers.items()))
+
+    def _check_optimizers(self) -> None:
+        """As `Program.check_optimizer`, of each lane whose numbers were not tried before."""
+        new = {self._numbers(lane) for lane in self.lanes} - self._tried
+        if self._optimizer is None or not new:
+            return
+        params, _ = self._zeros()
+        for numbers in sorted(new):
+            self._program.check_optimizer(self._optimizer(**dict(numbers)), params)
+        self._tried |= new
 
     def _targets_of(self, lanes: Sequence[Lane]) -> tuple[Any, np.ndarray | None]:
         """The targets, and which of them any of these lanes trains on."""

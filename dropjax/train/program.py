@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from dropjax.core.plan import no_weights
 from dropjax.core.scheme import Weights
@@ -104,11 +105,8 @@ class Program:
         self.step = self.step.with_sites(self._example(), params, mutable)
         scheme = self.problem.scheme
         if scheme is not None:
-            learned = self.step.learned(self._key, no_weights(self.problem.sites or {}))
-            if scheme.learns:
-                both = {"params": params, "learned": learned}
-                check_spares_learned(self.problem.optimizer, scheme, both)
-            scheme = scheme.bind(learned)
+            self.check_optimizer(self.problem.optimizer, params)
+            scheme = scheme.bind(self._learned())
         x, y = jax.tree.map(lambda leaf: leaf[:1], self._data)
         problem, row, weight = self.problem, jnp.zeros(1, jnp.int32), jnp.ones(1)
         targets = (self._targets, None) if targets is None else targets
@@ -127,6 +125,25 @@ class Program:
         unit = loss_per_nat(problem.metrics, self._outputs)
         self.step = dataclasses.replace(self.step, loss_per_nat=unit)
         return sorted(metrics)
+
+    def check_optimizer(self, optimizer: optax.GradientTransformation, params: Any) -> None:
+        """Refuses an optimiser that decays what the scheme learns, if it learns anything.
+
+        Args:
+          optimizer: this problem's, or another that is to train it.
+          params: the model's parameters.
+
+        Raises:
+          ValueError: it does.
+        """
+        scheme = self.problem.scheme
+        if scheme is not None and scheme.learns:
+            both = {"params": params, "learned": self._learned()}
+            check_spares_learned(optimizer, scheme, both)
+
+    def _learned(self) -> Any:
+        """Of the shapes that the scheme's values have."""
+        return self.step.learned(self._key, no_weights(self.problem.sites or {}))
 
     def check_targets(self, y: Any, wanted: np.ndarray | None = None) -> None:
         """Looks at targets, on the host, if the problem has an objective of `train.OBJECTIVES`.

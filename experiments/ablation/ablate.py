@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dropjax
-from experiments import folder
+from experiments import folder, program
 from experiments.ablation import ray_engine
 from experiments.ablation.analysis import Analysis, analyse
 from experiments.ablation.cells import Outcome
@@ -98,6 +98,7 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
             planner = Planner(grid.experiment, reader)
             decide = _Decide(planner, planned, analysis, store, options, engine)
             verdicts, added = decide.verdicts(), decide.added()
+        program.means(f"the cells are kept in {path}; --only=tables writes the tables")
         whole = [*found, *added]
         about |= {"environment": origin(whole), "warnings": warnings(whole)}
         analysis = write(

@@ -5,13 +5,12 @@ import dataclasses
 import functools
 import math
 import re
-import signal
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dropjax.runs import record
+from dropjax.runs import files
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import LogError
 from experiments import folder, program
@@ -210,12 +209,14 @@ def run_plan(
                 for one in work.cells:
                     _run_alone(one, store, experiment, anew=_was_damaged(left[one.cell.id]))
                     advance(1)
-                    _say_if_stopped(store, done := done + 1, everything)
+                    done += store.has(one.cell)
+                    _say_if_stopped(store, done, everything)
             return
         with contextlib.closing(engine(works, advance)) as finished:
             for cells, made, environment in finished:
                 keep(store, experiment, cells, made, environment)
-                _say_if_stopped(store, done := done + len(cells), everything)
+                done += sum(store.has(one.cell) for one in cells)
+                _say_if_stopped(store, done, everything)
 
 
 def _say_if_stopped(store: Store, done: int, total: int) -> None:
@@ -365,28 +366,31 @@ def _run_alone(one: Planned, store: Store, experiment: str, *, anew: bool) -> No
         try:
             try:
                 status = alone(resume=resume, overwrite=not resume)
-            except (CheckpointError, LogError) as error:
-                say(f"{error}: starting anew")
+            except (CheckpointError, LogError, LaunchError) as error:
+                if not resume:
+                    raise
+                say(f"{error}: starting anew")  # it can go on no more
                 status = alone(resume=False, overwrite=True)
         except Exception as error:  # the others go on
             write_failed(path, _failed(error))
     if status >= 128:  # the run took a signal that was meant for all of them
-        signal.raise_signal(status - 128)
+        program.stop(status - 128)
 
 
 def _can_resume(path: Path) -> bool:
     """Whether there is a run to continue, whose configuration is as it was written."""
     try:
-        record.read(path / "config.json")
-    except record.RecordError:
+        files.read_config(path)
+    except files.RecordError:
         return False
     return True
 
 
 def _failed(error: BaseException) -> Made:
-    """What is kept of a cell that failed: the first line says why."""
-    line = str(error).partition("\n")[0]
-    name = "" if isinstance(error, LaunchError) else f"{type(error).__name__}: "
+    """What is kept of a cell that failed: why, in a line."""
+    text, ours = str(error), isinstance(error, LaunchError)
+    line = " ".join(text.split()) if ours else text.partition("\n")[0]
+    name = "" if ours else f"{type(error).__name__}: "
     return {"status": "failed", "error": f"{name}{line}"}
 
 

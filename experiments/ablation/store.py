@@ -190,6 +190,8 @@ class Store:
             _check_numbers(folder, result, history)
         except record.RecordError as error:
             return Outcome(cell, "missing", {}, [], str(error))
+        if other := _another(config, cell):
+            return Outcome(cell, "missing", {}, [], f"{folder} holds another cell: {other}")
         version = files.version_of(config)
         if reasons := self._changes(version, cell):
             why = f"it has other numbers than version {version} gave: {'; '.join(reasons)}"
@@ -199,6 +201,16 @@ class Store:
             error = f"the loss is not finite at step {result.get('diverged_at')}"
         numbers = {k: v for k, v in result.items() if k not in _NOT_RESULTS}
         return Outcome(cell, result["status"], numbers, history, error, config, hashed)
+
+
+def _another(config: dict[str, Any], cell: Cell) -> str:
+    """How a record differs from what a cell is; "" if it does not. Data may lie elsewhere."""
+    was = config["flags"] | {"data_sha256": config.get("data_sha256")}
+    free = ("data_dir", "dataset")
+    for name in sorted((was.keys() & cell.config.keys()) - {*free}):
+        if was[name] != cell.config[name]:
+            return f"{name} is {was[name]!r}, not {cell.config[name]!r}"
+    return ""
 
 
 def write_failed(folder: Path, result: dict[str, Any]) -> None:

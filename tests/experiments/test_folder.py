@@ -246,9 +246,11 @@ def test_a_config_that_was_changed_cannot_be_resumed(tmp_path, config):
 def test_a_run_of_a_version_without_hashes_is_resumed_with_a_note(tmp_path, config):
     old = changed(config, "environment.dropjax", "0.5.2")
     (tmp_path / "config.json").write_text(json.dumps(old))
-    version, note = claim(tmp_path, config, resume=True, overwrite=False)
+    (version,) = claim(tmp_path, config, resume=True, overwrite=False)
     assert version == f"  environment.dropjax: was '0.5.2', is {dropjax.__version__!r}"
-    assert note.startswith("  config.json has no sha256")
+    assert "config.json has no sha256" in folder.note_of_seal(tmp_path)
+    folder.write_json(tmp_path / "config.json", config)
+    assert folder.note_of_seal(tmp_path) == ""
 
 
 def test_numbers_that_json_has_not_are_refused(tmp_path):

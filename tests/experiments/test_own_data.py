@@ -404,3 +404,19 @@ def test_what_a_run_of_an_older_version_says_of_its_network_is_enough(own_run):
     assert config["flags"]["test"] is None and "--test" not in config["command"]
     loaded = runs.load(own_run("regression"))
     assert loaded.classes == () and loaded.predict(np.zeros((1, 5))).dtype == np.float32
+
+
+def test_a_run_goes_on_whose_file_was_moved(own_run):
+    record, load = folder.recorded(own_run("binary")), resume.read_once(lambda line: None)
+    place = record["flags"]["dataset"]
+    record["flags"]["dataset"] = "/old/place/own.npz"
+
+    def agree(**given) -> None:
+        flags = resume.flags_of(Flags(**given), given.keys(), record)
+        resume.check_agreement(flags, record, load)
+
+    agree(dataset=place, mc_samples=3)
+    with pytest.raises(LaunchError, match=r"^--validation: was \d+, is 5"):
+        agree(dataset=place, validation=5)
+    with pytest.raises(LaunchError, match=r"/old/place/own.npz: there is no such .*--dataset=FILE"):
+        resume.check_file(resume.flags_of(Flags(), (), record))

@@ -79,6 +79,21 @@ def test_a_held_signal_is_noted_and_a_second_acts_at_once():
     assert err == "p: SIGINT: stopped; DIR has a run\n"
 
 
+def test_a_signal_that_a_part_has_taken_ends_the_whole_at_once():
+    script = """
+with program.held() as signalled:
+    print("ready", flush=True)
+    while not signalled(): pass
+program.stop(signalled())
+while True: pass
+"""
+    with running(script) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (143, "p: SIGTERM: stopped; DIR has a run\n")
+
+
 def test_a_signal_that_ends_the_process_tidies_first(tmp_path):
     script = f"""
 import pathlib

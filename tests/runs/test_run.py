@@ -498,7 +498,10 @@ def test_metrics_of_an_unfinished_run_are_those_up_to_its_checkpoint(copied, run
 
 def unsealed(folder: Path, version: str) -> None:
     """Makes a run's files those of another version, without hashes."""
-    rewrite(folder / "config.json", lambda of: of["environment"].update(dropjax=version))
+    rewrite(
+        folder / "config.json",
+        lambda of: of["environment"].update(dropjax=version) or of.pop("sessions"),
+    )
     for name in ("config.json", "result.json"):
         value, _ = record.read(folder / name)
         value.pop("files", None)

@@ -386,12 +386,15 @@ def test_an_exact_cell_that_is_damaged_starts_anew_and_one_that_was_cut_off_goes
     assert seen == [(not anew, anew, False)]
 
 
-@pytest.mark.parametrize("error", [CheckpointError("no good one"), LogError("was changed")])
+@pytest.mark.parametrize(
+    "error",
+    [CheckpointError("no good one"), LogError("was changed"), LaunchError("other numbers now")],
+)
 def test_an_exact_cell_that_cannot_be_continued_starts_anew(tmp_path, monkeypatch, error):
     planned, seen = plan("none"), []
     folder = tmp_path / "cells" / planned[0].cell.id
     folder.mkdir(parents=True)
-    record.write(folder / "config.json", {"flags": {}})
+    record.write(folder / "config.json", {"flags": {}, "network": {}, "mask_stream": 2})
 
     def single(experiment, flags, path, *, resume, overwrite):
         seen.append((resume, overwrite))

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,14 @@ class Killed(BaseException):
     """What ends a process in the middle."""
 
 
-def files(number: int, **result: Any) -> dict[str, Any]:
+def files(number: int, seed: int | None = None, **result: Any) -> dict[str, Any]:
     result = {"status": "completed", "test_accuracy": number / 10, "seconds": 3.0} | result
     history = [{"step": 1, "loss": 2.0 + number}, {"step": 2, "loss": 1.0 + number}]
     return {
         "result.json": result,
         "metrics.jsonl": history,
         "config.json": {
-            "flags": {"seed": number},
+            "flags": {"seed": number if seed is None else seed},
             "network": {},
             "mask_stream": 2,
             "environment": {"dropjax": "0.6.0"},
@@ -96,7 +97,7 @@ def test_a_cell_that_failed_is_not_done_and_one_that_diverged_is(store):
 
 def test_a_cell_that_is_done_again_has_its_new_result(store):
     store.put(CELLS[:1], [files(0, status="failed", error="no")])
-    store.put(CELLS[:1], [files(1)])
+    store.put(CELLS[:1], [files(1, seed=0)])
     assert store.outcome(CELLS[0]).result == {"test_accuracy": 0.1}
     assert store.outcome(CELLS[0]).history[0]["loss"] == 3.0
 
@@ -345,6 +346,15 @@ def test_a_cell_whose_numbers_would_be_others_now_is_missing_and_says_why(tmp_pa
     )
 
 
+def test_a_cell_in_the_folder_of_another_is_missing(store):
+    """Its files fit each other, but not the cell."""
+    store.put(CELLS, ALL)
+    shutil.rmtree(store.folder(CELLS[0]))
+    shutil.copytree(store.folder(CELLS[1]), store.folder(CELLS[0]))
+    assert statuses(store) == ["missing", "completed", "completed"]
+    assert store.outcome(CELLS[0]).error.endswith("holds another cell: seed is 1, not 0")
+
+
 def test_numbers_that_json_has_not_are_written_as_null(store):
     made = files(0, test_nll=float("inf"), learned={"a": [float("nan"), 1.0]})
     made["metrics.jsonl"].append({"loss": float("-inf")})
@@ -392,8 +402,8 @@ def test_a_grid_may_grow_and_the_way_it_is_run_may_not_change(store):
 
 def test_what_a_single_run_repeats_of_its_flags_is_no_number(store):
     """Cells that were run one by one say the same as those in lanes."""
-    single = {"dataset": "digits", "seed": 3, "resumed_from_step": None, "mc_samples": 2}
-    store.put(CELLS[:2], [files(1), files(1, **single, examples_per_second=1.0)])
+    single = {"dataset": "digits", "resumed_from_step": None, "mc_samples": 2}
+    store.put(CELLS[:2], [files(1, seed=0), files(1, **single, examples_per_second=1.0)])
     first, second = map(store.outcome, CELLS[:2])
     assert first.result == second.result == {"test_accuracy": 0.1}
 
