@@ -18,9 +18,17 @@ class _CountOrShare(flags.ArgumentParser):
             try:
                 argument = int(argument)
             except ValueError:
-                argument = float(argument)
-        if isinstance(argument, float) and not 0 < argument < 1:
-            raise ValueError(f"must be a count, or a share between 0 and 1, got {argument}")
+                try:
+                    argument = float(argument)
+                except ValueError:
+                    argument = repr(argument)
+        if argument == 0:
+            return 0  # 0.0 too: no share, but none
+        if isinstance(argument, str) or (isinstance(argument, float) and not 0 < argument < 1):
+            raise ValueError(
+                "must be a count such as 100, or a share between 0 and 1 such as 0.2, got "
+                f"{argument}"
+            )
         return argument
 
     def flag_type(self) -> str:

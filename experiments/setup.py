@@ -456,8 +456,8 @@ def _mc_samples(samples: int | None, scheme: Scheme) -> int:
 
 def _count(flag: str, given: int | float, of: int) -> int:
     """A count, or a share of some examples as one."""
-    if isinstance(given, int):
-        return given
+    if isinstance(given, int) or given == 0:
+        return int(given)
     count = round(given * of)
     if not 0 < given < 1 or not count:
         raise ValueError(

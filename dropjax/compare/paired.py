@@ -61,7 +61,7 @@ def paired(a: ArrayLike, b: ArrayLike, *, level: float = 0.95, seed: int = 0) ->
     differences less m is above 1 - level. So it is without 0 exactly if p is at most 1 - level. For
     differences that are symmetric about their mean, of whatever distribution, it holds the mean
     with a chance of at least level. For skewed ones it holds it less often: of nominal 95 %,
-    exponential differences have 94 % at 6 pairs, 90 % at 8 and 10 and 92 % at 20
+    exponential differences have 93 % at 6 pairs, 90 to 91 % at 8 and 10 and 92 % at 20
     (experiments/README.md has more). Fewer pairs than `fewest(level)`, 6 at 0.95, have no interval,
     because no p that they can have is small enough to reject anything.
 

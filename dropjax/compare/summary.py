@@ -65,7 +65,7 @@ def summarise(values: ArrayLike, *, level: float = 0.95) -> Summary:
     [0, 1]. Fewer values than `fewest(level)`, 6 at 0.95, have none.
 
     Until version 0.5 the interval was Student's, which is exact for normal values, but holds the
-    mean less often where values can be equal, as accuracies are: 92.6 % at 8 values of which each
+    mean less often where values can be equal, as accuracies are: 93.1 % at 8 values of which each
     is -1, 0 or 1 (experiments/README.md has more).
 
     Args:

@@ -168,8 +168,14 @@ class Dataset:
         """Rows of the training data that are left, and those of a split of it."""
         classes = len(self._counts)
         most = len(self.y_train) - classes
+        of = "" if self.task == "regression" else f" of {classes} classes"
+        if most < classes:
+            remedy = "it must be 0" if or_else else f"give x_{split} and y_{split} in the file"
+            raise DataError(
+                f"{split}={size}: {self.name} has {len(self.y_train)} training examples{of}, too "
+                f"few to cut a {split} split; {remedy}"
+            )
         if not classes <= size <= most:
-            of = "" if self.task == "regression" else f" of {classes} classes"
             raise DataError(
                 f"{split}={size}: {self.name} has {len(self.y_train)} training examples{of}, so "
                 f"it must be {or_else}from {classes} to {most}"
@@ -199,10 +205,15 @@ class Dataset:
         if not self.integers or self.x_train.ndim != 2:
             what = "images" if self.x_train.dtype == np.uint8 else "numbers"
             what = "integers" if self.integers else what
+            shape = f"of shape {self.x_train.shape}"
+            if self.x_train.dtype == np.uint8:
+                # Not the array's shape: its axis of channels need not be in the file.
+                examples, height, width, channels = self.x_train.shape
+                what = "images"
+                shape = f"({examples} of {height} x {width} pixels, channels: {channels})"
             raise DataError(
                 f"vocabulary={vocabulary}: a model with a vocabulary reads tokens, integers of "
-                f"shape (examples, time); x_train of {self.name} are {what} of shape "
-                f"{self.x_train.shape}"
+                f"shape (examples, time); x_train of {self.name} are {what} {shape}"
             )
         if vocabulary > _MOST_TOKENS:
             raise DataError(f"vocabulary={vocabulary} must be {_MOST_TOKENS} at most")

@@ -10,6 +10,8 @@ from dropjax.data.dataset import DataError
 _NARROW = 2.0**-10
 # One below this part is taken for noise of rounding in float64: it has 8 of its 52 bits.
 _ROUNDING = 2.0**-44
+# So many columns are named.
+_SHOWN = 5
 
 
 def origin_of(train: np.ndarray, axis: int | None) -> np.ndarray:
@@ -62,9 +64,18 @@ def say_lost(
     """Says which columns vary in a file, but do not as float32."""
     varies = array.max(axis) != array.min(axis)
     lost = np.atleast_1d(varies & (converted.max(axis) == converted.min(axis)))
-    if lost.any():
-        where = f"column {int(np.argmax(lost))} of {name}" if axis == 0 and lost.size > 1 else name
-        say(
-            f"{where} varies too little for float32, and is taken as constant. If the differences "
-            "matter, subtract the mean and multiply by a constant in the file."
-        )
+    columns = np.flatnonzero(lost).tolist()
+    if not columns:
+        return
+    where, several = name, False
+    if axis == 0 and lost.size > 1:
+        shown = columns if len(columns) <= _SHOWN + 1 else columns[:_SHOWN]
+        where = ", ".join(map(str, shown))
+        where += f" and {len(columns) - len(shown)} others" * (shown != columns)
+        several = len(columns) > 1
+        where = f"column{'s' * several} {where} of {name}"
+    verb, be = ("vary", "are") if several else ("varies", "is")
+    say(
+        f"{where} {verb} too little for float32, and {be} taken as constant. If the differences "
+        "matter, subtract the mean and multiply by a constant in the file."
+    )

@@ -10,6 +10,8 @@ from dropjax.data.dataset import DataError
 
 # As many values or fewer, all whole: floats that look like classes.
 _FEW = 20
+# So many names of classes are printed.
+_SHOWN = 5
 Splits = dict[str, np.ndarray]
 
 
@@ -106,12 +108,19 @@ def _labels_of_names(
     named = {split: _names(f"y_{split}", array) for split, array in y.items()}
     known = classes or tuple(sorted(set(named["train"])))
     label = {name: number for number, name in enumerate(known)}
-    whose = "y_train" if classes is None else "classes"
+    whose = "y_train's" if classes is None else "the names in classes"
     for split, names in named.items():
         if other := sorted(set(names) - set(known)):
-            raise DataError(f"y_{split} has the class {other[0]!r}, which is not among {whose}'s")
+            raise DataError(f"y_{split} has the class {other[0]!r}, which is not among {whose}")
     if len(known) < 2:
         raise DataError(f"y_train has the class {', '.join(known)} only; two are needed at least")
+    if task == "binary" and len(known) > 2:
+        where = "y_train" if classes is None else "classes"
+        raise DataError(
+            f"{where} has {len(known)} classes ({', '.join(map(repr, known[:_SHOWN]))}"
+            f"{', ...' * (len(known) > _SHOWN)}); task=binary needs two, so say "
+            "task=classification, or leave the others out"
+        )
     return {split: np.array([label[n] for n in names]) for split, names in named.items()}, known
 
 
@@ -130,7 +139,12 @@ def _task(train: np.ndarray) -> str:
 def _regression(y: Splits, say: Callable[[str], None]) -> tuple[Splits, np.ndarray]:
     train = y["train"]
     for split, array in y.items():
-        if array.ndim > 2 or array.shape[1:] != train.shape[1:]:
+        if array.ndim > 2:
+            raise DataError(
+                f"y_{split} has shape {array.shape}; for regression it must be (examples,) or "
+                "(examples, targets)"
+            )
+        if array.shape[1:] != train.shape[1:]:
             raise DataError(
                 f"y_{split} has shape {array.shape} and y_train {train.shape}; for regression it "
                 "must be (examples,) or (examples, targets), and the same targets in each"
@@ -164,8 +178,14 @@ def _labels(name: str, y: np.ndarray, task: str) -> np.ndarray:
                 f"{name} has values that are not whole, such as {y[y != np.round(y)][0]}; "
                 f"task={task} needs classes, or say task=regression"
             )
-    with np.errstate(invalid="ignore"):
-        return y.astype(np.int64)
+    # 2**63 is the first that int64 has not; -2**63 is, and is refused later, as it is negative.
+    beyond = (y >= np.float64(2**63)) | (y < np.float64(-(2**63)))
+    if beyond.any():
+        raise DataError(
+            f"{name} has the label {y[beyond][0]}; classes are numbered from 0 to classes - 1, so "
+            "relabel, or say task=regression"
+        )
+    return y.astype(np.int64)
 
 
 def _check_binary(labels: Splits) -> None:
@@ -194,7 +214,7 @@ def _check_classes(labels: Splits, *, asked: bool) -> int:
             "task=regression? For classes say task=classification."
         )
     if len(found) < classes:
-        if np.array_equal(found, np.arange(low, classes)):
+        if len(found) == classes - low:
             advice = f"labels go from {low} to {classes - 1}: subtract {low}"
         else:
             gap = int(np.argmax(found != np.arange(len(found))))

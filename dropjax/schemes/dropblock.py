@@ -27,7 +27,7 @@ from jax.typing import ArrayLike
 from dropjax.core.keys import Keys
 from dropjax.core.scheme import Rate, Scheme, scheme
 from dropjax.core.site import Kind, Site
-from dropjax.ops.bernoulli import Mask, expected_drop, wide_dtype
+from dropjax.ops.bernoulli import Mask, expected_drop, where_kept_at_all, wide_dtype
 from dropjax.ops.bits import seed_of, sharding_like
 from dropjax.ops.checks import (
     as_rate,
@@ -254,16 +254,19 @@ def dropblock(
     Returns:
       An array of the shape and dtype of x. A map of which nothing is kept is zeros, with zero
       gradients. Where a block is as large as the map, that is `dropjax.spatial_dropout`. Unless
-      normalize is "none", the mean over draws and over a map of ones is 1. Positions near the
-      border are kept more often than those in the middle, as fewer blocks lie over them: so the
-      mean at a position is not x (at rate 0.5, blocks of 7 on a 14 x 14 map: 2.13 x in a corner,
-      0.09 x in the middle). The paper evaluates with x; `dropjax.expected.dropblock` has the mean.
+      normalize is "none", the mean over draws and over a map of ones is 1 at rates below 1, but for
+      the maps named below. Positions near the border are kept more often than those in the middle,
+      as fewer blocks lie over them: so the mean at a position is not x (at rate 0.5, blocks of 7 on
+      a 14 x 14 map: 2.13 x in a corner, 0.09 x in the middle). The paper evaluates with x;
+      `dropjax.expected.dropblock` has the mean.
 
-      The probability that something of a map is kept is exact, whatever the rate. Only where it
-      takes too long to find it is not divided by: on maps that are longer than two blocks along
-      all three axes, or along two and large (from 14 x 14 for blocks of 2, 12 x 12 for blocks of 3,
-      17 x 17 for blocks of 7), or longer than a block by 1,000 along one. There the mean is too
-      small by less than 5e-5 at rates up to 0.8, and by less than 0.002 at 0.9.
+      What is kept is divided by the probability that something of a map is kept, which is exact at
+      every rate. Where it takes too long to find, it is not divided by: on maps that are longer
+      than two blocks along all three axes, or along two and large (from 14 x 14 for blocks of 2,
+      12 x 12 for blocks of 3, 17 x 17 for blocks of 7), or longer than a block by 1,000 along one.
+      There the mean over a map of ones is less than 1: by less than 5e-5 at rates up to 0.8, by
+      less than 0.002 at 0.9, and by more at higher rates. With blocks of 2 it is 0.986 at rate 0.95
+      on a 5 x 5 x 5 map; on a 14 x 14 map it is 0.9992 at 0.95, and 0.81 at 0.99.
 
     Raises:
       TypeError: x holds no floats, or key is no PRNG key.
@@ -408,8 +411,9 @@ class DropBlock(Scheme):
     def expected_is_mean(self) -> bool:  # type: ignore[override]
         """Only where nothing is scaled, for there x would be too large at every position.
 
-        Where it is, x is what the paper evaluates with. The mean over a map of ones is 1, but that
-        at a position is not, unless a block is as large as the map.
+        Where it is, x is what the paper evaluates with, except where nothing can be kept: there it
+        is 0. The mean over a map of ones is 1, but that at a position is not, unless a block is as
+        large as the map.
         """
         return self.normalize == "none"
 
@@ -441,9 +445,12 @@ class DropBlock(Scheme):
         return _multiplied(noise, x)
 
     def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
-        if not self.expected_is_mean:
-            return x
         block = _sizes(self.block_size, _spatial(site))
+        if not self.expected_is_mean:
+            # The paper's gamma is 1 at rate 1 only where blocks cannot overlap.
+            overlap = any(1 < size < x.shape[axis] for axis, size in block.items())
+            kept = overlap and self.gamma == "paper"
+            return x if kept else where_kept_at_all(x, self.rate)
         return _mean(x, self.rate, block, self.gamma, self.normalize)
 
 

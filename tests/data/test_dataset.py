@@ -252,6 +252,16 @@ def test_validation_of_a_binary_task_is_stratified():
         floats(np.zeros((100, 1)), 0 * y, task="binary").with_validation(10)
 
 
+def test_too_few_examples_for_a_split_are_told_of():
+    two = floats(np.zeros((2, 1)), np.int32([0, 1]), task="binary")
+    two = dataclasses.replace(two, y_test=two.y_test[:0])
+    few = " floats has 2 training examples of 2 classes, too few to cut a"
+    with pytest.raises(DataError, match=rf"^test=2:{few} test split; give x_test and y_test in"):
+        two.with_test(2)
+    with pytest.raises(DataError, match=rf"^validation=2:{few} validation split; it must be 0$"):
+        two.with_validation(2)
+
+
 def test_a_class_that_cannot_be_on_both_sides_is_named():
     y = np.int32([0] * 10 + [1] + [2] * 10)
     rare = floats(np.zeros((21, 1)), y, task="classification", outputs=3)

@@ -130,6 +130,21 @@ def test_ordinary_numbers_become_the_nearest_float32(own):
     assert dataset.scale[1] == 1 and "column 1 of x_train varies too little" in said[0]
 
 
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (2, "columns 1, 2 of x_train vary"),
+        (6, "columns 1, 2, 3, 4, 5, 6 of x_train vary"),
+        (7, "columns 1, 2, 3, 4, 5 and 2 others of x_train vary"),
+    ],
+)
+def test_all_columns_that_vary_too_little_are_told_of(own, columns, words):
+    x = rng().normal(size=(30, columns + 1)) * ([1] + [1e-60] * columns)
+    said = own(parts(x_train=x, x_test=x[:6]))[1]
+    assert len(said) == 1
+    assert said[0].startswith(f"{words} too little for float32, and are taken as constant.")
+
+
 def test_of_x_and_y_a_test_split_is_cut_later(own):
     given = parts()
     dataset, said = own({"x": given["x_train"], "y": given["y_train"]})
@@ -178,9 +193,23 @@ def test_names_of_classes_may_stand_in_an_array_of_their_own(own):
         (parts(classes=np.array(["a", "b", " "])), {}, "classes has ' ' in row 2: a name"),
         (parts(REAL, classes=NAMES), {}, "classes are names of labels, and the task is regression"),
         (parts(NAMES[LABELS], np.array(["cat", "eel"] * 3)), {}, "y_test has the class 'eel'"),
-        (parts(NAMES[LABELS], classes=NAMES[:2]), {}, "class 'ant', which is not among classes's"),
+        (
+            parts(NAMES[LABELS], classes=NAMES[:2]),
+            {},
+            "class 'ant', which is not among the names in classes$",
+        ),
         (parts(NAMES[LABELS]), {"task": "regression"}, "y_train is text, the names of classes; "),
-        (parts(NAMES[LABELS]), {"task": "binary"}, "y_train has 2; task=binary needs 0 and 1"),
+        (
+            parts(NAMES[LABELS]),
+            {"task": "binary"},
+            r"y_train has 3 classes \('ant', 'cat', 'dog'\); task=binary needs two",
+        ),
+        (parts(NAMES[BITS], classes=NAMES), {"task": "binary"}, "classes has 3 classes .'cat', 'd"),
+        (
+            parts(np.array([f"{i:02}" for i in range(30)])),
+            {"task": "binary"},
+            r"y_train has 30 classes \('00', '01', '02', '03', '04', \.\.\.\); task",
+        ),
         (parts(NAMES[LABELS * 0]), {}, "y_train has the class cat only; two"),
         (parts(NAMES[LABELS][:, None][:, [0, 0]]), {}, r"y_train has shape \(30, 2\); names must"),
         (parts(np.full(30, b"\xff")), {}, "y_train has bytes that are no UTF-8"),
@@ -566,7 +595,9 @@ def test_values_that_are_not_finite_are_counted_and_located(own, name, value):
         (LABELS, np.zeros(6), r"y_test is float64 and y_train int64"),
         (BITS, np.zeros(6, bool), r"y_test is bool and y_train int64"),
         (np.stack([REAL, REAL], 1), REAL[:6], r"y_test has shape \(6,\) and y_train \(30, 2\)"),
-        (np.zeros((30, 2, 2)), None, r"y_train has shape .*for regression"),
+        (np.zeros((30, 2, 2)), None, r"y_train has shape \(30, 2, 2\); for regression it must be"),
+        (LABELS.astype(np.uint64) + 2**63, None, rf"y_train has the label {2**63}; classes are"),
+        (np.int64(LABELS) + 2**62, None, r"examples: is it task=regression"),
     ],
 )
 def test_labels_that_cannot_be(own, y, test, match):
@@ -578,6 +609,13 @@ def test_labels_that_cannot_be(own, y, test, match):
     [
         (REAL, "classification", r"not whole, such as 0.14.*task=classification needs classes"),
         (REAL, "binary", r"not whole, such as 0.14"),
+        (
+            np.full(30, 1e30),
+            "classification",
+            r"y_train has the label 1e\+30; classes are numbered",
+        ),
+        (np.full(30, -1e30), "binary", r"y_train has the label -1e\+30; classes are numbered"),
+        (np.arange(30) + 2**62, "classification", rf"subtract {2**62}, so that"),
         (LABELS, "binary", r"y_train has 2; task=binary needs"),
         (BITS * 2 - 1, "binary", r"y_train has -1; task=binary needs"),
         (np.where(LABELS, np.nan, 0), "classification", r"20 NaN or infinite .* row 1;"),

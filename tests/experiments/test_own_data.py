@@ -331,11 +331,16 @@ def test_cells_of_tokens_are_trained_side_by_side(npz):
             r"vocabulary=9: a model with .* numbers of",
         ),
         ({"x": sentences()["x"][:, :, None]}, {}, r"are integers of shape \(60, 6, 1\)"),
-        ({}, {"dataset": "digits", "test": None}, "digits are images of shape"),
+        (
+            {},
+            {"dataset": "digits", "test": None},
+            r"digits are images \(1,?\d+ of 8 x 8 pixels, channels: 1\)",
+        ),
         ({}, {"test": 0.001}, "test=0.001 must be a count, or a share .* at least one of the 60"),
         ({}, {"test": 59}, "has 60 training examples of 3 classes, so it must be from 3 to 57"),
         ({}, {"test": 1.5}, "test=1.5 must be a count, or a share between 0 and 1"),
-        ({}, {"validation": 0.0}, "validation=0.0 must be a count"),
+        ({}, {"validation": -0.5}, "validation=-0.5 must be a count"),
+        ({}, {"test": 0.0}, "test=0: .* so it must be from 3 to 57"),
         ({}, {"dataset": "digits", "model": "mlp", "dropout": "none"}, "test=0.2 would do nothing"),
     ],
 )
@@ -359,12 +364,13 @@ def test_without_a_vocabulary_integers_are_numbers_and_the_test_split_a_fifth(np
 @pytest.mark.parametrize("flag", ["validation", "test"])
 def test_counts_and_shares_as_flags(flag):
     with flagsaver.flagsaver():
-        for text, value in (("20", 20), ("0", 0), ("0.2", 0.2), ("2e-1", 0.2)):
+        for text, value in (("20", 20), ("0", 0), ("0.0", 0), ("0.2", 0.2), ("2e-1", 0.2)):
             FLAGS(["mnist", f"--{flag}={text}"])
             found = settings.values()[flag]
             assert found == value and type(found) is type(value)
-        for text in ("1.5", "1.0", "0.0", "-0.1", "nan", "a fifth"):
-            with pytest.raises(flags.flags.IllegalFlagValueError, match=f"{flag}="):
+        for text in ("1.5", "1.0", "-0.1", "nan", "0.2x", "a fifth"):
+            words = f"{flag}={text}: must be a count such as 100, or a share .* got '?{text}"
+            with pytest.raises(flags.flags.IllegalFlagValueError, match=words):
                 FLAGS(["mnist", f"--{flag}={text}"])
     assert "0.2" in FLAGS["validation"].help and "a fifth, at most 10,000" in FLAGS["test"].help
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -347,6 +348,21 @@ def test_the_scheme_evaluates_with_x_as_the_paper_does_or_with_the_mean():
 
 
 # The ends of the range, and of the dtype.
+
+
+@pytest.mark.parametrize("gamma", ["exact", "paper"])
+@pytest.mark.parametrize("block", [1, 3, 9, (9, 1), (9, 3)])
+def test_the_scheme_evaluates_with_0_where_nothing_can_be_kept(block, gamma):
+    x = jnp.ones((5, 6, 2))
+    kept = gamma == "paper" and block in (3, (9, 3))  # the paper's gamma is below 1 there
+    for normalize in ("example", "expected"):
+        scheme = dropblock.DropBlock(1.0, block, gamma=gamma, normalize=normalize)
+        evaluate = jax.jit(lambda rate, of=scheme: deterministic(replace(of, rate=rate))(x, MAP))
+        for y in (deterministic(scheme)(x, MAP), evaluate(1.0)):
+            assert (y == float(kept)).all()
+        assert (evaluate(0.99) == 1).all()
+    blocks = scheme.sample(Keys.of(KEY), MAP, x.shape)
+    assert bool((blocks.gamma < 1).all()) == kept
 
 
 @pytest.mark.parametrize("normalize", ["example", "expected", "none"])
