@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -45,7 +46,7 @@ RESUME = flags.DEFINE_bool(
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the run in --workdir.")
 
 
-def main(experiment: str) -> None:
+def main(experiment: str) -> NoReturn:
     """Runs an experiment with the flags of the command line, and exits.
 
     Args:
@@ -75,7 +76,7 @@ def main(experiment: str) -> None:
             program.complain(f"{experiment}: {error}")
             return 2
 
-    app.run(start)
+    program.launch(experiment, start)
 
 
 def typed() -> set[str]:

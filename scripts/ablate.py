@@ -48,7 +48,7 @@ import sys
 import time
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from dropjax.train.checkpoint import CheckpointError
 from experiments import settings
@@ -174,4 +174,4 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parsed)
+    program.launch("ablate", main, flags_parser=_parsed)

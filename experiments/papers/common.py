@@ -117,7 +117,7 @@ def main(targets: Callable[..., Sequence[Target]]) -> None:
             return status
         return 0 if all(target.passed for target in found) else 1
 
-    app.run(start)
+    program.launch(name, start)
 
 
 def dense_params(
