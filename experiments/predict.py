@@ -10,7 +10,8 @@ not (--invert). What is transparent becomes black behind a bright drawing, white
 Prints the most probable classes, by their names if the training data had any, their probability
 without noise and, by Monte-Carlo, its mean and standard deviation over draws of the noise.
 
-Exit status: 0, or 2 if a run or an image cannot be used.
+Exit status: 0, 1 if no run or no image is named or a flag cannot be parsed, 2 if a run or an image
+cannot be used, 130 or 143 if stopped by SIGINT or SIGTERM.
 """
 
 from experiments import program
@@ -206,4 +207,4 @@ def main(argv: list[str]) -> int:
 if __name__ == "__main__":
     # Here: as a flag's own property it would bind every program that imports this module.
     flags.mark_flag_as_required("run")
-    app.run(main)
+    program.launch("predict", main)
