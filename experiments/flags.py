@@ -1,6 +1,7 @@
 """The flags that all experiments share."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import NoReturn
 
@@ -60,7 +61,7 @@ def main(experiment: str) -> NoReturn:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # or every library's notes stand among ours
         use_compilation_cache()
-        workdir = None if WORKDIR.value is None else Path(WORKDIR.value)
+        workdir = None if WORKDIR.value is None else Path(os.path.expanduser(WORKDIR.value))
         given = Flags(dropout=DROPOUT.value, rate=RATE.value, seed=SEED.value, **settings.values())
         try:
             return run.run(

@@ -19,6 +19,7 @@ from experiments import program
 if __name__ == "__main__":  # before what takes time is imported
     program.begin("predict", "nothing was changed")
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,7 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)
     assert RUN.value is not None
     try:
-        run = runs.load(RUN.value)
+        run = runs.load(os.path.expanduser(RUN.value))
         printed = lines(run, argv[1:], samples=SAMPLES.value, top=TOP.value, invert=INVERT.value)
     except (runs.RunError, ImageError, ValueError) as error:
         program.complain(f"predict: {error}")

@@ -18,6 +18,7 @@ if __name__ == "__main__":  # before what takes time is imported
     program.begin("replay", "nothing was changed")
 
 import dataclasses
+import os
 import re
 import sys
 import textwrap
@@ -227,7 +228,7 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)
     given = flags.FLAGS
     try:
-        run = runs.load(given.run)
+        run = runs.load(os.path.expanduser(given.run))
         printed, seen = lines(run, given.step, given.row, given.site)
     except (runs.RunError, ValueError) as error:
         program.complain(f"replay: {error}")
@@ -235,7 +236,7 @@ def main(argv: list[str]) -> int:
     status = program.deliver("replay", "\n".join(printed))
     if status or given.png is None:
         return status
-    file = Path(given.png or f"step_{given.step}.png")
+    file = Path(os.path.expanduser(given.png or f"step_{given.step}.png"))
     try:
         draw_picture(seen, run.batch(given.step), given.row, file)
     except Exception as error:  # of Matplotlib, of a font, of the disk

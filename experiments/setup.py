@@ -244,7 +244,10 @@ def resolve(
         parse_optimizer(flags.optimizer, flags.learning_rate or 0.0)
         if flags.data_dir == "":
             raise ValueError("data_dir is empty; leave it out or name a folder")
-        folder = None if flags.data_dir is None else Path(flags.data_dir).resolve()
+        # After "=" no shell puts the home folder for ~.
+        folder = (
+            None if flags.data_dir is None else Path(os.path.expanduser(flags.data_dir)).resolve()
+        )
         dataset = (load or data.load)(flags.dataset, folder, say=say, task=flags.task)
         if vocabulary:
             dataset = dataset.as_tokens(vocabulary)

@@ -182,6 +182,7 @@ def test_the_command_prints_it_and_errors_in_a_line(run, python, tmp_path):
     assert done.stderr == (
         f"replay: {run.folder / 'none' / 'a.png'} was not drawn: No such file or directory\n"
     )
-    done = python(*start, "--step=99")
+    start = ("-m", "experiments.replay", f"--run=~/{run.folder.name}")
+    done = python(*start, "--step=99", HOME=str(run.folder.parent))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "replay: there is no step 99: they go from 0 to 11\n"
