@@ -73,7 +73,13 @@ def main(experiment: str) -> NoReturn:
                 typed=typed(),
                 began=experiments.STARTED,
             )
-        except (LaunchError, CheckpointError, LogError) as error:
+        except CheckpointError as error:
+            program.complain(
+                f"{experiment}: {error}; put back a copy of one, or begin the run anew "
+                "(--overwrite, without --resume)"
+            )
+            return 2
+        except (LaunchError, LogError) as error:
             program.complain(f"{experiment}: {error}")
             return 2
 

@@ -364,7 +364,8 @@ def load(folder: str | Path) -> Run:
             whole=False,
         )
     except CheckpointError as error:
-        raise RunError(f"{error}: {'; '.join(warnings_of_checkpoints)}") from error
+        why = "; ".join(warnings_of_checkpoints)
+        raise RunError(f"{error}: {why}; put back a copy of one") from error
     for warning in warnings_of_checkpoints:
         warnings.warn(f"{folder}: {warning}; an older one is", stacklevel=2)
     if found is None:
