@@ -1,7 +1,9 @@
 """The flags that all experiments share."""
 
 import dataclasses
+import os
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -45,7 +47,7 @@ RESUME = flags.DEFINE_bool(
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the run in --workdir.")
 
 
-def main(experiment: str) -> None:
+def main(experiment: str) -> NoReturn:
     """Runs an experiment with the flags of the command line, and exits.
 
     Args:
@@ -59,7 +61,7 @@ def main(experiment: str) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # or every library's notes stand among ours
         use_compilation_cache()
-        workdir = None if WORKDIR.value is None else Path(WORKDIR.value)
+        workdir = None if WORKDIR.value is None else Path(os.path.expanduser(WORKDIR.value))
         given = Flags(dropout=DROPOUT.value, rate=RATE.value, seed=SEED.value, **settings.values())
         try:
             return run.run(
@@ -71,11 +73,17 @@ def main(experiment: str) -> None:
                 typed=typed(),
                 began=experiments.STARTED,
             )
-        except (LaunchError, CheckpointError, LogError) as error:
+        except CheckpointError as error:
+            program.complain(
+                f"{experiment}: {error}; put back a copy of one, or begin the run anew "
+                "(--overwrite, without --resume)"
+            )
+            return 2
+        except (LaunchError, LogError) as error:
             program.complain(f"{experiment}: {error}")
             return 2
 
-    app.run(start)
+    program.launch(experiment, start)
 
 
 def typed() -> set[str]:

@@ -10,7 +10,8 @@ not (--invert). What is transparent becomes black behind a bright drawing, white
 Prints the most probable classes, by their names if the training data had any, their probability
 without noise and, by Monte-Carlo, its mean and standard deviation over draws of the noise.
 
-Exit status: 0, or 2 if a run or an image cannot be used.
+Exit status: 0, 1 if no run or no image is named or a flag cannot be parsed, 2 if a run or an image
+cannot be used, 130 or 143 if stopped by SIGINT or SIGTERM.
 """
 
 from experiments import program
@@ -18,6 +19,7 @@ from experiments import program
 if __name__ == "__main__":  # before what takes time is imported
     program.begin("predict", "nothing was changed")
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -195,7 +197,7 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)
     assert RUN.value is not None
     try:
-        run = runs.load(RUN.value)
+        run = runs.load(os.path.expanduser(RUN.value))
         printed = lines(run, argv[1:], samples=SAMPLES.value, top=TOP.value, invert=INVERT.value)
     except (runs.RunError, ImageError, ValueError) as error:
         program.complain(f"predict: {error}")
@@ -206,4 +208,4 @@ def main(argv: list[str]) -> int:
 if __name__ == "__main__":
     # Here: as a flag's own property it would bind every program that imports this module.
     flags.mark_flag_as_required("run")
-    app.run(main)
+    program.launch("predict", main)

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NOTHING = "nothing was begun"
@@ -179,7 +179,42 @@ def guarded(name: str) -> Callable[[Callable[[list[str]], int]], Callable[[list[
     return guard
 
 
-def reason(error: OSError | ValueError) -> str:
+def launch(
+    name: str,
+    main: Callable[[list[str]], int | None],
+    argv: list[str] | None = None,
+    **options: Any,
+) -> NoReturn:
+    """Runs a main function by `absl.app.run`, and exits.
+
+    absl prints by itself, before `main` is called: help, and what is wrong with a flag. Where that
+    cannot be written, absl and Python would say so by a traceback.
+
+    Args:
+      name: of the program, which begins the line.
+      main: takes the arguments that are no flags, and returns the exit status.
+      argv: the command's words; None for those of this process.
+      **options: of `absl.app.run`.
+    """
+    from absl import app  # not at the top: `begin` is to come before what takes time
+
+    status: Any = 1  # absl's, after help and after a wrong flag
+    failed: OSError | None = None
+    try:
+        app.run(main, argv, **options)
+    except SystemExit as end:
+        status = end.code
+    except OSError as error:
+        failed = error
+    lost = [write("", stream, end="") for stream in ("stdout", "stderr")]  # what Python has kept
+    error = lost[0] or failed
+    if error is not None and not isinstance(error, BrokenPipeError):
+        complain(f"{name}: standard output: {reason(error)}")
+        status = 2
+    sys.exit(status)
+
+
+def reason(error: Exception) -> str:
     """The file, what is wrong with it, and what helps, if that is known."""
     if not isinstance(error, OSError):
         return str(error)

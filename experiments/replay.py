@@ -8,7 +8,8 @@ training data that were in the step's batch, for each site what share was droppe
 the masks: of the whole batch a line an example, or with --row all of one example's. --png draws all
 of them into a file, --png=FILE into one of that name.
 
-Exit status: 0, or 2 if there is no such run, step, row or site.
+Exit status: 0, 1 if no run or no step is named or a flag cannot be parsed, 2 if there is no such
+run, step, row or site, or a file cannot be written, 130 or 143 if stopped by SIGINT or SIGTERM.
 """
 
 from experiments import program
@@ -17,6 +18,7 @@ if __name__ == "__main__":  # before what takes time is imported
     program.begin("replay", "nothing was changed")
 
 import dataclasses
+import os
 import re
 import sys
 import textwrap
@@ -226,7 +228,7 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)
     given = flags.FLAGS
     try:
-        run = runs.load(given.run)
+        run = runs.load(os.path.expanduser(given.run))
         printed, seen = lines(run, given.step, given.row, given.site)
     except (runs.RunError, ValueError) as error:
         program.complain(f"replay: {error}")
@@ -234,11 +236,12 @@ def main(argv: list[str]) -> int:
     status = program.deliver("replay", "\n".join(printed))
     if status or given.png is None:
         return status
-    file = Path(given.png or f"step_{given.step}.png")
+    file = Path(os.path.expanduser(given.png or f"step_{given.step}.png"))
     try:
         draw_picture(seen, run.batch(given.step), given.row, file)
     except Exception as error:  # of Matplotlib, of a font, of the disk
-        program.complain(f"replay: {file} was not drawn: {error}")
+        why = program.reason(error).removeprefix(f"{file}: ")
+        program.complain(f"replay: {file} was not drawn: {why}")
         return 2
     return program.deliver("replay", f"\npicture: {file}")
 
@@ -261,4 +264,4 @@ def _with_values(argv: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     _define_flags()
-    app.run(main, _with_values(sys.argv))
+    program.launch("replay", main, _with_values(sys.argv))

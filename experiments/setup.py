@@ -2,10 +2,8 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,8 @@ from dropjax.core.scheme import Scheme, Sites, rate_fields
 from dropjax.core.strength import Strength, check_strength, strength_at
 from dropjax.ops.keys import derive
 from dropjax.runs import Network
+from dropjax.runs.network import source_file as source_file
+from dropjax.runs.network import sources as sources
 from dropjax.runs.network import vocabulary_of
 from dropjax.train import Examples, Problem, Program, State
 from dropjax.train.devices import check_batch_size
@@ -244,7 +244,10 @@ def resolve(
         parse_optimizer(flags.optimizer, flags.learning_rate or 0.0)
         if flags.data_dir == "":
             raise ValueError("data_dir is empty; leave it out or name a folder")
-        folder = None if flags.data_dir is None else Path(flags.data_dir).resolve()
+        # After "=" no shell puts the home folder for ~.
+        folder = (
+            None if flags.data_dir is None else Path(os.path.expanduser(flags.data_dir)).resolve()
+        )
         dataset = (load or data.load)(flags.dataset, folder, say=say, task=flags.task)
         if vocabulary:
             dataset = dataset.as_tokens(vocabulary)
@@ -369,28 +372,6 @@ def set_up(
         + ("" if resolved.strength == 1.0 else f"every rate times strength={config.strength}\n"),
         eval_key=derive(key, "eval"),
     )
-
-
-def sources(network: Network) -> dict[str, str]:
-    """The sha256 of each file that defines a scheme or a model of one's own, by its module.
-
-    Those of their base classes are among them; what else they import is not.
-    """
-    classes = [type(network.module), *(type(link) for link in network.scheme.links)]
-    known = {"dropjax", "flax", "jax", *sys.stdlib_module_names} - {"__main__"}
-    modules = {base.__module__ for of in classes for base in of.__mro__}
-    found = {}
-    for name in sorted(modules):
-        file = source_file(name)
-        if file is not None and name.partition(".")[0] not in known:
-            found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    return found
-
-
-def source_file(module: str) -> Path | None:
-    """The file of a module that was imported; None if it has none."""
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return None if file is None else Path(file)
 
 
 def jax_setting(name: str) -> Any:

@@ -43,12 +43,13 @@ from experiments import program
 if __name__ == "__main__":  # before what takes time is imported
     program.begin("ablate")
 
+import os
 import re
 import sys
 import time
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from dropjax.train.checkpoint import CheckpointError
 from experiments import settings
@@ -149,7 +150,8 @@ def main(argv: list[str]) -> int:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         if WORKDIR.value is None and (options.shard or options.only == "tables"):
             raise LaunchError("name the folder by --workdir")
-        return ablate(grid, Path(WORKDIR.value or f"runs/ablation-{stamp}"), options)
+        workdir = os.path.expanduser(WORKDIR.value or f"runs/ablation-{stamp}")
+        return ablate(grid, Path(workdir), options)
     except (LaunchError, CheckpointError) as error:
         program.complain(f"ablate: {error}")
         return 2
@@ -174,4 +176,4 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parsed)
+    program.launch("ablate", main, flags_parser=_parsed)

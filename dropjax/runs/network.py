@@ -2,6 +2,9 @@
 
 import dataclasses
 import functools
+import hashlib
+import sys
+from pathlib import Path
 from typing import Any, Self
 
 import flax.linen as nn
@@ -258,6 +261,44 @@ class Network:
 
     def _bound(self, values: Any) -> Scheme:
         return self.scheme.scaled(values["strength"]).bind(values["learned"])
+
+
+def sources(network: Network) -> dict[str, str]:
+    """The sha256 of each file that defines a scheme or a model of one's own, by its module.
+
+    Those of their base classes are among them; what else they import is not.
+    """
+    classes = [type(network.module), *(type(link) for link in network.scheme.links)]
+    known = {"dropjax", "flax", "jax", *sys.stdlib_module_names} - {"__main__"}
+    modules = {base.__module__ for of in classes for base in of.__mro__}
+    found = {}
+    for name in sorted(modules):
+        file = source_file(name)
+        if file is not None and file.is_file() and name.partition(".")[0] not in known:
+            found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
+
+
+def source_file(module: str) -> Path | None:
+    """The file of a module that was imported; None if it has none."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return None if file is None else Path(file)
+
+
+def edited(was: dict[str, str], now: dict[str, str]) -> str | None:
+    """Which file is not as it was, and how that is known; None if all are.
+
+    Args:
+      was: `sources` as a run recorded them. Of a file that is not among them nothing is known.
+      now: `sources` of its network.
+    """
+    for module in sorted(was):
+        if now.get(module) != was[module]:
+            return (
+                f"{source_file(module) or module} was changed since the run was begun: its sha256 "
+                f"was {was[module]}, is {now.get(module)}"
+            )
+    return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ from dropjax.evaluate.predict import sample_key_of
 from dropjax.ops.bernoulli import STREAM
 from dropjax.ops.keys import derive
 from dropjax.runs import files
-from dropjax.runs.network import Network
+from dropjax.runs.network import Network, edited, sources
 from dropjax.train.checkpoint import CheckpointError, restore, write_whole
 from dropjax.train.log import NOTHING
 from dropjax.train.optax_spec import parse_strength
@@ -312,18 +312,18 @@ class Run:
 def load(folder: str | Path) -> Run:
     """A run, with the parameters of its newest good checkpoint. Nothing is written.
 
-    A scheme of your own is imported under the name that the configuration has for it. Whatever is
-    read is checked by the hashes that the run wrote; versions before 0.6 wrote none, and a warning
-    says so. If the newest checkpoint is damaged, the one before it is taken, with a warning: `step`
-    says which.
+    A scheme or model of your own is imported under the name that the configuration has for it; its
+    file must be as it was, which versions before 0.6 did not record. Whatever is read is checked by
+    the hashes that the run wrote; versions before 0.6 wrote none, and a warning says so. If the
+    newest checkpoint is damaged, the one before it is taken, with a warning: `step` says which.
 
     Args:
       folder: the run's folder.
 
     Raises:
       RunError: there is no run, a file of it is damaged (the message names it), no checkpoint is
-        good, or it was made under another mask stream or by a version whose folders have another
-        form.
+        good, the file of its own scheme or model was edited, or it was made under another mask
+        stream or by a version whose folders have another form.
     """
     folder = Path(folder)
     with _reading():
@@ -350,6 +350,11 @@ def load(folder: str | Path) -> Run:
         raise RunError(
             f"{folder / 'config.json'} does not describe a network: {error!r}"
         ) from error
+    if why := edited(config.get("sources", {}), sources(network)):
+        raise RunError(
+            f"{folder}: {why}. Put it back as it was; else noise and predictions would not be the "
+            "run's"
+        )
     warnings_of_checkpoints: list[str] = []
     try:
         found = restore(
@@ -359,7 +364,8 @@ def load(folder: str | Path) -> Run:
             whole=False,
         )
     except CheckpointError as error:
-        raise RunError(f"{error}: {'; '.join(warnings_of_checkpoints)}") from error
+        why = "; ".join(warnings_of_checkpoints)
+        raise RunError(f"{error}: {why}; put back a copy of one") from error
     for warning in warnings_of_checkpoints:
         warnings.warn(f"{folder}: {warning}; an older one is", stacklevel=2)
     if found is None:

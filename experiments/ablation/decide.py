@@ -94,9 +94,9 @@ def check_most(comparisons: int, most: int, *, level: float = 0.95) -> int:
     """
     least = enough_seeds(comparisons, level=level)
     if most < least:
+        of = f"{comparisons} comparison{'s' if comparisons > 1 else ''}"
         raise ValueError(
-            f"max_seeds={most}: of {comparisons} comparisons at {level:g} together, fewer than "
-            f"{least} seeds cannot decide one"
+            f"max_seeds={most}: with {of} it takes {least} seeds or more to decide one"
         )
     return least
 

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import itertools
 import math
+import os
 import re
 import sys
 import typing
@@ -117,7 +118,7 @@ def main(targets: Callable[..., Sequence[Target]]) -> None:
             return status
         return 0 if all(target.passed for target in found) else 1
 
-    app.run(start)
+    program.launch(name, start)
 
 
 def dense_params(
@@ -168,7 +169,9 @@ def mnist(
       scale: what pixels are divided by.
       centred: the mean image of the training examples is subtracted from all.
     """
-    found = data.load("mnist", None if folder is None else Path(folder), say=print)
+    found = data.load(
+        "mnist", None if folder is None else Path(os.path.expanduser(folder)), say=print
+    )
     x_train, x_test = (x.astype(np.float32) / scale for x in (found.x_train, found.x_test))
     mean = x_train.mean(axis=0) if centred else np.float32(0)
     return (x_train - mean, found.y_train), (x_test - mean, found.y_test)

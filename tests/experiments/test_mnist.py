@@ -1,5 +1,10 @@
 import json
 
+from absl import flags as absl_flags
+
+from dropjax.train.checkpoint import CheckpointError
+from experiments import flags, program, run
+
 
 def test_a_scheme_that_does_not_fit_the_model_exits_2(python, tmp_path):
     done = python(
@@ -24,7 +29,8 @@ def test_a_run_from_the_command_line_learns_something(python, tmp_path):
     done = python(
         *("-m", "experiments.mnist", "--dropout=bernoulli", "--rate=0.2", "--dataset=digits"),
         *("--model=mlp(widths=(32,))", "--epochs=8", "--learning_rate=0.01", "--mc_samples=2"),
-        f"--workdir={path}",
+        "--workdir=~/run",  # which no shell expands
+        HOME=str(tmp_path),
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -55,3 +61,24 @@ def test_without_a_home_nothing_is_made_where_one_stands(python, tmp_path):
         "print(os.listdir('.'))"
     )
     assert python("-c", script).stdout.strip() == "[]"
+
+
+def test_without_a_good_checkpoint_it_is_said_what_helps(monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise CheckpointError("none of the 2 checkpoints in DIR is good")
+
+    launched = []
+    monkeypatch.setattr(program, "launch", lambda name, start: launched.append(start))
+    monkeypatch.setattr(flags, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(flags.logging, "set_verbosity", lambda level: None)
+    monkeypatch.setattr(run, "run", fail)
+    absl_flags.FLAGS(["mnist"])
+    try:
+        flags.main("mnist")
+        assert launched[0](["mnist"]) == 2
+    finally:
+        absl_flags.FLAGS.unparse_flags()
+    assert capsys.readouterr().err == (
+        "mnist: none of the 2 checkpoints in DIR is good; put back a copy of one, or begin the run "
+        "anew (--overwrite, without --resume)\n"
+    )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from absl import app
 
 from dropjax.train.checkpoint import save, write_whole
 from dropjax.train.log import JsonLines
@@ -238,6 +239,41 @@ def test_what_was_asked_for_must_arrive(monkeypatch, capsys, stream, status, sai
     assert program.deliver("p", "all of it") == status
     sys.stdout.close()
     assert capsys.readouterr().err == said
+
+
+HELP = ["p", "--help"], ["p", "--helpfull"], ["p", "--none_such"]
+
+
+@pytest.mark.parametrize("argv", HELP, ids=lambda argv: argv[1])
+@pytest.mark.parametrize("stream", [full, without_reader])
+def test_help_that_cannot_be_printed_is_no_traceback(monkeypatch, capsys, stream, argv):
+    """absl prints it before the main function is called."""
+    helps = argv[1].startswith("--help")
+    name = "stdout" if helps else "stderr"
+    monkeypatch.setattr(sys, name, stream())
+    with pytest.raises(SystemExit) as caught:
+        program.launch("p", lambda argv: pytest.fail("it was run"), argv)
+    getattr(sys, name).close()
+    is_full = helps and stream is full
+    said = "p: standard output: No space left on device; free some space there\n"
+    assert caught.value.code == (2 if is_full else 1)
+    assert capsys.readouterr().err == (said if is_full else "")
+
+
+def test_every_program_is_launched_so():
+    """`app.run` alone shows a traceback where its help cannot be printed."""
+    files = [*MAINS, *(ROOT / "experiments").rglob("*.py")]
+    assert {path.name for path in files if "app.run(" in path.read_text()} == {"program.py"}
+
+
+def test_what_a_main_function_returns_is_the_status(monkeypatch, capsys):
+    # absl's own would change the logging of the tests that follow.
+    monkeypatch.setattr(app, "run", lambda main, argv: sys.exit(main(argv)))
+    for status in (0, 3):
+        with pytest.raises(SystemExit) as caught:
+            program.launch("p", lambda argv, status=status: status, ["p"])
+        assert (caught.value.code or 0) == status
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.fixture

@@ -179,7 +179,10 @@ def test_the_command_prints_it_and_errors_in_a_line(run, python, tmp_path):
     assert (tmp_path / "step_2.png").read_bytes().startswith(b"\x89PNG")
     done = python(*start, "--step=2", "--site=hidden", f"--png={run.folder / 'none' / 'a.png'}")
     assert done.returncode == 2 and done.stdout.splitlines() == printed(run, 2, None, "hidden")
-    assert re.match("replay: .*a.png was not drawn: .*No such file", done.stderr)
-    done = python(*start, "--step=99")
+    assert done.stderr == (
+        f"replay: {run.folder / 'none' / 'a.png'} was not drawn: No such file or directory\n"
+    )
+    start = ("-m", "experiments.replay", f"--run=~/{run.folder.name}")
+    done = python(*start, "--step=99", HOME=str(run.folder.parent))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "replay: there is no step 99: they go from 0 to 11\n"

@@ -229,6 +229,11 @@ def test_errors_of_the_data_are_errors_of_the_launch(given, words):
     assert words in refusal(**given)
 
 
+def test_the_data_may_lie_in_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/nonexistent")
+    assert "data_dir=/nonexistent/x is not" in refusal(dataset="mnist", data_dir="~/x")
+
+
 def test_every_default_is_filled_in_as_the_help_says():
     said: list[str] = []
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes dtypes

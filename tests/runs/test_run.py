@@ -608,6 +608,41 @@ def test_a_damaged_checkpoint_is_passed_over(copied, run):
 def test_without_a_good_checkpoint_nothing_is_loaded(copied):
     for path in (copied / "checkpoints").iterdir():
         (path / "manifest.json").write_text("{}")
-    refused(copied, "none of the 2 checkpoints .* manifest.json does not have the sha256")
+    refused(copied, "none of the 2 checkpoints .* manifest.json does not .*; put back a copy")
     shutil.rmtree(copied / "checkpoints")
     refused(copied, "has no checkpoint")
+
+
+OWN = """
+from dropjax import schemes
+from dropjax.schemes.bernoulli import Bernoulli
+
+@schemes.scheme
+class Mine(Bernoulli):
+    pass
+"""
+
+
+def test_an_edited_scheme_of_ones_own_is_not_taken_for_the_runs(copied, tmp_path, monkeypatch):
+    """Its masks would be others, without a word."""
+    file = tmp_path / "scheme_of_mine.py"
+    file.write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    was = hashlib.sha256(OWN.encode()).hexdigest()
+
+    def of_mine(config):
+        config["flags"]["dropout"] = "scheme_of_mine:Mine(rate=0.5)"
+        config["sources"] = {"scheme_of_mine": was}
+
+    rewrite(copied / "config.json", of_mine)
+    assert type(runs.load(copied).network.scheme.links[0]).__name__ == "Mine"
+    file.write_text(f"{OWN}# edited")
+    now = hashlib.sha256(file.read_bytes()).hexdigest()
+    with pytest.raises(RunError) as caught:
+        runs.load(copied)
+    assert str(caught.value) == (
+        f"{copied}: {file} was changed since the run was begun: its sha256 was {was}, is {now}. "
+        "Put it back as it was; else noise and predictions would not be the run's"
+    )
+    rewrite(copied / "config.json", lambda config: config.pop("sources"))  # as versions before
+    assert runs.load(copied).config["flags"]["dropout"] == "scheme_of_mine:Mine(rate=0.5)"

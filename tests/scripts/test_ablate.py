@@ -121,6 +121,7 @@ REFUSED = [
     (["--dropout=none,zoneout"], "zoneout(rate=0.1) acts on STATE sites"),
     (["--validation=0", "--rate=0.1,0.2"], "there is no validation split to choose one on"),
     (["--workdir=file"], "--workdir=file is no folder"),
+    (["--workdir=~/file"], "--workdir=file is no folder"),
     (["--workdir="], "--workdir is empty"),
     (["--workdir=."], "--workdir must name a folder for this ablation alone, got ."),
     (["--grid=strength=0.5,0.50"], "strength=0.5 and 0.50 are the same; leave one out"),
@@ -153,7 +154,8 @@ def answers(tmp_path_factory) -> list[tuple[int, str, str, list[str]]]:
     commands = [[*FLAGS, *arguments] for arguments, _ in REFUSED]
     commands.append([*FLAGS, "--dropout=none,bernoulli,gaussian", "--only=plan", "--workdir=new"])
     commands.append([*FLAGS, *GRID, "--only=plan", "--workdir=new"])
-    done = run_python("-c", SCRIPT, json.dumps(commands), cwd=tmp_path_factory.mktemp("empty"))
+    empty = tmp_path_factory.mktemp("empty")
+    done = run_python("-c", SCRIPT, json.dumps(commands), cwd=empty, HOME=".")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -450,3 +450,14 @@ def test_write_whole_leaves_the_old_file_if_it_fails(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old"
     checkpoint.write_whole(path, b"new")
     assert path.read_bytes() == b"new" and names(tmp_path) == ["result.json"]
+
+
+def test_a_file_that_cannot_be_written_is_named_once(tmp_path):
+    path = tmp_path / "none" / "file"
+    with pytest.raises(OSError) as caught:
+        checkpoint.write_whole(path, b"")
+    assert str(caught.value) == f"[Errno 2] No such file or directory: '{path}'"
+    (path := tmp_path / "folder" / "file").mkdir(parents=True)
+    with pytest.raises(OSError) as caught:
+        checkpoint.write_whole(path, b"")  # renaming fails, which names two files
+    assert str(caught.value) == f"[Errno {errno.EISDIR}] Is a directory: '{path}'"
