@@ -209,7 +209,8 @@ def launch(
     lost = [write("", stream, end="") for stream in ("stdout", "stderr")]  # what Python has kept
     error = lost[0] or failed
     if error is not None and not isinstance(error, BrokenPipeError):
-        complain(f"{name}: standard output: {reason(error)}")
+        where = "" if getattr(error, "filename", None) else "standard output: "
+        complain(f"{name}: {where}{reason(error)}")
         status = 2
     sys.exit(status)
 

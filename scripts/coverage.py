@@ -7,12 +7,17 @@ Differences between two schemes are drawn whose mean is known, 20,000 times (10,
 is the case exactly if the test of that mean does not reject it. It takes about half a minute.
 """
 
+from experiments import program
+
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("coverage", "nothing was changed")
+
 import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import scipy.special
-from absl import app, flags
+from absl import flags
 
 from dropjax import compare
 
@@ -140,4 +145,4 @@ def _define_flags() -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    app.run(main)
+    program.launch("coverage", main)

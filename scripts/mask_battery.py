@@ -26,6 +26,11 @@ For batteries of others, --write prints words as raw bytes without end instead:
 Takes 2 minutes on an idle core, 7 on a busy one, and 2 GiB.
 """
 
+from experiments import program
+
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("mask_battery", "nothing was changed")
+
 import contextlib
 import dataclasses
 import functools
@@ -884,4 +889,4 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    program.launch("mask_battery", main)

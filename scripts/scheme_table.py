@@ -3,6 +3,11 @@
 python -m scripts.scheme_table
 """
 
+from experiments import program
+
+if __name__ == "__main__":  # before what takes time is imported
+    program.begin("scheme_table")
+
 import importlib
 import inspect
 import pkgutil
@@ -181,4 +186,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    program.launch("scheme_table", main)

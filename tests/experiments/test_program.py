@@ -109,9 +109,13 @@ with tidying(lambda: pathlib.Path({str(tmp_path / "tidy")!r}).touch()):
     assert process.returncode == 143 and (tmp_path / "tidy").exists()
 
 
+SCRIPTS = [
+    ROOT / "scripts" / f"{name}.py"
+    for name in ("ablate", "coverage", "mask_battery", "scheme_table")
+]
 MAINS = [
     path
-    for path in [*(ROOT / "experiments").rglob("*.py"), ROOT / "scripts" / "ablate.py"]
+    for path in [*(ROOT / "experiments").rglob("*.py"), *SCRIPTS]
     if "__main__" in path.read_text() and path.name not in ("setup.py", "ray_engine.py")
 ]
 
@@ -122,7 +126,7 @@ def test_signals_are_minded_before_anything_is_imported(path):
     assert isinstance(doc, ast.Expr) and ast.unparse(imported) == "from experiments import program"
     assert isinstance(first, ast.If) and ast.unparse(first.test) == "__name__ == '__main__'"
     assert ast.unparse(first.body[0]).startswith("program.begin(")
-    assert len(MAINS) >= 8
+    assert len(MAINS) >= 11
 
 
 def test_minding_signals_imports_nothing_that_takes_time(python):
