@@ -15,7 +15,7 @@ from absl.testing import flagsaver
 
 from dropjax import evaluate, runs
 from dropjax.train.log import JsonLines
-from experiments import flags, folder, report, run, settings
+from experiments import flags, folder, report, resume, run, settings
 from experiments.ablation.grid import Grid, Reader, plan_cells
 from experiments.ablation.train import Trainer
 from experiments.measure import losses
