@@ -415,7 +415,7 @@ def test_a_run_is_made_longer_only_if_its_start_would_be_the_same(copied, monkey
 
 def test_the_command_needs_no_flag_but_the_folder(copied, monkeypatch, capsys):
     started: list[Callable[[list[str]], int]] = []
-    monkeypatch.setattr(flags.app, "run", started.append)
+    monkeypatch.setattr(flags.program, "launch", lambda name, main: started.append(main))
     flags.main("mnist")
     found = []
     for more in ([], ["--seed=1"]):
