@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -630,6 +631,14 @@ def test_a_run_that_diverges_keeps_a_finite_checkpoint(tmp_path, monkeypatch, ca
         assert arrays["diverged_at"] == -1
     assert start(tmp_path, given, resume=True) == 3  # and is no other when resumed
     assert result(tmp_path)["resumed_from_step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "diverged_at", "found"), [(2, -1, False), (np.inf, -1, True), (2, 7, True)]
+)
+def test_an_update_that_broke_parameters_is_noticed_as_a_loss_is(value, diverged_at, found):
+    params = {"params": {"w": jnp.array([1.0, value])}, "learned": {}}
+    assert run._diverged(types.SimpleNamespace(params=params, diverged_at=diverged_at)) == found
 
 
 def test_a_run_whose_last_step_broke_it_is_diverged(tmp_path, capsys):
