@@ -11,6 +11,7 @@ import dropjax
 from dropjax import data, schemes
 from dropjax.core.literals import parse_call
 from dropjax.core.spec import lacks_rate
+from dropjax.runs.network import edited
 from experiments import changes
 from experiments.setup import Flags, LaunchError, Resolved, Setup, launching, resolve, source_file
 
@@ -141,14 +142,8 @@ def check_sources(record: dict[str, Any], sources: dict[str, str]) -> list[str]:
             f"NOTE: the run is of a version that did not record what was in {files}; it is resumed "
             "with what is there now"
         ]
-    was = record["sources"]
-    for module in sorted(sources.keys() | was.keys()):
-        if sources.get(module) != was.get(module):
-            raise LaunchError(
-                f"{source_file(module) or module} was changed since the run was begun: its sha256 "
-                f"was {was.get(module)}, is {sources.get(module)}. Put it back as it was, or begin "
-                "the run anew (--overwrite)"
-            )
+    if why := edited(record["sources"], sources):
+        raise LaunchError(f"{why}. Put it back as it was, or begin the run anew (--overwrite)")
     return []
 
 

@@ -80,14 +80,7 @@ def test_channels_may_come_first():
     assert (y == y[:, :1, :1]).all() and set(np.unique(y)) == {0, 2}
 
 
-@pytest.mark.parametrize("scheme", ["zoneout", "dropconnect", "weight_drop", "embedding"])
-def test_what_needs_more_than_a_value_is_refused_where_it_is_written(scheme):
-    with pytest.raises(ValueError, match=rf"{scheme}.* needs .* call dropjax.{scheme}"):
-        Drop(scheme)
-
-
-def test_names_of_sites_and_wrong_axes_are_refused_where_they_are_written():
-    with pytest.raises(ValueError, match="at would do nothing"):
-        Drop('bernoulli(at="hidden")')
-    with pytest.raises(ValueError, match="no site it acts on has a time axis"):
-        Drop("variational")
+def test_a_scheme_that_cannot_act_here_is_refused_where_it_is_written():
+    """What those are is tested of `Place`."""
+    with pytest.raises(ValueError, match=r"zoneout.* needs .* call dropjax.zoneout"):
+        Drop("zoneout")
