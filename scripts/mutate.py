@@ -99,7 +99,7 @@ class Outcome:
     error: str = ""
 
 
-def read(path: Path = LIST) -> list[Mutation]:
+def read(path: Path) -> list[Mutation]:
     """The faults of a list, in its order.
 
     Raises:
@@ -108,7 +108,7 @@ def read(path: Path = LIST) -> list[Mutation]:
     return [Mutation(**fields) for fields in tomllib.loads(path.read_text())["mutation"]]
 
 
-def problems(mutations: Sequence[Mutation], root: Path = ROOT) -> list[str]:
+def problems(mutations: Sequence[Mutation], root: Path) -> list[str]:
     """What is wrong with a list for a checkout: a sentence for each fault that cannot be tried."""
     names = [mutation.name for mutation in mutations]
     found = [f"{name}: the name stands there twice" for name in names if names.count(name) > 1]
@@ -318,9 +318,9 @@ def main(argv: list[str]) -> int:
         program.complain(f"mutate: unexpected arguments: {' '.join(argv[1:])}")
         return 2
     given = flags.FLAGS
-    listed = read()
+    listed = read(LIST)
     mutations = [m for m in listed if re.search(given.only, f"{m.file}: {m.name}")]
-    wrong = problems(listed)
+    wrong = problems(listed, ROOT)
     if not mutations:
         wrong.append(f"--only={given.only!r} finds no fault")
     if wrong:
