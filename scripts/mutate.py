@@ -52,6 +52,8 @@ _HEAD = "[[mutation]]"
 _FAILED = re.compile(r"^(?:FAILED|ERROR) ([^\s\[]+)", re.MULTILINE)
 # Of pytest: tests failed; or a module could not be imported, at which -x interrupts it.
 _RED, _INTERRUPTED = 1, 2
+# Of Python: what broken code can do to it. Other signals come from without.
+_CRASHES = (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +157,7 @@ class Runner:
         self._copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
         self._processes: set[subprocess.Popen[str]] = set()
         self._written = 0
+        self._stopped = False
         for number in range(jobs):
             copy = folder / f"copy_{number}"
             shutil.copytree(root, copy, ignore=shutil.ignore_patterns(*_NOT_COPIED))
@@ -169,7 +172,8 @@ class Runner:
             try:
                 return self._run(copy, mutation.tests)
             finally:
-                self._write(file, text)
+                if not self._stopped:
+                    self._write(file, text)
 
     def check(self, tests: Sequence[str]) -> str:
         """Runs tests without a fault: "" if they pass, else which failed, or why none ran."""
@@ -178,7 +182,8 @@ class Runner:
         return outcome.error or outcome.by
 
     def stop(self) -> None:
-        """Kills what is running."""
+        """Kills what is running, which then says nothing of a fault."""
+        self._stopped = True
         for process in list(self._processes):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -226,7 +231,10 @@ class Runner:
                 os.killpg(process.pid, signal.SIGKILL)  # with what it started
             process.communicate()
             self._processes.discard(process)
-        return _outcome(process.returncode, output, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        if self._stopped:
+            return Outcome(False, "", seconds, error="it was stopped")
+        return _outcome(process.returncode, output, seconds)
 
 
 def _outcome(status: int, output: str, seconds: float) -> Outcome:
@@ -236,7 +244,7 @@ def _outcome(status: int, output: str, seconds: float) -> Outcome:
     failed = _FAILED.search(output)
     if status in (_RED, _INTERRUPTED) and failed:
         return Outcome(True, failed[1], seconds)
-    if status < 0:
+    if status in _CRASHES:
         return Outcome(True, f"the end of Python by {signal.Signals(-status).name}", seconds)
     last = (output.strip() or "nothing was printed").splitlines()[-1]
     return Outcome(False, "", seconds, error=f"pytest ended with status {status}: {last}")

@@ -2,7 +2,9 @@
 
 import dataclasses
 import re
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -149,15 +151,30 @@ def test_tests_that_fail_by_themselves_are_told_before_anything_is_tried(project
     assert done.stderr == "mutate: without any fault: tests/test_sums.py::test_a\n"
 
 
+ENDLESS = "import time\n\ndef test_a():\n    time.sleep(600)\n"
+
+
 def test_tests_that_take_too_long_count_as_failed(project, tmp_path):
-    (project / "tests" / "test_sums.py").write_text(
-        "import time\n\ndef test_a():\n    time.sleep(600)\n"
-    )
+    (project / "tests" / "test_sums.py").write_text(ENDLESS)
     (tmp_path / "copies").mkdir()
     runner = mutate.Runner(project, tmp_path / "copies", limit=0.5)
     found = runner.try_one(mutate.read(project / "tests" / "mutations.toml")[0])
     assert (found.killed, found.by, found.error) == (True, "the time limit", "")
     assert (tmp_path / "copies" / "copy_0" / "sums.py").read_text() == SUMS
+
+
+def test_what_is_stopped_says_nothing_of_a_fault(project, tmp_path):
+    (project / "tests" / "test_sums.py").write_text(ENDLESS)
+    (tmp_path / "copies").mkdir()
+    runner = mutate.Runner(project, tmp_path / "copies")
+    mutation = mutate.read(project / "tests" / "mutations.toml")[0]
+    with ThreadPoolExecutor() as pool:
+        trial = pool.submit(runner.try_one, mutation)
+        while not runner._processes:
+            time.sleep(0.01)
+        runner.stop()
+        found = trial.result()
+    assert (found.killed, found.error) == (False, "it was stopped")
 
 
 @pytest.mark.parametrize(
@@ -182,6 +199,7 @@ def test_tests_that_take_too_long_count_as_failed(project, tmp_path):
         ),
         (4, "", False, "", "pytest ended with status 4: nothing was printed"),
         (-11, "", True, "the end of Python by SIGSEGV", ""),
+        (-9, "", False, "", "pytest ended with status -9: nothing was printed"),
     ],
     ids=lambda case: str(case)[:12],
 )
