@@ -147,8 +147,7 @@ def table() -> str:
         "| function | what it is |",
         "|---|---|",
     ]
-    others = [m for m in _modules(dropjax.schemes) if m.__name__.split(".")[-1] not in schemes]
-    rows = [(m, _functions(m, dropjax, "dropjax")) for m in others]
+    rows = [(m, _functions(m, dropjax, "dropjax")) for m in _modules(dropjax.functions)]
     rows += [(m, _functions(m, dropjax.blocks, "dropjax.blocks")) for m in _modules(dropjax.blocks)]
     for name in ("train.losses", "train.schedules", "evaluate.moments"):
         module = importlib.import_module(f"dropjax.{name}")
