@@ -131,7 +131,9 @@ def table() -> str:
     schemes = {name: SCHEMES.find(name) for name in SCHEMES.names()}
     for cls in schemes.values():
         module = importlib.import_module(cls.__module__)
-        functions = ", ".join(_functions(module, dropjax, "dropjax")) or "-"
+        names = _functions(module, dropjax, "dropjax")
+        names += _functions(module, dropjax.blocks, "dropjax.blocks")
+        functions = ", ".join(names) or "-"
         lines.append(
             f"| `{cls()}` | {_kinds(cls.acts_on)} | {_kinds(cls.can_act_on)} | {_shares(cls())} "
             f"| {_scheduled(cls)} | {_learns(cls)} | {functions} | {_made_for(cls)} "
