@@ -21,12 +21,13 @@ from dropjax.core.noise import Arrays, arrays, select
 from dropjax.core.plan import no_weights, record
 from dropjax.core.scheme import Sites
 from dropjax.core.strength import strength_at
+from dropjax.disk import write_whole
 from dropjax.evaluate.predict import sample_key_of
 from dropjax.ops.bernoulli import STREAM
 from dropjax.ops.keys import derive
 from dropjax.runs import files
 from dropjax.runs.network import Network, edited, sources
-from dropjax.train.checkpoint import CheckpointError, restore, write_whole
+from dropjax.train.checkpoint import CheckpointError, restore
 from dropjax.train.log import NOTHING
 from dropjax.train.optax_spec import parse_strength
 from dropjax.train.replay import Replay, steps_per_epoch

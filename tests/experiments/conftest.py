@@ -14,7 +14,7 @@ import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from dropjax.runs import files, record
-from dropjax.train.checkpoint import write_whole
+from dropjax.disk import write_whole
 from experiments import report, run
 from experiments.setup import Flags
 
