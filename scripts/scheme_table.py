@@ -65,7 +65,7 @@ def _functions(module: ModuleType, of: ModuleType, name: str) -> list[str]:
 
 def _made_for(cls: type[Scheme]) -> str:
     if cls.acts_on and cls.acts_on <= {Kind.TABLE, Kind.EMBED}:
-        return "tokens (`transformer(vocabulary=...)`, `dropjax.linen.Embed`)"
+        return "tokens (`transformer(vocabulary=...)`, `dropjax.models.layers.Embed`)"
     return cls.made_for or "any"
 
 

@@ -120,6 +120,21 @@ class Place:
             raise AttributeError(f"there is no one rate to speak of: {names} has one")
         return rated[0]
 
+    def __call__(self, x: Array, deterministic: bool, key: Callable[[], Array]) -> Array:
+        """`x` with noise, or at its expectation: what the layers of all frameworks do.
+
+        Args:
+          x: floats.
+          deterministic: evaluates.
+          key: makes the PRNG key. It is called only where noise is drawn: not in evaluation, and
+            not where the place is idle.
+        """
+        if deterministic:
+            return self.expected(x)
+        if self.idle:
+            return self.checked(x)
+        return self.sampled(key(), x)
+
     def sampled(self, key: Array, x: Array) -> Array:
         """`x` with noise; each member of the batch has its own, but along shared axes."""
 
