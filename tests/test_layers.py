@@ -15,7 +15,7 @@ ALLOWED = {
     "blocks": {"jax", "numpy", "ops", "core", "schemes"},
     "nn": {"jax", "numpy"},
     "disk": set(),
-    "models": {"jax", "numpy", "flax", "ops", "core", "nn"},
+    "models": {"jax", "numpy", "flax", "ops", "core", "nn", "evaluate"},
     "train": {"jax", "numpy", "optax", "safetensors", "ops", "core", "disk"},
     "evaluate": {"jax", "numpy", "ops", "core"},
     "compare": {"numpy", "scipy"},
