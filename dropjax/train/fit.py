@@ -7,8 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dropjax.train.loop import check_epochs, chunks
-from dropjax.train.program import Program
+from dropjax.train.program import Program, check_epochs, chunks
 from dropjax.train.step import Examples, Problem, State
 
 

@@ -33,8 +33,7 @@ from dropjax.train.devices import check_count, parallel, replicate
 from dropjax.train.fit import Fitted, says_stop
 from dropjax.train.keys import init_key_of, order_of
 from dropjax.train.lane import Lane, Stacked, checked_lanes, stack
-from dropjax.train.loop import check_epochs, chunks
-from dropjax.train.program import Program
+from dropjax.train.program import Program, check_epochs, chunks
 from dropjax.train.step import Examples, Problem, State, Step, on_one_device
 
 Array = jax.Array
