@@ -199,20 +199,20 @@ class Program:
         scheme = self.problem.scheme
         if scheme is None or not scheme.learns:
             return {}
-        params, learned = state.params["params"], state.params["learned"]
-        found = self.weights(params, state.mutable if self.problem.stateful else None)
-        return jax.tree.map(float, self._report(learned, found))
+        params, learned = state.trained
+        weights = self.weights(params, state.mutable if self.problem.stateful else None)
+        return jax.tree.map(float, self._report(learned, weights))
 
-    def _report_of(self, learned: Any, found: Weights) -> Any:
+    def _report_of(self, learned: Any, weights: Weights) -> Any:
         assert self.problem.scheme is not None
-        return self.problem.scheme.bind(learned).report(self.problem.sites or {}, found)
+        return self.problem.scheme.bind(learned).report(self.problem.sites or {}, weights)
 
     def replay(self, learned: Any = None) -> Replay:
         """The batches and the noise of any step, without training.
 
         Args:
           learned: what the scheme had learned before the step that is asked for, if it learns:
-            `state.params["learned"]`.
+            `state.trained.learned`.
 
         Raises:
           ValueError: the model is batched, and its noise not that of an example.
