@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dropjax.train.checkpoint import write_whole
+from dropjax.disk import write_whole
 from experiments.ablation.analysis import Analysis, analyse
 from experiments.ablation.cells import Outcome
 from experiments.ablation.decide import Verdict
