@@ -51,11 +51,11 @@ from pathlib import Path
 
 from absl import flags, logging
 
+from dropjax.compare import fewest
 from dropjax.train.checkpoint import CheckpointError
 from experiments import settings
 from experiments.ablation import ray_engine
 from experiments.ablation.ablate import Options, ablate
-from experiments.ablation.decide import enough_seeds
 from experiments.ablation.grid import Grid, parse_grid, values
 from experiments.setup import LaunchError, use_compilation_cache
 
@@ -129,7 +129,7 @@ def main(argv: list[str]) -> int:
             EXPERIMENT.value,
             schemes,
             parse_grid(RATE.value, GRID.value),
-            tuple(range(SEEDS.value or enough_seeds(len(schemes) - 1))),
+            tuple(range(SEEDS.value or fewest(0.95, comparisons=len(schemes) - 1))),
             settings.values(),
         )
         default = "none" if "none" in schemes else schemes[0]
