@@ -23,30 +23,17 @@ import dropjax
 from dropjax.core.keys import Keys
 from dropjax.core.plan import no_weights
 from dropjax.core.scheme import SCHEMES, Learned, Scheme, rate_fields
-from dropjax.core.site import Kind, Site
+from dropjax.core.site import KINDS, Kind, Site
 from dropjax.ops.lazy import Lazy, is_lazy
 
 PATH = Path(__file__).resolve().parent.parent / "dropjax" / "schemes" / "README.md"
-_OVER_TIME = ("time", "feature")
-# Where to look at what noise is shared by: the first kind that a bare name acts on.
-_SITES = {
-    Kind.FEATURE_MAP: ("height", "width", "feature"),
-    Kind.INPUT: ("height", "width", "feature"),
-    Kind.BRANCH: _OVER_TIME,
-    Kind.HIDDEN: _OVER_TIME,
-    Kind.UPDATE: _OVER_TIME,
-    Kind.READOUT: _OVER_TIME,
-    Kind.STATE: _OVER_TIME,
-    Kind.EMBED: _OVER_TIME,
-    Kind.LAYER: _OVER_TIME,
-    Kind.TOKENS: _OVER_TIME,
-    Kind.ATTENTION: ("head", "query", "key"),
-    Kind.HEADS: ("head", "time", "feature"),
-    Kind.TABLE: ("token", "feature"),
-    Kind.WEIGHT: ("input", "output"),
-    Kind.LINEAR: ("input", "output"),
-}
 _SIZE = 12
+
+
+def _axes(kind: Kind) -> tuple[str, ...]:
+    """The axes of a value of that kind, in a sequence if they do not say more."""
+    axes = KINDS[kind].axes
+    return axes if len(axes) > 1 else ("time", *axes)
 
 
 def _kinds(kinds: frozenset) -> str:
@@ -64,9 +51,9 @@ def _functions(module: ModuleType, of: ModuleType, name: str) -> list[str]:
 
 
 def _made_for(cls: type[Scheme]) -> str:
-    if cls.acts_on and cls.acts_on <= {Kind.TABLE, Kind.EMBED}:
-        return "tokens (`transformer(vocabulary=...)`, `dropjax.linen.Embed`)"
-    return cls.made_for or "any"
+    models = {KINDS[kind].models for kind in cls.acts_on}
+    found_in = ", ".join(sorted(models)) if all(models) else ""
+    return cls.made_for or found_in or "any"
 
 
 def _shares(scheme: Scheme) -> str:
@@ -78,8 +65,10 @@ def _shares(scheme: Scheme) -> str:
     kinds = scheme.acts_on
     if scheme.made_for == "rnn":  # as there, where images are sequences of rows
         kinds = kinds - {Kind.INPUT, Kind.FEATURE_MAP}
-    kind = next(kind for kind in _SITES if kind in kinds)
-    site, shape = Site("site", kind, _SITES[kind], depth=1.0), (_SIZE,) * len(_SITES[kind])
+    # The more axes there are, the more of them noise can be shared along.
+    kind = max((kind for kind in KINDS if kind in kinds), key=lambda kind: len(_axes(kind)))
+    site = Site("site", kind, _axes(kind), depth=1.0)
+    shape = (_SIZE,) * len(site.axes)
     sites = {"site": (site, shape)}
     if isinstance(scheme, Learned):
         learned = scheme.init_learned(jax.random.key(0), sites, no_weights(sites))
@@ -168,6 +157,19 @@ def table() -> str:
     module = importlib.import_module("dropjax.evaluate.weight_scaling")
     rows.append((module, _functions(module, dropjax.evaluate, "dropjax.evaluate")))
     lines += [f"| {', '.join(functions)} | {_summary(m)} |" for m, functions in rows if functions]
+    lines += [
+        "",
+        "## Kinds of sites",
+        "",
+        "A model says of each of its sites, by a `dropjax.Kind`, what stands there. `Drop` acts",
+        "where a scheme needs the value alone.",
+        "",
+        "| kind | what stands there | its axes, for example | a scheme needs |",
+        "|---|---|---|---|",
+    ]
+    for kind, facts in KINDS.items():
+        needs = facts.needs.partition(";")[0] or "the value"
+        lines.append(f"| {kind.name} | {facts.what} | {', '.join(facts.axes)} | {needs} |")
     lines += ["", "## Sources", ""]
     lines += [
         f"- **{n}.** {_notes(importlib.import_module(c.__module__))}" for n, c in schemes.items()

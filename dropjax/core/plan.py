@@ -12,6 +12,7 @@ from dropjax.core.draw import Deterministic, Draw
 from dropjax.core.scheme import Chain, Scheme, Sites, Weights
 from dropjax.core.site import Kind, Site
 from dropjax.core.text import aligned
+from dropjax.core.site import KINDS, Kind, Site
 from dropjax.ops.keys import name_number
 
 Array = jax.Array
@@ -86,7 +87,7 @@ class _Collector(Deterministic):
     found: dict[str, Array] = dataclasses.field(default_factory=dict)
 
     def apply(self, noise: Any, x: Array, site: Site, fallback: Array | None = None) -> Array:
-        if site.kind in (Kind.WEIGHT, Kind.TABLE):
+        if KINDS[site.kind].weights:
             self.found[site.within(self.prefix).name] = x
         return super().apply(noise, x, site, fallback)
 
@@ -109,8 +110,9 @@ def weights(call: Callable[[Draw], Any]) -> Weights:
 
 def no_weights(sites: Sites) -> Weights:
     """Zeros for weights, where shapes are all that counts."""
-    kinds = (Kind.LINEAR, Kind.WEIGHT, Kind.TABLE)
-    return {n: jnp.zeros(shape) for n, (site, shape) in sites.items() if site.kind in kinds}
+    return {
+        name: jnp.zeros(shape) for name, (site, shape) in sites.items() if KINDS[site.kind].weights
+    }
 
 
 def check(scheme: Scheme, sites: Sites, model: str = "the model") -> None:

@@ -18,20 +18,27 @@ class Registry(Generic[T]):
       base: what makes a class one of the sort.
       noun: what an error message calls one.
       functions: packages whose `__all__` has functions that may be taken for a name.
+      parts: files of the package that define what the others are made of, and add no name.
     """
 
     def __init__(
-        self, package: str, base: type[T], noun: str, functions: Sequence[str] = ()
+        self,
+        package: str,
+        base: type[T],
+        noun: str,
+        functions: Sequence[str] = (),
+        parts: Sequence[str] = (),
     ) -> None:
         self._package, self._base, self._noun = package, base, noun
-        self._functions = functions
+        self._functions, self._parts = functions, frozenset(parts)
         self._added: dict[str, type[T]] = {}
 
     def names(self) -> list[str]:
         """All names, built in and added, in alphabetical order."""
         path = importlib.import_module(self._package).__path__
         files = [m.name for m in pkgutil.iter_modules(path)]
-        return sorted([*(f for f in files if self._defined_in(f)), *self._added])
+        built_in = [f for f in files if f not in self._parts and self._defined_in(f)]
+        return sorted([*built_in, *self._added])
 
     def add(self, name: str, cls: type[T]) -> None:
         """Makes `cls` known as `name`.
@@ -69,7 +76,9 @@ class Registry(Generic[T]):
             if added is cls:
                 return name
         package, _, stem = cls.__module__.rpartition(".")
-        return stem if package == self._package else f"{cls.__module__}:{cls.__qualname__}"
+        if package == self._package and stem not in self._parts:
+            return stem
+        return f"{cls.__module__}:{cls.__qualname__}"
 
     def _hint(self, name: str, names: list[str]) -> str:
         """What the user may have meant, between the name and the list of names."""

@@ -12,8 +12,8 @@ import jax
 
 from dropjax.core.draw import Draw
 from dropjax.core.site import Kind, Site, input_axes
-from dropjax.linen import BatchNorm, Conv, Dense
 from dropjax.models.fields import added
+from dropjax.models.layers import BatchNorm, Conv, Dense
 from dropjax.nn.convolution import pool
 from dropjax.ops.checks import check_choice
 

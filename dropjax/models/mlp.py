@@ -8,7 +8,7 @@ import jax
 
 from dropjax.core.draw import Draw
 from dropjax.core.site import Kind, Site, input_axes
-from dropjax.linen import Dense
+from dropjax.models.layers import Dense
 
 Array = jax.Array
 

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 
 from dropjax.core.draw import Draw
 from dropjax.core.site import Kind, Site
-from dropjax.linen import Dense, Recurrent
 from dropjax.models.fields import added
+from dropjax.models.layers import Dense, Recurrent
 from dropjax.nn.recurrent import CELLS
 from dropjax.ops.checks import check_choice
 

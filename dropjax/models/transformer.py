@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from dropjax.core.draw import Draw
 from dropjax.core.site import Kind, Site, input_axes
-from dropjax.linen import Attention, Dense, Embed, LayerNorm
+from dropjax.models.layers import Attention, Dense, Embed, LayerNorm
 from dropjax.ops.checks import check_choice
 
 Array = jax.Array
