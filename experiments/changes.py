@@ -18,9 +18,9 @@ from dropjax.core.keys import Keys
 from dropjax.core.literals import parse_call
 from dropjax.core.scheme import Learned, Scheme, Sites
 from dropjax.core.site import Site
-from dropjax.ops.keys import derive
 from dropjax.runs import Network
 from dropjax.schemes.dropblock import DropBlock
+from dropjax.train.keys import init_key_of
 from experiments.setup import Config, Resolved, Setup, traced
 
 
@@ -48,7 +48,7 @@ class Case:
         if isinstance(run, Setup):
             sites, stateful = run.program.problem.sites or {}, bool(run.mutable)
         else:
-            _, mutable, sites = traced(run.network, derive(run.key, "init"), run.dataset.x_train[0])
+            _, mutable, sites = traced(run.network, init_key_of(run.key), run.dataset.x_train[0])
             stateful = bool(mutable)
         return cls(run.config, run.network, run.dataset, sites, stateful)
 

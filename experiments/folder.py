@@ -16,8 +16,8 @@ from typing import Any
 import jax
 
 import dropjax
+from dropjax.disk import naming
 from dropjax.runs import files, record
-from dropjax.train.checkpoint import naming
 from experiments import program
 from experiments.setup import LaunchError, jax_setting
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dropjax.train.checkpoint import write_whole
+from dropjax.disk import write_whole
 
 
 @contextlib.contextmanager

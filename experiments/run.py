@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dropjax.disk import write_whole
 from dropjax.runs import files
 from dropjax.train import Chunk, State, chunks
-from dropjax.train.checkpoint import restore, save, tree_hash, write_whole
+from dropjax.train.checkpoint import restore, save, tree_hash
 from dropjax.train.log import NOTHING, JsonLines
 from experiments import folder, program, report, resume
 from experiments.console import Console, say

@@ -16,16 +16,15 @@ from dropjax import data, models, schemes
 from dropjax.core import plan
 from dropjax.core.scheme import Scheme, Sites, rate_fields
 from dropjax.core.strength import Strength, check_strength, strength_at
-from dropjax.ops.keys import derive
 from dropjax.runs import Network
 from dropjax.runs.network import source_file as source_file
 from dropjax.runs.network import sources as sources
 from dropjax.runs.network import vocabulary_of
 from dropjax.train import Examples, Problem, Program, State
 from dropjax.train.devices import check_batch_size
+from dropjax.train.keys import eval_key_of, init_key_of, steps_per_epoch
 from dropjax.train.objectives import OBJECTIVES
 from dropjax.train.optax_spec import parse_optimizer, parse_strength
-from dropjax.train.replay import steps_per_epoch
 
 Array = jax.Array
 
@@ -345,7 +344,7 @@ def set_up(
     with launching():
         model = model_for(scheme) if flags.model == "auto" else flags.model
         example = dataset.x_train[0]
-        params, mutable = network.init(derive(key, "init"), example)
+        params, mutable = network.init(init_key_of(key), example)
         sites = plan.record(lambda draw: network.outputs(params, example, draw, mutable))
         plan.check(scheme, sites, model)
         program = Program(
@@ -370,7 +369,7 @@ def set_up(
         strength=resolved.strength,
         site_table=plan.table(scheme, sites)
         + ("" if resolved.strength == 1.0 else f"every rate times strength={config.strength}\n"),
-        eval_key=derive(key, "eval"),
+        eval_key=eval_key_of(key),
     )
 
 

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 
 from dropjax.core.draw import Deterministic, Draw
 from dropjax.core.scheme import Chain, Scheme, Sites, Weights
-from dropjax.core.site import Kind, Site
-from dropjax.core.text import aligned
 from dropjax.core.site import KINDS, Kind, Site
+from dropjax.core.text import aligned
 from dropjax.ops.keys import name_number
 
 Array = jax.Array

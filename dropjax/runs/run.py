@@ -21,15 +21,16 @@ from dropjax.core.noise import Arrays, arrays, select
 from dropjax.core.plan import no_weights, record
 from dropjax.core.scheme import Sites
 from dropjax.core.strength import strength_at
+from dropjax.disk import write_whole
 from dropjax.evaluate.predict import sample_key_of
 from dropjax.ops.bernoulli import STREAM
-from dropjax.ops.keys import derive
 from dropjax.runs import files
 from dropjax.runs.network import Network, edited, sources
-from dropjax.train.checkpoint import CheckpointError, restore, write_whole
+from dropjax.train.checkpoint import CheckpointError, restore
+from dropjax.train.keys import eval_key_of, steps_per_epoch
 from dropjax.train.log import NOTHING
 from dropjax.train.optax_spec import parse_strength
-from dropjax.train.replay import Replay, steps_per_epoch
+from dropjax.train.replay import Replay
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """Where an exported model runs."""
@@ -252,7 +253,7 @@ class Run:
     @property
     def _key(self) -> jax.Array:
         """The run's own key of Monte-Carlo evaluation."""
-        return derive(self._run_key, "eval")
+        return eval_key_of(self._run_key)
 
     def _public(self, found: Any, exp: Callable[[Any], Any]) -> Any:
         """What `predict` returns for a network's predictions."""

@@ -13,10 +13,10 @@ import numpy as np
 
 from dropjax.core import plan
 from dropjax.core.scheme import Scheme
-from dropjax.ops.keys import derive
 from dropjax.runs import Network
 from dropjax.train import Lane, Lanes, State, chunks
 from dropjax.train.checkpoint import tree_hash
+from dropjax.train.keys import eval_key_of, init_key_of
 from dropjax.train.optax_spec import optimizer_of
 from experiments.measure import finite, losses, measures, undefined, why_diverged
 from experiments.setup import Resolved, launching, traced, values_of
@@ -74,7 +74,7 @@ class Trainer:
     def __init__(self, cells: Sequence[Resolved]) -> None:
         first = cells[0]
         self.first, self.network, self.whole = first, first.network, first.whole
-        key, example = derive(first.key, "init"), first.dataset.x_train[0]
+        key, example = init_key_of(first.key), first.dataset.x_train[0]
         with launching():
             params, mutable, sites = traced(self.network, key, example)
             plan.check(self.network.scheme, sites, first.config.model)
@@ -212,7 +212,7 @@ class Trainer:
     def _sampled(
         self, lanes: Lanes, cells: Sequence[Resolved], state: State, step: int
     ) -> np.ndarray:
-        keys = jnp.stack([derive(cell.key, "eval") for cell in cells])
+        keys = jnp.stack([eval_key_of(cell.key) for cell in cells])
         values = self._values(lanes, state, step)
         return np.asarray(self._monte_carlo(lanes.schemes, values, keys, self.whole.x_test))
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from absl import app
 
-from dropjax.train.checkpoint import save, write_whole
+from dropjax.disk import write_whole
+from dropjax.train.checkpoint import save
 from dropjax.train.log import JsonLines
 from experiments import console, program
 from experiments.ablation import run as ablation

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dropjax.train.checkpoint import write_whole
+from dropjax.disk import write_whole
 from experiments.ablation.cells import Outcome
 from experiments.ablation.report.analysis import Analysis, analyse
 from experiments.ablation.report.decide import Verdict, add_seeds, check_most
