@@ -53,7 +53,7 @@ from absl import flags, logging
 
 from dropjax.compare import fewest
 from dropjax.train.checkpoint import CheckpointError
-from experiments import settings
+from experiments import arguments, settings
 from experiments.ablation import ray_engine
 from experiments.ablation.ablate import Options, ablate
 from experiments.ablation.grid import Grid, parse_grid, values
@@ -63,7 +63,9 @@ flags.adopt_module_key_flags(settings)
 
 EXPERIMENT = flags.DEFINE_enum("experiment", "mnist", ("mnist",), "Which experiment.")
 DROPOUT = flags.DEFINE_string(
-    "dropout", "none,bernoulli", "The schemes, as the experiment takes them, with commas between."
+    "dropout",
+    "none,bernoulli",
+    "The schemes, as the experiment takes them, with commas between. help: lists their arguments.",
 )
 RATE = flags.DEFINE_string(
     "rate", None, "Rates, with commas between, for each scheme that has one and names none."
@@ -118,6 +120,8 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         program.complain(f"ablate: unexpected arguments: {' '.join(argv[1:])}")
         return 2
+    if help := arguments.help_on(DROPOUT.value, settings.MODEL.value):
+        return program.deliver("ablate", help)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     if ENGINE.value == "ray":
