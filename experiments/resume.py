@@ -11,7 +11,7 @@ import dropjax
 from dropjax import data, schemes
 from dropjax.core.literals import parse_call
 from dropjax.core.spec import lacks_rate
-from dropjax.runs.network import edited
+from dropjax.runs.sources import edited
 from experiments import changes
 from experiments.setup import Flags, LaunchError, Resolved, Setup, launching, resolve, source_file
 

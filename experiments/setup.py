@@ -16,10 +16,10 @@ from dropjax import data, models, schemes
 from dropjax.core import plan
 from dropjax.core.scheme import Scheme, Sites, rate_fields
 from dropjax.core.strength import Strength, check_strength, strength_at
+from dropjax.models.network import vocabulary_of
 from dropjax.runs import Network
-from dropjax.runs.network import source_file as source_file
-from dropjax.runs.network import sources as sources
-from dropjax.runs.network import vocabulary_of
+from dropjax.runs.sources import source_file as source_file
+from dropjax.runs.sources import sources as sources
 from dropjax.train import Examples, Problem, Program, State
 from dropjax.train.devices import check_batch_size
 from dropjax.train.keys import eval_key_of, init_key_of, steps_per_epoch
@@ -165,7 +165,7 @@ class Resolved:
         """
         config = self.config
         return Problem(
-            self.network.train,
+            self.network.forward,
             OBJECTIVES[self.dataset.task],
             self.network.scheme,
             parse_optimizer(config.optimizer, config.learning_rate),

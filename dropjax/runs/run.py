@@ -23,9 +23,10 @@ from dropjax.core.scheme import Sites
 from dropjax.core.strength import strength_at
 from dropjax.disk import write_whole
 from dropjax.evaluate.predict import sample_key_of
+from dropjax.models.network import Network
 from dropjax.ops.bernoulli import STREAM
 from dropjax.runs import files
-from dropjax.runs.network import Network, edited, sources
+from dropjax.runs.sources import edited, sources
 from dropjax.train.checkpoint import CheckpointError, restore
 from dropjax.train.keys import eval_key_of, steps_per_epoch
 from dropjax.train.log import NOTHING

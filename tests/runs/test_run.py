@@ -17,6 +17,7 @@ import pytest
 
 from dropjax import data, evaluate, models, runs
 from dropjax.core.keys import Keys
+from dropjax.models.network import Network
 from dropjax.runs import RunError, files, record
 from dropjax.runs.run import PLATFORMS
 from dropjax.schemes import parse
@@ -646,3 +647,29 @@ def test_an_edited_scheme_of_ones_own_is_not_taken_for_the_runs(copied, tmp_path
     )
     rewrite(copied / "config.json", lambda config: config.pop("sources"))  # as versions before
     assert runs.load(copied).config["flags"]["dropout"] == "scheme_of_mine:Mine(rate=0.5)"
+
+
+CALLS = {
+    "predict": lambda run, x: run.predict(x),
+    "one draw": lambda run, x: run.predict(x, samples=1),
+    "spread": lambda run, x: run.predict_with_spread(x, samples=4),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_runs_of_equal_networks_share_one_program(own_run, call, monkeypatch):
+    """However many are loaded. Whatever is compiled is traced first."""
+    traced, outputs = [], Network.outputs
+
+    def counted(*arguments):
+        traced.append(1)
+        return outputs(*arguments)
+
+    loaded = [runs.load(own_run("regression")) for _ in range(2)]
+    x = np.linspace(0, 1, 13 * 5).reshape(13, 5)  # so many as no other test has
+    monkeypatch.setattr(Network, "outputs", counted)
+    first = CALLS[call](loaded[0], x)
+    assert traced, "nothing was traced, so nothing could be seen"
+    traced.clear()
+    jax.tree.map(np.testing.assert_array_equal, CALLS[call](loaded[1], x), first)
+    assert not traced

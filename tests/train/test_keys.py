@@ -156,7 +156,7 @@ def train_and_evaluate(dropout: str, model: str = f"mlp(widths=({WIDTH},))", **l
     """What a run does: initial parameters, a step, and two Monte-Carlo samples."""
     network = Network(models.parse(model, 3), parse(dropout))
     params, mutable = network.init(keys.init_key_of(RUN_KEY), X[0])
-    functions = (network.train, CLASSIFICATION)
+    functions = (network.forward, CLASSIFICATION)
     if losses:
         functions = r_drop(*functions, **losses)
     state = a_step(Problem(*functions, network.scheme, optax.sgd(0.1)), params)
