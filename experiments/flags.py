@@ -11,7 +11,7 @@ import experiments
 from dropjax import schemes
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import LogError
-from experiments import program, run, settings
+from experiments import arguments, program, run, settings
 from experiments.setup import Flags, LaunchError, use_compilation_cache
 
 flags.adopt_module_key_flags(settings)
@@ -21,7 +21,7 @@ DROPOUT = flags.DEFINE_string(
     "bernoulli",
     f"The dropout scheme: a name ({', '.join(schemes.names())}), a name with arguments such as "
     "'bernoulli(rate=0.2,at=\"input\")', or several joined by |. A scheme of your own: "
-    "mymodule:MyScheme. dropjax/schemes/README.md says what they are.",
+    "mymodule:MyScheme. help: lists the arguments of all.",
 )
 RATE = flags.DEFINE_float(
     "rate",
@@ -58,6 +58,8 @@ def main(experiment: str) -> NoReturn:
     def start(argv: list[str]) -> int:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+        if help := arguments.help_on(DROPOUT.value, settings.MODEL.value):
+            return program.deliver(experiment, help)
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # or every library's notes stand among ours
         use_compilation_cache()

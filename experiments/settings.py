@@ -41,7 +41,8 @@ MODEL = flags.DEFINE_string(
     "auto",
     f"The model: {', '.join(models.names())}, or one with arguments such as "
     "'mlp(widths=(800,800))', 'rnn(cell=\"gru\",width=256)' or, with a dense layer after the last "
-    "output, 'rnn(width=64,dense=(32,))'. auto: the one that the scheme was made for.",
+    "output, 'rnn(width=64,dense=(32,))'. auto: the one that the scheme was made for. "
+    "help: lists the arguments of all.",
 )
 DATASET = flags.DEFINE_string(
     "dataset",

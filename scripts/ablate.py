@@ -51,11 +51,11 @@ from pathlib import Path
 
 from absl import flags, logging
 
+from dropjax.compare import fewest
 from dropjax.train.checkpoint import CheckpointError
-from experiments import settings
+from experiments import arguments, settings
 from experiments.ablation import ray_engine
 from experiments.ablation.ablate import Options, ablate
-from experiments.ablation.decide import enough_seeds
 from experiments.ablation.grid import Grid, parse_grid, values
 from experiments.setup import LaunchError, use_compilation_cache
 
@@ -63,7 +63,9 @@ flags.adopt_module_key_flags(settings)
 
 EXPERIMENT = flags.DEFINE_enum("experiment", "mnist", ("mnist",), "Which experiment.")
 DROPOUT = flags.DEFINE_string(
-    "dropout", "none,bernoulli", "The schemes, as the experiment takes them, with commas between."
+    "dropout",
+    "none,bernoulli",
+    "The schemes, as the experiment takes them, with commas between. help: lists their arguments.",
 )
 RATE = flags.DEFINE_string(
     "rate", None, "Rates, with commas between, for each scheme that has one and names none."
@@ -118,6 +120,8 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         program.complain(f"ablate: unexpected arguments: {' '.join(argv[1:])}")
         return 2
+    if help := arguments.help_on(DROPOUT.value, settings.MODEL.value):
+        return program.deliver("ablate", help)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     if ENGINE.value == "ray":
@@ -129,7 +133,7 @@ def main(argv: list[str]) -> int:
             EXPERIMENT.value,
             schemes,
             parse_grid(RATE.value, GRID.value),
-            tuple(range(SEEDS.value or enough_seeds(len(schemes) - 1))),
+            tuple(range(SEEDS.value or fewest(0.95, comparisons=len(schemes) - 1))),
             settings.values(),
         )
         default = "none" if "none" in schemes else schemes[0]

@@ -1,4 +1,4 @@
-"""Writes dropjax/schemes/README.md, the table of all schemes, from the code.
+"""Writes dropjax/schemes/README.md and dropjax/models/README.md, the lists of both, from the code.
 
 python -m scripts.scheme_table
 """
@@ -20,13 +20,15 @@ import numpy as np
 from absl import app
 
 import dropjax
+from dropjax.core import arguments
 from dropjax.core.keys import Keys
 from dropjax.core.plan import no_weights
 from dropjax.core.scheme import SCHEMES, Learned, Scheme, rate_fields
 from dropjax.core.site import KINDS, Kind, Site
+from dropjax.models import MODELS
 from dropjax.ops.lazy import Lazy, is_lazy
 
-PATH = Path(__file__).resolve().parent.parent / "dropjax" / "schemes" / "README.md"
+_DROPJAX = Path(__file__).resolve().parent.parent / "dropjax"
 _SIZE = 12
 
 
@@ -141,6 +143,12 @@ def table() -> str:
         )
     lines += [
         "",
+        "## Arguments",
+        "",
+        "As in `--dropout='dropblock(rate=0.1,block_size=5)'`. `--dropout=help` prints them too.",
+        "",
+        *arguments.markdown(SCHEMES),
+        "",
         "## What is no scheme",
         "",
         "Functions that no flag stands for: they change sizes, take parts of a network, or are",
@@ -181,11 +189,52 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def models_page() -> str:
+    """The text of the page on models."""
+    modules = {
+        name: importlib.import_module(MODELS.find(name).__module__) for name in MODELS.names()
+    }
+    lines = [
+        "# Models",
+        "",
+        "Made by `python -m scripts.scheme_table`; a test holds it to the code. A model is a Flax",
+        "module that takes one example and a draw, and names its sites.",
+        "",
+        "| `--model=` | what it is |",
+        "|---|---|",
+        *(f"| `{name}` | {_summary(module)} |" for name, module in modules.items()),
+        "",
+        "## Arguments",
+        "",
+        "As in `--model='mlp(widths=(800,800))'`. `--model=help` prints them too.",
+        "",
+        *arguments.markdown(MODELS),
+        "",
+        "## Sites",
+        "",
+        "The names by which a scheme's `at` finds them.",
+        "",
+        *(f"- **{name}.** {_sites(module)}" for name, module in modules.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sites(module: ModuleType) -> str:
+    parts = (module.__doc__ or "").split("\n\n")
+    text = next(part for part in parts if part.startswith("Sites: "))
+    return re.sub(r'(?<!=)"(\S+)"', r"`\1`", " ".join(text.removeprefix("Sites: ").split()))
+
+
+PAGES = {_DROPJAX / "schemes" / "README.md": table, _DROPJAX / "models" / "README.md": models_page}
+"""The files, and what makes their text."""
+
+
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    PATH.write_text(table())
-    print(f"wrote {PATH.name}")
+    for path, text in PAGES.items():
+        path.write_text(text())
+        print(f"wrote {path.relative_to(_DROPJAX.parent)}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from dropjax.core.draw import Deterministic, Draw
 from dropjax.core.scheme import Chain, Scheme, Sites, Weights
 from dropjax.core.site import KINDS, Kind, Site
+from dropjax.core.text import aligned
 from dropjax.ops.keys import name_number
 
 Array = jax.Array
@@ -203,6 +204,4 @@ def table(scheme: Scheme, sites: Sites) -> str:
     """The site table as aligned text, and below it what there is to say of single sites."""
     lines = [["site", "kind", "shape", "scheme", "noise", "rate"]]
     lines += [list(row.values()) for row in rows(scheme, sites)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join([*(line.rstrip() for line in padded), *remarks(scheme, sites)]) + "\n"
+    return "\n".join([*aligned(lines), *remarks(scheme, sites)]) + "\n"

@@ -1,5 +1,6 @@
 """Selection by name, discovery by file: `dropjax/schemes/foo.py` makes the name foo exist."""
 
+import dataclasses
 import difflib
 import importlib
 import inspect
@@ -19,6 +20,8 @@ class Registry(Generic[T]):
       noun: what an error message calls one.
       functions: packages whose `__all__` has functions that may be taken for a name.
       parts: files of the package that define what the others are made of, and add no name.
+      flag: where experiments take such a text, and list the arguments; "" if nowhere.
+      given: fields of the classes that the program sets, and a text may not.
     """
 
     def __init__(
@@ -28,8 +31,11 @@ class Registry(Generic[T]):
         noun: str,
         functions: Sequence[str] = (),
         parts: Sequence[str] = (),
+        flag: str = "",
+        given: Sequence[str] = (),
     ) -> None:
-        self._package, self._base, self._noun = package, base, noun
+        self.base, self.noun, self.flag = base, noun, flag
+        self._package, self._given = package, frozenset(given)
         self._functions, self._parts = functions, frozenset(parts)
         self._added: dict[str, type[T]] = {}
 
@@ -47,12 +53,12 @@ class Registry(Generic[T]):
           ValueError: the name is taken, or could not be written in a text.
           TypeError: `cls` is not of the sort.
         """
-        if not (isinstance(cls, type) and issubclass(cls, self._base)):
-            raise TypeError(f"{cls!r} is not a {self._noun}: {self._base.__name__} is its base")
+        if not (isinstance(cls, type) and issubclass(cls, self.base)):
+            raise TypeError(f"{cls!r} is not a {self.noun}: {self.base.__name__} is its base")
         if not isinstance(name, str) or not name.isidentifier():
-            raise ValueError(f"a name must be an identifier such as my_{self._noun}, got {name!r}")
+            raise ValueError(f"a name must be an identifier such as my_{self.noun}, got {name!r}")
         if name in self.names():
-            raise ValueError(f"there is already a {self._noun} named {name!r}")
+            raise ValueError(f"there is already a {self.noun} named {name!r}")
         self._added[name] = cls
 
     def find(self, name: str) -> type[T]:
@@ -67,8 +73,13 @@ class Registry(Generic[T]):
         names = self.names()
         if name not in names:
             hint = self._hint(name, names)
-            raise ValueError(f"no {self._noun} {name!r}{hint} There are: {', '.join(names)}")
+            raise ValueError(f"no {self.noun} {name!r}{hint} There are: {', '.join(names)}")
         return self._added.get(name) or self._defined_in(name)  # type: ignore[return-value]
+
+    def fields(self, cls: type[T]) -> dict[str, "dataclasses.Field[Any]"]:
+        """The fields of a class that a text may set, by name."""
+        fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+        return {f.name: f for f in fields if f.init and f.repr and f.name not in self._given}
 
     def name_of(self, cls: type[T]) -> str:
         """The name that `find` takes back to `cls`."""
@@ -86,8 +97,8 @@ class Registry(Generic[T]):
         if name in functions:
             path, stem = functions[name]
             if stem in names:
-                return f": the {self._noun} of {path} is {stem}."
-            return f": {path} is a function without a {self._noun}, for code of your own."
+                return f": the {self.noun} of {path} is {stem}."
+            return f": {path} is a function without a {self.noun}, for code of your own."
         of_names = [function for function, (_, stem) in functions.items() if stem in names]
         near = difflib.get_close_matches(name.lower(), [*names, *of_names], n=1, cutoff=0.5)
         if not near:
@@ -95,7 +106,7 @@ class Registry(Generic[T]):
         if near[0] in names:
             return f"; did you mean {near[0]}?"
         path, stem = functions[near[0]]
-        return f"; did you mean {stem}, the {self._noun} of {path}?"
+        return f"; did you mean {stem}, the {self.noun} of {path}?"
 
     def _public_functions(self) -> dict[str, tuple[str, str]]:
         """Functions by name, each with its path and the stem of the file that defines it."""
@@ -115,11 +126,11 @@ class Registry(Generic[T]):
         found: list[Any] = [
             c
             for c in vars(module).values()
-            if isinstance(c, type) and issubclass(c, self._base) and c.__module__ == module.__name__
+            if isinstance(c, type) and issubclass(c, self.base) and c.__module__ == module.__name__
             if not c.__name__.startswith("_")
         ]
         if len(found) > 1:
-            raise TypeError(f"{module.__name__} defines more than one {self._noun}: {found}")
+            raise TypeError(f"{module.__name__} defines more than one {self.noun}: {found}")
         return found[0] if found else None
 
     def _imported(self, name: str) -> type[T]:
@@ -127,7 +138,7 @@ class Registry(Generic[T]):
         try:
             cls = getattr(importlib.import_module(module_name), class_name)
         except (ImportError, AttributeError) as error:
-            raise ValueError(f"cannot import the {self._noun} {name!r}: {error}") from error
-        if not (isinstance(cls, type) and issubclass(cls, self._base)):
-            raise ValueError(f"{name!r} is not a {self._noun}: {self._base.__name__} is its base")
+            raise ValueError(f"cannot import the {self.noun} {name!r}: {error}") from error
+        if not (isinstance(cls, type) and issubclass(cls, self.base)):
+            raise ValueError(f"{name!r} is not a {self.noun}: {self.base.__name__} is its base")
         return cls

@@ -65,8 +65,10 @@ class Scheme:
     traced, scheduled and stacked without recompiling. All other fields are structure.
 
     Args:
-      at: a regular expression searched for in site names; the scheme then acts on the matching
-        sites of every kind it can act on. Empty: on all sites of the kinds it takes by default.
+      at: a regular expression. The scheme then acts on the sites in whose names the expression is
+        found, of all kinds that it can act on. Empty: on all sites of the kinds that it takes by
+        default.
+      rate: the probability of dropping, in [0, 1]. A scheme that has one may say more of it.
     """
 
     at: str = dataclasses.field(default="", kw_only=True)
@@ -344,6 +346,7 @@ SCHEMES: Registry[Scheme] = Registry(
     Scheme,
     "scheme",
     functions=("dropjax", "dropjax.blocks", "dropjax.train", "dropjax.evaluate"),
+    flag="--dropout",
 )
 
 S = TypeVar("S", bound=Scheme)

@@ -8,7 +8,14 @@ import flax.linen as nn
 from dropjax.core.registry import Registry
 from dropjax.core.spec import build
 
-MODELS: Registry[nn.Module] = Registry("dropjax.models", nn.Module, "model", parts=("layers",))
+MODELS: Registry[nn.Module] = Registry(
+    "dropjax.models",
+    nn.Module,
+    "model",
+    parts=("layers",),
+    flag="--model",
+    given=("outputs", "parent", "name"),
+)
 
 names = MODELS.names
 """The names of all models."""

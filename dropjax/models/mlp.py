@@ -18,7 +18,7 @@ class MLP(nn.Module):
 
     Attributes:
       outputs: size of the output.
-      widths: units of each hidden layer; () is a linear model.
+      widths: units of each hidden layer; () for a linear model.
     """
 
     outputs: int

@@ -90,10 +90,17 @@ class Network:
 
     def init(self, key: Array, x: Any) -> tuple[Any, Any]:
         """Initial parameters, and initial mutable variables ({} for most modules)."""
-        inputs = self._inputs(x)
+        inputs = self.inputs(x)
         # Compiled: op by op it would take several times as long.
         variables = dict(jax.jit(lambda key: self.module.init(key, inputs, CLEAN))(key))
         return variables.pop("params"), variables
+
+    def inputs(self, x: Any) -> Array:
+        """What the module is given for one raw example: (x - shift) / scale, or its tokens."""
+        if self.vocabulary:
+            return jnp.asarray(x)
+        shift, scale = (jnp.asarray(n, jnp.float32) for n in (self.shift, self.scale))
+        return (jnp.asarray(x).astype(jnp.float32) - shift) / scale
 
     def outputs(self, params: Any, x: Any, draw: Draw, mutable: Any) -> Array:
         """The module's outputs for one example, its mutable variables used as they are."""
@@ -184,6 +191,13 @@ class Network:
             function, values, xs, key, samples=samples, batch_size=batch_size, of_keys=True
         )
 
+    def samples(self, values: Any, xs: Any, key: Array, *, samples: int, batch_size: int) -> Array:
+        """The predictions behind `moments`, one for each draw: (samples, examples, ...)."""
+        function = _Method(self, "probabilities")
+        return evaluate.monte_carlo_samples(
+            function, values, xs, key, samples=samples, batch_size=batch_size, of_keys=True
+        )
+
     def text(self) -> str:
         """The text of the module, every argument written out.
 
@@ -242,13 +256,7 @@ class Network:
         return cls(module, parse(scheme), described["task"], **numbers, **origins, classes=classes)
 
     def _apply(self, variables: Any, x: Any, draw: Draw, **options: Any) -> Any:
-        return self.module.apply(variables, self._inputs(x), draw, **options)
-
-    def _inputs(self, x: Any) -> Array:
-        if self.vocabulary:
-            return jnp.asarray(x)
-        shift, scale = (jnp.asarray(n, jnp.float32) for n in (self.shift, self.scale))
-        return (jnp.asarray(x).astype(jnp.float32) - shift) / scale
+        return self.module.apply(variables, self.inputs(x), draw, **options)
 
     def _predicted(self, values: Any, x: Array, draw: Draw) -> Array:
         outputs = self.outputs(values["params"], x, draw, values["mutable"])

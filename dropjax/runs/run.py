@@ -69,7 +69,12 @@ class Run:
         return self.values["params"]
 
     def predict(
-        self, xs: ArrayLike, *, samples: int | None = None, batch_size: int = 1000
+        self,
+        xs: ArrayLike,
+        *,
+        samples: int | None = None,
+        average: bool = True,
+        batch_size: int = 1000,
     ) -> np.ndarray:
         """Predictions for examples like the run's own data, in the same units.
 
@@ -77,6 +82,7 @@ class Run:
           xs: (examples, ...), of the shape and dtype kind of the training data: pixels as they
             are in the file, say, not divided by 255; tokens as integers.
           samples: draws of the noise that are averaged; None for one pass without noise.
+          average: False for the predictions of each draw, with a leading axis of samples.
           batch_size: examples computed at a time; bounds the memory.
 
         Returns:
@@ -85,11 +91,20 @@ class Run:
           where float32 would cut the training targets.
 
         Raises:
-          ValueError: xs are not such examples, samples is less than 1, or the scheme has no noise.
+          ValueError: xs are not such examples, samples is less than 1, or the scheme has no noise;
+            average=False without samples.
         """
         xs = self._checked(xs)
+        if samples is None and not average:
+            raise ValueError("average=False needs draws of the noise: give samples=50, say")
         if samples is None:
             found = self.network.predictions(self.values, xs, batch_size=batch_size)
+        elif not average:
+            self._check_random(samples)
+            each = self.network.samples(
+                self.values, xs, self._key, samples=samples, batch_size=batch_size
+            )
+            return self._from_origin(self._public(np.asarray(each), lambda p: p))
         else:
             self._check_random(samples)
             found = self.network.monte_carlo(
@@ -260,7 +275,7 @@ class Run:
         """What `predict` returns for a network's predictions."""
         if self.network.task == "regression":
             return found
-        return exp(found)[:, 1] if self.network.task == "binary" else exp(found)
+        return exp(found)[..., 1] if self.network.task == "binary" else exp(found)
 
     def _from_origin(self, found: np.ndarray) -> np.ndarray:
         """Predictions in the units of the data."""

@@ -115,7 +115,12 @@ def _described(leaf: Any) -> str:
 
 @scheme
 class LayerDrop(Scheme):
-    """Skips layers, for the whole batch of a step or for each example."""
+    """Skips layers, for the whole batch of a step or for each example.
+
+    Args:
+      rate: the probability of skipping a layer, in [0, 1].
+      mode: "batch", one decision for the whole batch of a step; "example", one for each example.
+    """
 
     rate: Rate = 0.2
     mode: Literal["batch", "example"] = "batch"

@@ -383,7 +383,7 @@ def test_numbers_far_from_0_are_kept_from_the_file_to_the_exported_model(npz, tm
     given = Flags(dataset=npz(x=x, y=y), dropout="none", model="mlp(widths=())", test=50)
     setup = set_up(given, lambda line: None)
     dataset = setup.dataset
-    seen = np.asarray(jax.vmap(setup.network._inputs)(dataset.x_train))
+    seen = np.asarray(jax.vmap(setup.network.inputs)(dataset.x_train))
     assert len(np.unique(seen[:, 0])) == len(seen)
     loaded = untrained(setup, tmp_path)
     train = x[np.isin(x[:, 1].astype(np.float32), dataset.x_train[:, 1])]

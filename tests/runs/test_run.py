@@ -151,6 +151,18 @@ def test_the_spread_is_that_of_single_draws_around_their_mean(run, digits):
     assert (spread.max(axis=1) > 0).mean() > 0.8
 
 
+def test_each_draw_can_be_had_and_their_mean_is_the_prediction(run, own, digits):
+    path, arrays = own
+    for loaded, x in ((run, digits.x_test[:9]), (runs.load(path), arrays["x_test"])):
+        each = loaded.predict(x, samples=3, average=False, batch_size=4)
+        mean, spread = loaded.predict_with_spread(x, samples=3)
+        assert each.shape == (3, *mean.shape)
+        averaged, first = loaded.predict(x, samples=3), loaded.predict(x, samples=1)
+        np.testing.assert_allclose(each.mean(0), averaged, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(each.std(0, ddof=1), spread, rtol=1e-2, atol=1e-4)
+        np.testing.assert_allclose(each[0], first, rtol=1e-4, atol=1e-6)
+
+
 def test_predictions_of_ones_own_data_are_in_its_units(own):
     path, arrays = own
     run, found = runs.load(path), result(path)
@@ -255,6 +267,8 @@ def test_without_noise_there_are_no_draws(normalised, digits):
         with pytest.raises(ValueError, match="samples=2 would do nothing: none has no noise"):
             sampled(digits.x_test, samples=2)
     assert run.result["mc_test_nll"] is None
+    with pytest.raises(ValueError, match=r"average=False needs draws of the noise: give samples"):
+        run.predict(digits.x_test, average=False)
 
 
 @pytest.mark.parametrize("samples", [0, -1, 1.5])
