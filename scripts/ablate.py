@@ -52,16 +52,19 @@ from pathlib import Path
 from absl import flags, logging
 
 from dropjax.train.checkpoint import CheckpointError
-from experiments import settings
+from experiments import flags as training
 from experiments.ablation import ray_engine
 from experiments.ablation.ablate import Options, ablate
 from experiments.ablation.decide import enough_seeds
 from experiments.ablation.grid import Grid, parse_grid, values
-from experiments.setup import LaunchError, use_compilation_cache
+from experiments.experiment import find, names
+from experiments.setup import LaunchError, launching, use_compilation_cache
 
-flags.adopt_module_key_flags(settings)
+# The others have lists of values here, with flags of their own.
+FIXED = training.without_list()
+training.define(find("mnist"), names=FIXED)
 
-EXPERIMENT = flags.DEFINE_enum("experiment", "mnist", ("mnist",), "Which experiment.")
+EXPERIMENT = flags.DEFINE_string("experiment", "mnist", f"Which one: {', '.join(names())}.")
 DROPOUT = flags.DEFINE_string(
     "dropout", "none,bernoulli", "The schemes, as the experiment takes them, with commas between."
 )
@@ -125,12 +128,14 @@ def main(argv: list[str]) -> int:
     use_compilation_cache()
     try:
         schemes = values(DROPOUT.value, "dropout")
+        with launching():
+            experiment = find(EXPERIMENT.value)
         grid = Grid(
-            EXPERIMENT.value,
+            experiment,
             schemes,
             parse_grid(RATE.value, GRID.value),
             tuple(range(SEEDS.value or enough_seeds(len(schemes) - 1))),
-            settings.values(),
+            training.given(names=FIXED),
         )
         default = "none" if "none" in schemes else schemes[0]
         options = Options(

@@ -17,7 +17,9 @@ from experiments import (
     flags,  # noqa: F401  (defines the flags)
     replay,
 )
-from experiments.setup import Flags, set_up
+from experiments.flags import Flags
+from experiments.mnist import EXPERIMENT
+from experiments.setup import set_up
 from scripts import scheme_table
 from tests.conftest import ROOT, run_python
 
@@ -127,7 +129,7 @@ def test_flags_of_experiments_are_right(command, place, monkeypatch):
         assert absl_flags.FLAGS([command, *words]) == [command]
         given = {name: absl_flags.FLAGS[name].value for name in Flags.__dataclass_fields__}
     small = {"dataset": "digits", "data_dir": None, "validation": 0, "task": "auto"}
-    set_up(Flags(**given | small), lambda line: None)
+    set_up(EXPERIMENT, Flags(**given | small), lambda line: None)
 
 
 def test_what_is_replayed_as_an_example_is_a_whole_batch(place):

@@ -9,7 +9,8 @@ from dropjax import models, schemes
 from dropjax.data import Dataset
 from dropjax.runs import Network
 from experiments import changes
-from experiments.setup import Config, Resolved
+from experiments.flags import Config
+from experiments.setup import Resolved
 
 MEETS = {
     "dropblock": [

@@ -22,10 +22,12 @@ from absl.testing import flagsaver
 
 from dropjax import runs
 from dropjax.runs import Network, files
+from dropjax.runs.network import sources
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import JsonLines, LogError
 from experiments import changes, flags, folder, report, resume, run
-from experiments.setup import Flags, LaunchError, resolve, set_up, sources
+from experiments.flags import Flags
+from experiments.setup import LaunchError, resolve, set_up
 from tests.experiments.conftest import rewrite
 
 LOAD = resume.read_once(lambda line: None)
@@ -77,7 +79,7 @@ def start(
     # optax's Adam mixes dtypes; all else is held to the suite's strictness.
     mode = "standard" if given.optimizer.startswith("adam") else "strict"
     with jax.numpy_dtype_promotion(mode):
-        return run.run("mnist", given, path, resume=resume, overwrite=overwrite, typed=typed)
+        return run.run(EXPERIMENT, given, path, resume=resume, overwrite=overwrite, typed=typed)
 
 
 @pytest.fixture(scope="module")
@@ -514,6 +516,7 @@ class Mine(Base):
 """
 OWN_BASE = """
 from dropjax.schemes.bernoulli import Bernoulli
+from experiments.mnist import EXPERIMENT
 
 class Base(Bernoulli):
     pass
@@ -526,8 +529,8 @@ def test_an_edited_file_is_noticed(tmp_path, monkeypatch, capsys):
     for file, text in zip(files.values(), (OWN_BASE, OWN_SCHEME), strict=True):
         file.write_text(text)
     path, given = tmp_path / "run", dataclasses.replace(QUICK, dropout="own_scheme:Mine(rate=0.5)")
-    setup = set_up(given, lambda line: None)
-    resolved = resolve(QUICK, lambda line: None)
+    setup = set_up(EXPERIMENT, given, lambda line: None)
+    resolved = resolve(EXPERIMENT, QUICK, lambda line: None)
     config = run._described(setup, "mnist")
     assert config["sources"].keys() == files.keys() and sources(resolved.network) == {}
     with folder.locked(path):
@@ -819,10 +822,10 @@ RAMP = "linear_schedule(init_value=0.0,end_value=1.0,transition_steps=7)"
     ],
 )
 def test_any_command_gives_the_same_configuration(changes):
-    setup = set_up(dataclasses.replace(MLP, **changes), lambda line: None)
+    setup = set_up(EXPERIMENT, dataclasses.replace(MLP, **changes), lambda line: None)
     config = dataclasses.asdict(setup.config)
     command = folder.describe(config, "", "mnist", {})["command"]
-    again = set_up(parsed(command), lambda line: None)
+    again = set_up(EXPERIMENT, parsed(command), lambda line: None)
     assert dataclasses.asdict(again.config) == config
 
 

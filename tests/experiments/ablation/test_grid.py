@@ -8,7 +8,9 @@ import pytest
 from dropjax import data
 from experiments.ablation import grid
 from experiments.ablation.grid import Grid, Planned, Reader, parse_grid, plan_cells, values
-from experiments.setup import Flags, LaunchError
+from experiments.flags import Flags
+from experiments.mnist import EXPERIMENT
+from experiments.setup import LaunchError
 
 FIXED = {"dataset": "digits", "model": "mlp(widths=(4,))", "epochs": 1, "optimizer": "sgd"}
 
@@ -19,7 +21,9 @@ def silent(line: str) -> None:
 
 def plan(*schemes: str, swept=None, seeds=1, say=silent, **fixed) -> list[Planned]:
     given = {k: v for k, v in (FIXED | fixed).items() if v is not None or k not in FIXED}
-    return plan_cells(Grid("mnist", schemes, swept or {}, tuple(range(seeds)), given), Reader(say))
+    return plan_cells(
+        Grid(EXPERIMENT, schemes, swept or {}, tuple(range(seeds)), given), Reader(EXPERIMENT, say)
+    )
 
 
 def refusal(*schemes: str, **given) -> str:

@@ -16,10 +16,11 @@ from dropjax.train.log import LogError
 from experiments.ablation import run
 from experiments.ablation.cells import Outcome
 from experiments.ablation.grid import Grid, Planned, Reader, plan_cells
-from experiments.ablation.run import Plan, local, make_plan, outcomes, run_plan
+from experiments.ablation.runner import Plan, local, make_plan, outcomes, run_plan
 from experiments.ablation.store import NOT_RUN, Store
-from experiments.ablation.train import alike
+from experiments.ablation.trainer import alike
 from experiments.folder import environment
+from experiments.mnist import EXPERIMENT
 from experiments.setup import LaunchError
 from tests.experiments.conftest import table
 from tests.throwaway import FailsInTraining
@@ -39,7 +40,8 @@ def plan(*schemes: str, swept=None, seeds=1, **fixed) -> list[Planned]:
     swept = swept or {}
     given = {k: v for k, v in (TINY | fixed).items() if k not in swept}
     return plan_cells(
-        Grid("mnist", schemes, swept, tuple(range(seeds)), given), Reader(lambda line: None)
+        Grid(EXPERIMENT, schemes, swept, tuple(range(seeds)), given),
+        Reader(EXPERIMENT, lambda line: None),
     )
 
 
@@ -47,9 +49,7 @@ def go(path: Path, planned: list[Planned], *, exact=False, **options) -> Store:
     path.mkdir(exist_ok=True)
     store = Store(path)
     store.begin({"experiment": "mnist", "exact": exact})
-    run_plan(
-        make_plan(planned, **{"lanes": None} | options), store, "mnist", exact=exact, engine=local
-    )
+    run_plan(make_plan(planned, **{"lanes": None} | options), store, exact=exact, engine=local)
     return store
 
 
@@ -162,7 +162,7 @@ def kept(path: Path, planned: list[Planned]) -> Store:
         }
         for one in planned
     ]
-    run.keep(store, "mnist", planned, made, environment())
+    runner.keep(store, planned, made, environment())
     return store
 
 
@@ -343,7 +343,7 @@ def test_a_damaged_cell_runs_again_and_says_so(tmp_path, capsys, name):
             yield work.cells, [made], environment()
 
     groups = [run.Group(tuple(planned), 0)]
-    run_plan(run.Plan(planned, groups, 2, [2], []), store, "mnist", engine=train)
+    run_plan(run.Plan(planned, groups, 2, [2], []), store, engine=train)
     assert trained == [planned[1]]
     said = capsys.readouterr().out
     assert f"cell {planned[1].cell.id} runs again: " in said and f"{name} " in said

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.ablation.train import Trainer
-from experiments.setup import Flags, resolve
+from experiments.ablation.trainer import Trainer
+from experiments.flags import Flags
+from experiments.mnist import EXPERIMENT
+from experiments.setup import resolve
 
 BAD = {
     "train_": "predictions for train are not finite after step 5",
@@ -23,7 +25,7 @@ BAD = {
 def test_a_cell_that_broke_is_diverged_and_the_one_beside_it_is_not(bad, monkeypatch):
     """Nothing is trained: predictions, parameters and losses are given."""
     flags = Flags(dataset="digits", dropout="bernoulli", validation=0, mc_samples=2)
-    cell = resolve(flags, lambda line: None)
+    cell = resolve(EXPERIMENT, flags, lambda line: None)
     trainer: Any = object.__new__(Trainer)
     trainer.first, trainer.whole, trainer.parameters = cell, cell.whole, 7
 
