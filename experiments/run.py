@@ -58,15 +58,15 @@ def define_flags(
     return values
 
 
-def main(experiment: Experiment) -> NoReturn:
+def main(experiment: Experiment, values: absl_flags.FlagValues = absl_flags.FLAGS) -> NoReturn:
     """Runs an experiment with the flags of the command line, and exits."""
-    values = define_flags(experiment)
+    define_flags(experiment, values)
 
     @program.guarded(experiment.name)
     def start(argv: list[str]) -> int:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-        if not values["verbosity"].present:
+        if not absl_flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # or every library's notes stand among ours
         use_compilation_cache()
         try:

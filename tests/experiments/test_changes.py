@@ -10,6 +10,7 @@ from dropjax.data import Dataset
 from dropjax.runs import Network
 from experiments import changes
 from experiments.flags import Config
+from experiments.mnist import EXPERIMENT
 from experiments.setup import Resolved
 
 MEETS = {
@@ -87,7 +88,7 @@ def case(
     flags |= {"model": model, "optimizer": optimizer, "batch_size": batch_size, "seed": 0}
     config = Config(**flags | {"penalty": penalty, "dropout": dropout})
     network = Network(models.parse(model, outputs), schemes.parse(dropout), task)
-    return changes.Case.of(Resolved(config, dataset, dataset, None, network, 1.0, 1.0))
+    return changes.Case.of(Resolved(EXPERIMENT, config, dataset, dataset, None, network, 1.0, 1.0))
 
 
 def test_every_change_is_looked_at():

@@ -11,20 +11,21 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from absl.testing import flagsaver
+from absl.flags import FlagValues, IllegalFlagValueError
 
 from dropjax import evaluate, runs
 from dropjax.train.log import JsonLines
-from experiments import flags, folder, report, resume, run, settings
+from experiments import flags, folder, report, resume, run
 from experiments.ablation.grid import Grid, Reader, plan_cells
 from experiments.ablation.trainer import Trainer
 from experiments.flags import Flags
 from experiments.mnist import EXPERIMENT
 from experiments.results import losses
-from experiments.setup import LaunchError, Setup, set_up
+from experiments.setup import LaunchError, Setup, read_once, set_up
 from tests.experiments.conftest import table
 
-DRAW_CURVES, FLAGS = report.draw_curves, flags.flags.FLAGS
+DRAW_CURVES, FLAGS = report.draw_curves, FlagValues()
+flags.define(EXPERIMENT, FLAGS)
 TASKS = ("classification", "binary", "regression")
 SMALL = {"model": "mlp(widths=(8,))", "optimizer": "sgd", "learning_rate": 0.02, "mc_samples": 2}
 OF_CLASSES = ["accuracy", "nll", "ece"]
@@ -39,7 +40,7 @@ def made(own_run) -> dict[str, Path]:
 
 def start(path: Path, dataset: str, *, resume: bool = False, **given) -> int:
     return run.run(
-        "mnist",
+        EXPERIMENT,
         Flags(**SMALL | {"dataset": dataset, "epochs": 2} | given),
         path,
         resume=resume,
@@ -168,11 +169,10 @@ def test_the_command_of_a_relative_path_repeats_the_run(npz, monkeypatch, datase
         EXPERIMENT, Flags(**SMALL, dataset=dataset, task="regression"), lambda line: None
     )
     monkeypatch.chdir(tmp_path)
-    command = folder.describe(vars(first.config), "", "mnist", {})["command"]
+    command = folder.describe(first)["command"]
     assert f"--dataset={path}" in command and "--task=regression" in command
-    with flagsaver.flagsaver():
-        FLAGS(["mnist", f"--dataset={path}", f"--task={first.config.task}"])
-        again = Flags(**SMALL, dataset=FLAGS.dataset, task=FLAGS.task)
+    FLAGS(["mnist", f"--dataset={path}", f"--task={first.config.task}"])
+    again = Flags(**SMALL, dataset=FLAGS.dataset, task=FLAGS.task)
     assert set_up(EXPERIMENT, again, lambda line: None).config == first.config
 
 
@@ -276,9 +276,7 @@ TOKENS = {
 
 def untrained(setup: Setup, path: Path) -> runs.Run:
     """What `runs.load` would return of a run, by way of its config.json, before its first step."""
-    config, example = setup.config, setup.dataset.x_train[0]
-    written = folder.describe(vars(config), "", "mnist", setup.network.describe(example))
-    written = json.loads(json.dumps(written))
+    config, written = setup.config, json.loads(json.dumps(folder.describe(setup)))
     network = runs.Network.rebuild(config.model, config.dropout, written["network"])
     # As a checkpoint has them.
     values = jax.tree.map(np.asarray, setup.values(setup.program.init(setup.params), 0))
@@ -369,15 +367,14 @@ def test_without_a_vocabulary_integers_are_numbers_and_the_test_split_a_fifth(np
 
 @pytest.mark.parametrize("flag", ["validation", "test"])
 def test_counts_and_shares_as_flags(flag):
-    with flagsaver.flagsaver():
-        for text, value in (("20", 20), ("0", 0), ("0.0", 0), ("0.2", 0.2), ("2e-1", 0.2)):
+    for text, value in (("20", 20), ("0", 0), ("0.0", 0), ("0.2", 0.2), ("2e-1", 0.2)):
+        FLAGS(["mnist", f"--{flag}={text}"])
+        found = flags.given(FLAGS)[flag]
+        assert found == value and type(found) is type(value)
+    for text in ("1.5", "1.0", "-0.1", "nan", "0.2x", "a fifth"):
+        words = f"{flag}={text}: must be a count such as 100, or a share .* got '?{text}"
+        with pytest.raises(IllegalFlagValueError, match=words):
             FLAGS(["mnist", f"--{flag}={text}"])
-            found = settings.values()[flag]
-            assert found == value and type(found) is type(value)
-        for text in ("1.5", "1.0", "-0.1", "nan", "0.2x", "a fifth"):
-            words = f"{flag}={text}: must be a count such as 100, or a share .* got '?{text}"
-            with pytest.raises(flags.flags.IllegalFlagValueError, match=words):
-                FLAGS(["mnist", f"--{flag}={text}"])
     assert "0.2" in FLAGS["validation"].help and "a fifth, at most 10,000" in FLAGS["test"].help
 
 
@@ -419,13 +416,13 @@ def test_what_a_run_of_an_older_version_says_of_its_network_is_enough(own_run):
 
 
 def test_a_run_goes_on_whose_file_was_moved(own_run):
-    record, load = folder.recorded(own_run("binary")), resume.read_once(lambda line: None)
+    record, load = folder.recorded(own_run("binary")), read_once(EXPERIMENT, lambda line: None)
     place = record["flags"]["dataset"]
     record["flags"]["dataset"] = "/old/place/own.npz"
 
     def agree(**given) -> None:
         flags = resume.flags_of(Flags(**given), given.keys(), record)
-        resume.check_agreement(flags, record, load)
+        resume.check_agreement(EXPERIMENT, flags, record, load)
 
     agree(dataset=place, mc_samples=3)
     with pytest.raises(LaunchError, match=r"^--validation: was \d+, is 5"):

@@ -4,8 +4,9 @@ import re
 import jax
 import numpy as np
 import pytest
+from absl.flags import FlagValues
 
-from dropjax import data, runs
+from dropjax import runs
 from dropjax.core.strength import strength_at
 from dropjax.train.devices import check_batch_size
 from experiments import flags
@@ -13,7 +14,8 @@ from experiments.flags import Flags
 from experiments.mnist import EXPERIMENT
 from experiments.setup import LaunchError, set_up
 
-FLAGS = flags.flags.FLAGS
+FLAGS = FlagValues()
+flags.define(EXPERIMENT, FLAGS)
 SMALL = {"dataset": "digits", "model": "mlp(widths=(8,))", "optimizer": "sgd"}
 RAMP = "linear_schedule(init_value={},end_value={},transition_steps=100)"
 
@@ -46,7 +48,7 @@ def unread(*arguments, **options):
     ],
 )
 def test_an_unknown_name_suggests_the_nearest(monkeypatch, flag, text, nearest, also):
-    monkeypatch.setattr(data, "load", unread)
+    monkeypatch.setitem(vars(EXPERIMENT), "load", unread)
     message = refusal(**{flag: text})
     wrong = re.split(r"[|]", text)[-1].partition("(")[0]
     assert repr(wrong) in message
@@ -67,7 +69,7 @@ def test_an_unknown_name_suggests_the_nearest(monkeypatch, flag, text, nearest, 
     ],
 )
 def test_an_unknown_or_wrong_argument_is_named(monkeypatch, flag, text, words):
-    monkeypatch.setattr(data, "load", unread)
+    monkeypatch.setitem(vars(EXPERIMENT), "load", unread)
     assert re.search(words, refusal(**{flag: text}))
 
 
@@ -83,7 +85,7 @@ def test_an_optimizer_argument_of_a_wrong_type_is_found_at_launch(text):
 @pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan"), float("inf")])
 @pytest.mark.parametrize("by_flag", [True, False])
 def test_a_rate_outside_0_to_1_is_refused(monkeypatch, rate, by_flag):
-    monkeypatch.setattr(data, "load", unread)
+    monkeypatch.setitem(vars(EXPERIMENT), "load", unread)
     if by_flag:
         message = refusal(dropout="bernoulli", rate=rate)
     else:
@@ -197,14 +199,14 @@ def test_the_batch_is_checked_at_launch():
 
 @pytest.mark.parametrize("implementation", ["rbg", "unsafe_rbg"])
 def test_numbers_that_depend_on_batching_are_refused(monkeypatch, implementation):
-    monkeypatch.setattr(data, "load", unread)
+    monkeypatch.setitem(vars(EXPERIMENT), "load", unread)
     with jax.default_prng_impl(implementation):
         message = refusal()
     assert f"jax_default_prng_impl={implementation}" in message and "threefry2x32" in message
 
 
 def test_numbers_of_the_old_threefry_are_refused(monkeypatch):
-    monkeypatch.setattr(data, "load", unread)
+    monkeypatch.setitem(vars(EXPERIMENT), "load", unread)
     with jax.threefry_partitionable(False):
         assert "jax_threefry_partitionable=False" in refusal()
 

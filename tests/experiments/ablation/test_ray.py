@@ -26,9 +26,9 @@ def dying_once(folder: Path) -> Callable:
     """The engine's task, in which the first worker that has trained a chunk kills itself."""
 
     def _train(*arguments):
-        from experiments.ablation import ray_engine, train
+        from experiments.ablation import ray_engine, trainer
 
-        original = train.Trainer.run
+        original = trainer.Trainer.run
 
         def run(self, cells, advance):
             def after_chunk(steps):
@@ -39,11 +39,11 @@ def dying_once(folder: Path) -> Callable:
 
             return original(self, cells, after_chunk)
 
-        train.Trainer.run = run
+        trainer.Trainer.run = run
         try:
             return ray_engine._train(*arguments)
         finally:
-            train.Trainer.run = original
+            trainer.Trainer.run = original
 
     return _train
 
