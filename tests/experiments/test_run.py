@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from absl.flags import FlagValues, IllegalFlagValueError
+from absl.flags import FlagValues
 
 from dropjax import runs
 from dropjax.runs import Network, files, record
@@ -32,7 +32,6 @@ from tests.experiments.conftest import rewrite
 
 LOAD = read_once(EXPERIMENT, lambda line: None)
 DRAW_CURVES = report.draw_curves
-FLAGS = run.define_flags(EXPERIMENT, FlagValues())
 SMALL = Flags(
     dropout="variational",
     model="rnn(width=8)",
@@ -826,14 +825,3 @@ def test_any_command_gives_the_same_configuration(changes):
     command = folder.describe(setup)["command"]
     again = set_up(EXPERIMENT, parsed(command), lambda line: None)
     assert dataclasses.asdict(again.config) == config
-
-
-@pytest.mark.parametrize("flag", ["--seed=2147483648", "--seed=-1", "--epochs=0", "--batch_size=0"])
-def test_a_number_out_of_range_is_refused_by_its_flag(flag):
-    with pytest.raises(IllegalFlagValueError):
-        FLAGS(["mnist", flag])
-
-
-def test_every_flag_of_a_run_has_the_command_lines_default():
-    for name, default in dataclasses.asdict(Flags()).items():
-        assert FLAGS[name].default == default
