@@ -66,13 +66,13 @@ class Drop(eqx.Module):
           ValueError: x has fewer axes than are named.
           TypeError: x holds no floats, or key is no PRNG key.
         """
+
+        def given() -> Array:
+            if key is None:
+                raise RuntimeError(
+                    "no key: give the call key=..., or evaluate by equinox.nn.inference_mode(model)"
+                )
+            return key
+
         place = Place.of(self.scheme, self.axes, self.depth)
-        if self.inference if inference is None else inference:
-            return place.expected(x)
-        if place.idle:
-            return place.checked(x)
-        if key is None:
-            raise RuntimeError(
-                "no key: give the call key=..., or evaluate by equinox.nn.inference_mode(model)"
-            )
-        return place.sampled(key, x)
+        return place(x, self.inference if inference is None else inference, given)

@@ -84,16 +84,14 @@ class Drop(nnx.Module):
                 "deterministic is None: say whether to evaluate by model.train() or model.eval(), "
                 "or give Drop or the call deterministic=True or False"
             )
-        if decided:
-            return self.place.expected(x)
-        if self.place.idle:
-            return self.place.checked(x)
-        source = self.rngs if rngs is None else rngs
+        return self.place(x, decided, lambda: self._key(self.rngs if rngs is None else rngs))
+
+    def _key(self, source: nnx.Rngs | nnx.RngStream | Array | None) -> Array:
         if source is None:
             raise ValueError("no rngs: give Drop(rngs=...), or the call a key or an nnx.Rngs")
         if isinstance(source, nnx.Rngs):
             source = source[self.rng_collection]
-        return self.place.sampled(source() if callable(source) else source, x)
+        return source() if callable(source) else source
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """For `nnx.view`.

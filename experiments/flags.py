@@ -103,7 +103,7 @@ class Flags:
         "bernoulli",
         f"The dropout scheme: a name ({', '.join(schemes.names())}), a name with arguments such as "
         "'bernoulli(rate=0.2,at=\"input\")', or several joined by |. A scheme of your own: "
-        "mymodule:MyScheme. dropjax/schemes/README.md says what they are.",
+        "mymodule:MyScheme. help: lists the arguments of all.",
         sweep="--dropout",
     )
     rate: float | None = _flag(
@@ -116,7 +116,8 @@ class Flags:
         "auto",
         f"The model: {', '.join(models.names())}, or one with arguments such as "
         "'mlp(widths=(800,800))', 'rnn(cell=\"gru\",width=256)' or, with a dense layer after the "
-        "last output, 'rnn(width=64,dense=(32,))'. auto: the one that the scheme was made for.",
+        "last output, 'rnn(width=64,dense=(32,))'. auto: the one that the scheme was made for. "
+        "help: lists the arguments of all.",
         sweep="",
     )
     dataset: str = _flag(

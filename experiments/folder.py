@@ -16,10 +16,10 @@ from typing import Any
 import jax
 
 import dropjax
+from dropjax.disk import naming
 from dropjax.runs import files, record
 from dropjax.runs.files import CONFIG, METRICS, RESULT
-from dropjax.runs.network import sources
-from dropjax.train.checkpoint import naming
+from dropjax.runs.sources import sources
 from experiments import flags as training
 from experiments import program
 from experiments.experiment import Experiment

@@ -33,7 +33,8 @@ from dropjax import runs, train
 from dropjax.core.draw import acting
 from dropjax.core.noise import select
 from dropjax.core.site import Site
-from experiments.report import in_lines, picture
+from dropjax.core.text import aligned
+from experiments.picture import in_lines, picture
 
 _WIDTH, _HEIGHT = 64, 32  # of pictures, in characters
 
@@ -150,9 +151,7 @@ def _table(seen: list[Seen], row: int | None) -> list[str]:
             elif len(noise) > 1:
                 said += f"  {dropped.min():.4f} to {dropped.max():.4f} of an example"
         cells.append([part.site.name, part.scheme, part.rate, shape, said])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    padded = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in cells]
-    return [line.rstrip() for line in padded]
+    return aligned(cells)
 
 
 def _picture(part: Seen, batch: np.ndarray, row: int | None) -> list[str]:
@@ -214,7 +213,7 @@ def draw_picture(seen: list[Seen], batch: np.ndarray, row: int | None, path: Pat
             whole = part.shared or row is not None
             grid = _grid(noise[0]) if whole else noise.reshape(len(noise), -1)
             axis.imshow(grid.astype(float), aspect="auto", interpolation="nearest", cmap="gray")
-            title = in_lines(f"{part.site.name}, {part.scheme}", 110)
+            title = in_lines(f"{part.site.name}, {part.scheme}", 110, most=6)
             axis.set_title(title, fontsize=9, parse_math=False)
             if not whole:
                 axis.set_ylabel("row")

@@ -8,7 +8,7 @@ from typing import Any
 import dropjax
 from dropjax import data, schemes
 from dropjax.core.spec import lacks_rate
-from dropjax.runs.network import edited, source_file
+from dropjax.runs.sources import edited, source_file
 from experiments import changes
 from experiments import flags as training
 from experiments.experiment import Experiment

@@ -15,11 +15,12 @@ from absl import app, logging
 from absl import flags as absl_flags
 
 import experiments
+from dropjax.disk import write_whole
 from dropjax.runs import files
 from dropjax.train import Chunk, State, chunks
-from dropjax.train.checkpoint import CheckpointError, restore, save, write_whole
+from dropjax.train.checkpoint import CheckpointError, restore, save
 from dropjax.train.log import NOTHING, JsonLines, LogError
-from experiments import flags, folder, program, report, results, resume
+from experiments import arguments, flags, folder, program, report, results, resume
 from experiments.console import Console, say
 from experiments.experiment import Experiment
 from experiments.flags import Config, Flags
@@ -66,13 +67,16 @@ def main(experiment: Experiment, values: absl_flags.FlagValues = absl_flags.FLAG
     def start(argv: list[str]) -> int:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+        given = Flags(**flags.given(values))
+        if text := arguments.help_on(given.dropout, given.model):
+            return program.deliver(experiment.name, text)
         if not absl_flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # or every library's notes stand among ours
         use_compilation_cache()
         try:
             return run(
                 experiment,
-                Flags(**flags.given(values)),
+                given,
                 None if values.workdir is None else Path(os.path.expanduser(values.workdir)),
                 resume=values.resume,
                 overwrite=values.overwrite,

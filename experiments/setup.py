@@ -18,13 +18,12 @@ from dropjax.core import plan
 from dropjax.core.scheme import Scheme, Sites, rate_fields
 from dropjax.core.spec import lacks_rate
 from dropjax.core.strength import Strength, check_strength, strength_at
-from dropjax.ops.keys import derive
+from dropjax.models.network import vocabulary_of
 from dropjax.runs import Network
-from dropjax.runs.network import vocabulary_of
 from dropjax.train import Examples, Problem, Program, State
 from dropjax.train.devices import check_batch_size
+from dropjax.train.keys import eval_key_of, init_key_of, steps_per_epoch
 from dropjax.train.optax_spec import parse_optimizer, parse_strength
-from dropjax.train.replay import steps_per_epoch
 from experiments.experiment import Experiment
 from experiments.flags import Config, Flags
 
@@ -79,11 +78,11 @@ class Resolved:
     @property
     def eval_key(self) -> Array:
         """The key of Monte-Carlo evaluation."""
-        return derive(self.key, "eval")
+        return eval_key_of(self.key)
 
     def init(self) -> tuple[Any, Any]:
         """The model's initial parameters and mutable variables."""
-        return self.network.init(derive(self.key, "init"), self.dataset.x_train[0])
+        return self.network.init(init_key_of(self.key), self.dataset.x_train[0])
 
     def traced(self) -> tuple[Any, Any, Sites]:
         """Zeros in the place of what `init` returns, and the network's sites.
@@ -122,7 +121,7 @@ class Resolved:
         """
         config = self.config
         return Problem(
-            self.network.train,
+            self.network.forward,
             self.experiment.objective(self.dataset.task),
             self.network.scheme,
             parse_optimizer(config.optimizer, config.learning_rate),

@@ -51,11 +51,12 @@ from pathlib import Path
 
 from absl import flags, logging
 
+from dropjax.compare import fewest
 from dropjax.train.checkpoint import CheckpointError
+from experiments import arguments
 from experiments import flags as training
 from experiments.ablation import ray_engine
 from experiments.ablation.ablate import Options, ablate
-from experiments.ablation.decide import enough_seeds
 from experiments.ablation.grid import Grid, parse_grid, values
 from experiments.experiment import find, names
 from experiments.setup import LaunchError, launching, use_compilation_cache
@@ -66,7 +67,9 @@ training.define(find("mnist"), names=FIXED)
 
 EXPERIMENT = flags.DEFINE_string("experiment", "mnist", f"Which one: {', '.join(names())}.")
 DROPOUT = flags.DEFINE_string(
-    "dropout", "none,bernoulli", "The schemes, as the experiment takes them, with commas between."
+    "dropout",
+    "none,bernoulli",
+    "The schemes, as the experiment takes them, with commas between. help: lists their arguments.",
 )
 RATE = flags.DEFINE_string(
     "rate", None, "Rates, with commas between, for each scheme that has one and names none."
@@ -121,6 +124,8 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         program.complain(f"ablate: unexpected arguments: {' '.join(argv[1:])}")
         return 2
+    if text := arguments.help_on(DROPOUT.value, flags.FLAGS.model):
+        return program.deliver("ablate", text)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     if ENGINE.value == "ray":
@@ -134,7 +139,7 @@ def main(argv: list[str]) -> int:
             experiment,
             schemes,
             parse_grid(RATE.value, GRID.value),
-            tuple(range(SEEDS.value or enough_seeds(len(schemes) - 1))),
+            tuple(range(SEEDS.value or fewest(0.95, comparisons=len(schemes) - 1))),
             training.given(names=FIXED),
         )
         default = "none" if "none" in schemes else schemes[0]

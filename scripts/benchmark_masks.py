@@ -74,6 +74,7 @@ from absl import app, flags
 from flax import linen, nnx
 
 import dropjax
+from dropjax.core.text import aligned
 
 Array = jax.Array
 
@@ -522,10 +523,9 @@ def _ratio(top: list[float], bottom: list[float]) -> str:
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A titled markdown table with aligned columns."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    line = lambda cells: f"| {' | '.join(map(str.ljust, cells, widths))} |"  # noqa: E731
-    rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
-    return "\n".join([f"\n{title}\n", line(head), rule, *map(line, rows)])
+    first, *others = aligned([head, *rows], frame=("| ", " | ", " |"))
+    rule = "".join("|" if letter == "|" else "-" for letter in first)
+    return "\n".join([f"\n{title}\n", first, rule, *others])
 
 
 _CASE = ["size", "dtype", "rate"]

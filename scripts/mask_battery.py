@@ -48,6 +48,7 @@ from jax.extend.random import threefry_2x32
 from scipy import stats
 
 from dropjax.core.keys import Keys
+from dropjax.core.text import aligned
 from dropjax.ops import bits
 from dropjax.ops.bernoulli import keep_mask
 from dropjax.ops.keys import derive, name_number
@@ -813,11 +814,7 @@ def table(found: dict[tuple[str, str], PValues]) -> str:
         least = min(p_values, key=lambda label: p_values[label])
         verdict = "FAILED" if name in failed else "passed"
         lines.append((*name, str(len(p_values)), f"{p_values[least]:.1e}", least, verdict))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return "\n".join(aligned(lines))
 
 
 ENDLESS = ("one key", "wide", "1024 a key")

@@ -1,4 +1,4 @@
-"""Writes dropjax/schemes/README.md, the table of all schemes, from the code.
+"""Writes dropjax/schemes/README.md and dropjax/models/README.md, the lists of both, from the code.
 
 python -m scripts.scheme_table
 """
@@ -20,33 +20,22 @@ import numpy as np
 from absl import app
 
 import dropjax
+from dropjax.core import arguments
 from dropjax.core.keys import Keys
 from dropjax.core.plan import no_weights
 from dropjax.core.scheme import SCHEMES, Learned, Scheme, rate_fields
-from dropjax.core.site import Kind, Site
+from dropjax.core.site import KINDS, Kind, Site
+from dropjax.models import MODELS
 from dropjax.ops.lazy import Lazy, is_lazy
 
-PATH = Path(__file__).resolve().parent.parent / "dropjax" / "schemes" / "README.md"
-_OVER_TIME = ("time", "feature")
-# Where to look at what noise is shared by: the first kind that a bare name acts on.
-_SITES = {
-    Kind.FEATURE_MAP: ("height", "width", "feature"),
-    Kind.INPUT: ("height", "width", "feature"),
-    Kind.BRANCH: _OVER_TIME,
-    Kind.HIDDEN: _OVER_TIME,
-    Kind.UPDATE: _OVER_TIME,
-    Kind.READOUT: _OVER_TIME,
-    Kind.STATE: _OVER_TIME,
-    Kind.EMBED: _OVER_TIME,
-    Kind.LAYER: _OVER_TIME,
-    Kind.TOKENS: _OVER_TIME,
-    Kind.ATTENTION: ("head", "query", "key"),
-    Kind.HEADS: ("head", "time", "feature"),
-    Kind.TABLE: ("token", "feature"),
-    Kind.WEIGHT: ("input", "output"),
-    Kind.LINEAR: ("input", "output"),
-}
+_DROPJAX = Path(__file__).resolve().parent.parent / "dropjax"
 _SIZE = 12
+
+
+def _axes(kind: Kind) -> tuple[str, ...]:
+    """The axes of a value of that kind, in a sequence if they do not say more."""
+    axes = KINDS[kind].axes
+    return axes if len(axes) > 1 else ("time", *axes)
 
 
 def _kinds(kinds: frozenset) -> str:
@@ -64,9 +53,9 @@ def _functions(module: ModuleType, of: ModuleType, name: str) -> list[str]:
 
 
 def _made_for(cls: type[Scheme]) -> str:
-    if cls.acts_on and cls.acts_on <= {Kind.TABLE, Kind.EMBED}:
-        return "tokens (`transformer(vocabulary=...)`, `dropjax.linen.Embed`)"
-    return cls.made_for or "any"
+    models = {KINDS[kind].models for kind in cls.acts_on}
+    found_in = ", ".join(sorted(models)) if all(models) else ""
+    return cls.made_for or found_in or "any"
 
 
 def _shares(scheme: Scheme) -> str:
@@ -78,8 +67,10 @@ def _shares(scheme: Scheme) -> str:
     kinds = scheme.acts_on
     if scheme.made_for == "rnn":  # as there, where images are sequences of rows
         kinds = kinds - {Kind.INPUT, Kind.FEATURE_MAP}
-    kind = next(kind for kind in _SITES if kind in kinds)
-    site, shape = Site("site", kind, _SITES[kind], depth=1.0), (_SIZE,) * len(_SITES[kind])
+    # The more axes there are, the more of them noise can be shared along.
+    kind = max((kind for kind in KINDS if kind in kinds), key=lambda kind: len(_axes(kind)))
+    site = Site("site", kind, _axes(kind), depth=1.0)
+    shape = (_SIZE,) * len(site.axes)
     sites = {"site": (site, shape)}
     if isinstance(scheme, Learned):
         learned = scheme.init_learned(jax.random.key(0), sites, no_weights(sites))
@@ -150,6 +141,12 @@ def table() -> str:
         )
     lines += [
         "",
+        "## Arguments",
+        "",
+        "As in `--dropout='dropblock(rate=0.1,block_size=5)'`. `--dropout=help` prints them too.",
+        "",
+        *arguments.markdown(SCHEMES),
+        "",
         "## What is no scheme",
         "",
         "Functions that no flag stands for: they change sizes, take parts of a network, or are",
@@ -168,6 +165,19 @@ def table() -> str:
     module = importlib.import_module("dropjax.evaluate.weight_scaling")
     rows.append((module, _functions(module, dropjax.evaluate, "dropjax.evaluate")))
     lines += [f"| {', '.join(functions)} | {_summary(m)} |" for m, functions in rows if functions]
+    lines += [
+        "",
+        "## Kinds of sites",
+        "",
+        "A model says of each of its sites, by a `dropjax.Kind`, what stands there. `Drop` acts",
+        "where a scheme needs the value alone.",
+        "",
+        "| kind | what stands there | its axes, for example | a scheme needs |",
+        "|---|---|---|---|",
+    ]
+    for kind, facts in KINDS.items():
+        needs = facts.needs.partition(";")[0] or "the value"
+        lines.append(f"| {kind.name} | {facts.what} | {', '.join(facts.axes)} | {needs} |")
     lines += ["", "## Sources", ""]
     lines += [
         f"- **{n}.** {_notes(importlib.import_module(c.__module__))}" for n, c in schemes.items()
@@ -178,11 +188,52 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def models_page() -> str:
+    """The text of the page on models."""
+    modules = {
+        name: importlib.import_module(MODELS.find(name).__module__) for name in MODELS.names()
+    }
+    lines = [
+        "# Models",
+        "",
+        "Made by `python -m scripts.scheme_table`; a test holds it to the code. A model is a Flax",
+        "module that takes one example and a draw, and names its sites.",
+        "",
+        "| `--model=` | what it is |",
+        "|---|---|",
+        *(f"| `{name}` | {_summary(module)} |" for name, module in modules.items()),
+        "",
+        "## Arguments",
+        "",
+        "As in `--model='mlp(widths=(800,800))'`. `--model=help` prints them too.",
+        "",
+        *arguments.markdown(MODELS),
+        "",
+        "## Sites",
+        "",
+        "The names by which a scheme's `at` finds them.",
+        "",
+        *(f"- **{name}.** {_sites(module)}" for name, module in modules.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sites(module: ModuleType) -> str:
+    parts = (module.__doc__ or "").split("\n\n")
+    text = next(part for part in parts if part.startswith("Sites: "))
+    return re.sub(r'(?<!=)"(\S+)"', r"`\1`", " ".join(text.removeprefix("Sites: ").split()))
+
+
+PAGES = {_DROPJAX / "schemes" / "README.md": table, _DROPJAX / "models" / "README.md": models_page}
+"""The files, and what makes their text."""
+
+
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    PATH.write_text(table())
-    print(f"wrote {PATH.name}")
+    for path, text in PAGES.items():
+        path.write_text(text())
+        print(f"wrote {path.relative_to(_DROPJAX.parent)}")
 
 
 if __name__ == "__main__":

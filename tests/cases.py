@@ -10,7 +10,7 @@ import jax
 from dropjax.core.keys import Keys
 from dropjax.core.plan import no_weights
 from dropjax.core.scheme import SCHEMES, Scheme, rate_fields
-from dropjax.core.site import Kind, Site
+from dropjax.core.site import KINDS, Kind, Site
 from tests.throwaway import LearnedRate, WholeBatch
 
 _SHARED = {*map(SCHEMES.find, ("mixout", "targeted", "weight_drop")), WholeBatch}
@@ -22,31 +22,15 @@ _LEAVES_SOME = {
 """Schemes whose rate is another than the probability that an element is dropped."""
 
 # One small pool of shapes: each new one is a compilation.
-AXES = {
-    Kind.INPUT: ("height", "width", "feature"),
-    Kind.EMBED: ("time", "feature"),
-    Kind.HIDDEN: ("feature",),
-    Kind.FEATURE_MAP: ("height", "width", "feature"),
-    Kind.RECURRENT: ("time", "feature"),
-    Kind.UPDATE: ("time", "feature"),
-    Kind.READOUT: ("time", "feature"),
-    Kind.STATE: ("time", "feature"),
-    Kind.BRANCH: ("height", "width", "feature"),
-    Kind.LAYER: ("time", "feature"),
-    Kind.TOKENS: ("time", "feature"),
-    Kind.HEADS: ("head", "time", "feature"),
-    Kind.ATTENTION: ("head", "query", "key"),
-    Kind.WEIGHT: ("input", "output"),
-    Kind.TABLE: ("token", "feature"),
-    Kind.LINEAR: ("input", "output"),
-}
 _SHAPES = {1: (12,), 2: (4, 6), 3: (2, 3, 4)}
-SITES = {kind: Site(f"here/{kind.value}", kind, axes, 0.5) for kind, axes in AXES.items()}
+SITES = {kind: Site(f"here/{kind.value}", kind, KINDS[kind].axes, 0.5) for kind in Kind}
 RATE = 0.3
 
 
 def shape_of(site: Site) -> tuple[int, ...]:
-    return _SHAPES[len(site.axes)]
+    axes = len(site.axes)
+    assert axes in _SHAPES, f"{site.kind} has {axes} axes: add a shape to _SHAPES in tests/cases.py"
+    return _SHAPES[axes]
 
 
 def variants(cls: type[Scheme]) -> list[Scheme]:

@@ -51,7 +51,7 @@ def problem(text, scheme):
     network = Network(models.parse(text, outputs=3), scheme)
     params, mutable, sites = without_noise(text)
     of = Problem(
-        network.train,
+        network.forward,
         classification,
         scheme,
         optax.sgd(0.1),

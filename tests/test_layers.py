@@ -14,13 +14,14 @@ ALLOWED = {
     "schemes": {"jax", "numpy", "ops", "core"},
     "blocks": {"jax", "numpy", "ops", "core", "schemes"},
     "nn": {"jax", "numpy"},
-    "models": {"jax", "numpy", "flax", "ops", "core", "nn", "linen"},
-    "train": {"jax", "numpy", "optax", "safetensors", "ops", "core"},
+    "disk": set(),
+    "models": {"jax", "numpy", "flax", "ops", "core", "nn", "evaluate"},
+    "train": {"jax", "numpy", "optax", "safetensors", "ops", "core", "disk"},
     "evaluate": {"jax", "numpy", "ops", "core"},
     "compare": {"numpy", "scipy"},
     "data": {"numpy", "sklearn", "tensorflow_datasets", "tqdm"},
-    "runs": {"jax", "numpy", "flax", "ops", "core", "models", "train", "evaluate"},
-    "linen": {"jax", "flax", "ops", "core", "nn"},
+    "runs": {"jax", "numpy", "flax", "ops", "core", "models", "train", "evaluate", "disk"},
+    "linen": {"jax", "flax", "core"},
     "nnx": {"jax", "flax", "core"},
     "equinox": {"jax", "equinox", "core"},
     "": {"ops", "core", "schemes", "blocks"},  # dropjax/__init__.py, dropjax/expected.py
@@ -31,9 +32,8 @@ FILES = sorted((ROOT / "dropjax").rglob("*.py"))
 
 def layer_of(path: Path) -> str:
     first, *rest = path.relative_to(ROOT / "dropjax").parts
-    if rest:
-        return first
-    return first.removesuffix(".py") if first in ("equinox.py", "linen.py", "nnx.py") else ""
+    name = first.removesuffix(".py")
+    return name if rest or name in ALLOWED else ""
 
 
 def imported(path: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""Drop and Embed for Flax linen, in a model as anyone writes it."""
+"""Drop for Flax linen, in a model as anyone writes it."""
 
 import flax.linen as nn
 import jax
@@ -6,11 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dropjax.core.draw import CLEAN
 from dropjax.core.place import Place
-from dropjax.linen import Conv, Drop, Embed
+from dropjax.linen import Drop
 from dropjax.schemes import parse
-from tests.nn.test_convolution import conv_by_hand
 
 KEY = jax.random.key(17)
 X = np.ones((8, 32), np.float32)
@@ -161,24 +159,3 @@ def test_names_of_sites_and_wrong_axes_are_refused_where_they_are_written():
         Drop('bernoulli(at="hidden")')
     with pytest.raises(ValueError, match="no site it acts on has a time axis"):
         Drop("variational")
-
-
-# The layers that take a draw.
-
-
-def test_embed_looks_up_rows_of_its_table():
-    tokens = jnp.asarray([2, 0, 2])
-    params = jax.jit(lambda: Embed(1000, 50).init(KEY, tokens, CLEAN))()["params"]
-    table = np.asarray(params["table"])
-    assert table.shape == (1000, 50) and abs(table.std() - 1) < 0.02
-    found = Embed(1000, 50).apply({"params": params}, tokens, CLEAN)
-    np.testing.assert_array_equal(found, table[np.asarray(tokens)])
-
-
-def test_conv_is_the_loop_with_and_without_a_bias():
-    rng = np.random.default_rng(0)
-    x, w = rng.normal(size=(4, 5, 2)), rng.normal(size=(3, 3, 2, 6))
-    x, w, b = np.float32(x), np.float32(w), np.arange(6, dtype=np.float32)
-    y = Conv(6).apply({"params": {"kernel": w, "bias": b}}, x)
-    np.testing.assert_allclose(y, conv_by_hand(x, w) + b, rtol=1e-5, atol=1e-5)
-    assert set(Conv(6, 1, bias=False).init(KEY, x)["params"]) == {"kernel"}

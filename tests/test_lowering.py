@@ -193,7 +193,7 @@ def test_a_chunk_of_training_lowers(model, scheme):
     sites = plan.record(lambda draw: network.outputs(params, x[0], draw, mutable))
     stateful = bool(mutable)
     problem = train.Problem(
-        network.train,
+        network.forward,
         train.OBJECTIVES["classification"],
         network.scheme,
         optax.adam(0.1),

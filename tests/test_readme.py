@@ -170,10 +170,9 @@ def test_what_help_says_of_accuracies_stands_in_the_tables(module):
         assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.])", measured), figure
 
 
-def test_the_scheme_table_is_the_code_s(clean_registry):
-    assert scheme_table.PATH.read_text() == scheme_table.table(), (
-        "run python -m scripts.scheme_table"
-    )
+@pytest.mark.parametrize("path", scheme_table.PAGES, ids=lambda path: path.parent.name)
+def test_lists_of_schemes_and_models_are_the_code_s(path, clean_registry):
+    assert path.read_text() == scheme_table.PAGES[path](), "run python -m scripts.scheme_table"
 
 
 # Names in code, by the package that they are in. Equinox's own are `equinox.nn.`...

@@ -114,7 +114,7 @@ def smallest_p(n: int) -> float:
     return math.ldexp(1.0, 1 - check_count(n, "n"))
 
 
-def fewest(level: float) -> int:
+def fewest(level: float, *, comparisons: int = 1) -> int:
     """The number of seeds below which nothing can be told apart, whatever the differences.
 
     Below it, `smallest_p` is above 1 - level, `paired` has no interval, and `decided` decides
@@ -124,12 +124,14 @@ def fewest(level: float) -> int:
 
     Args:
       level: of confidence, in (0, 1).
+      comparisons: how many share the level, as by `level_of_each`; 0 counts as 1.
 
     Raises:
-      ValueError: a level outside (0, 1).
+      ValueError: a level outside (0, 1); comparisons is no integer of at least 0.
     """
+    each = level if comparisons in (0, 1) else level_of_each(comparisons, level=level)
     # 2**(1 - n) is at most alpha, which is a half or more, but less than 1, of 2**exponent.
-    exponent = math.frexp(alpha_of(level))[1]
+    exponent = math.frexp(alpha_of(each))[1]
     return 2 - exponent
 
 

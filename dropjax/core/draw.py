@@ -11,7 +11,7 @@ from typing import Any, Self
 import jax
 
 from dropjax.core.keys import Keys
-from dropjax.core.scheme import Chain, Scheme, dense
+from dropjax.core.scheme import Chain, Scheme, check_shape, dense
 from dropjax.core.site import Site
 from dropjax.ops.lazy import Lazy, is_lazy
 
@@ -133,7 +133,9 @@ class Sampled(Draw):
     def apply(self, noise: Any, x: Array, site: Site, fallback: Array | None = None) -> Array:
         site = site.within(self.prefix)
         for (_, link), part in zip(acting(self.scheme, site), noise, strict=True):
-            x = link.apply(part, x, site, fallback)
+            y = link.apply(part, x, site, fallback)
+            check_shape(link, "apply", site, y, x.shape)
+            x = y
         return x
 
     def linear(self, x: Array, w: Array, b: Array | None, site: Site) -> Array:
@@ -141,7 +143,9 @@ class Sampled(Draw):
         number, link = _only(self.scheme, site)
         if link is None:
             return dense(x, w, b)
-        return link.linear(keys_at(self.keys, site, number), x, w, b, site)
+        y = link.linear(keys_at(self.keys, site, number), x, w, b, site)
+        check_shape(link, "linear", site, y, (*x.shape[:-1], w.shape[-1]))
+        return y
 
     def fork(self, number: int) -> Self:
         return dataclasses.replace(self, keys=self.keys.within(f"fork {number}"))
@@ -164,7 +168,9 @@ class Deterministic(Draw):
         del noise
         site = site.within(self.prefix)
         for _, link in acting(self.scheme, site):
-            x = link.expected(x, site, fallback)
+            y = link.expected(x, site, fallback)
+            check_shape(link, "expected", site, y, x.shape)
+            x = y
         return x
 
     def linear(self, x: Array, w: Array, b: Array | None, site: Site) -> Array:

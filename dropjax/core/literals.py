@@ -87,14 +87,15 @@ def format_call(name: str, arguments: Mapping[str, Any]) -> str:
     """The inverse of `parse_call`."""
     if not arguments:
         return name
-    return f"{name}({','.join(f'{k}={_format(v)}' for k, v in arguments.items())})"
+    return f"{name}({','.join(f'{k}={format_value(v)}' for k, v in arguments.items())})"
 
 
-def _format(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """The text of a literal."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, tuple):
-        return f"({','.join(_format(v) for v in value)}{',' if len(value) == 1 else ''})"
+        return f"({','.join(format_value(v) for v in value)}{',' if len(value) == 1 else ''})"
     return repr(value)
 
 
@@ -108,7 +109,7 @@ def check_type(value: Any, annotation: Any, name: str) -> None:
       TypeError: it does not fit.
     """
     if not _fits(value, annotation):
-        raise TypeError(f"{name} must be {_describe(annotation)}, got {value!r}")
+        raise TypeError(f"{name} must be {describe(annotation)}, got {value!r}")
 
 
 def _fits(value: Any, annotation: Any) -> bool:
@@ -136,12 +137,13 @@ def _fits(value: Any, annotation: Any) -> bool:
     return True
 
 
-def _describe(annotation: Any) -> str:
+def describe(annotation: Any) -> str:
+    """What an annotation that `check_type` knows allows, in words."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _describe(args[0])
+        return describe(args[0])
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(_describe, args))
+        return " or ".join(map(describe, args))
     if origin is Literal:
         return "one of " + ", ".join(map(repr, args))
     if origin is tuple:

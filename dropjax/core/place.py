@@ -10,27 +10,13 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from dropjax.core.keys import Keys
-from dropjax.core.scheme import Learned, Scheme
-from dropjax.core.site import Kind, Site
+from dropjax.core.scheme import Learned, Scheme, check_shape
+from dropjax.core.site import AXES, KINDS, Site
 from dropjax.core.spec import parse
 from dropjax.ops.bits import sharding_like
 from dropjax.ops.checks import check_floating, normalize_axes
 
 Array = jax.Array
-
-# What a value in the middle of a model can be taken for; the first that the scheme takes.
-_KINDS = (
-    *(Kind.HIDDEN, Kind.FEATURE_MAP, Kind.INPUT, Kind.EMBED, Kind.BRANCH, Kind.ATTENTION),
-    *(Kind.RECURRENT, Kind.UPDATE, Kind.READOUT, Kind.HEADS, Kind.TOKENS),
-)
-_AXES = ("time", "depth", "height", "width", "feature", "gate", "head", "query", "key")
-_NEEDS = {
-    Kind.STATE: "the previous state; in your cell call dropjax.zoneout(key, x, rate, previous=...)",
-    Kind.LAYER: "what the layer was given; call dropjax.layer_drop(key, x, rate, previous=...)",
-    Kind.LINEAR: "weights; call dropjax.dropconnect(key, w, rate) where the layer uses them",
-    Kind.WEIGHT: "weights; call dropjax.weight_drop(key, params, rate, match=...) before the model",
-    Kind.TABLE: "the table; call dropjax.embedding_dropout(key, w, rate) before looking up tokens",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +55,9 @@ class Place:
             has no use for these axes; or its text is wrong.
         """
         names = (axes,) if isinstance(axes, str) else tuple(axes)
-        if not names or not set(names) <= set(_AXES) or len(set(names)) != len(names):
+        if not names or not set(names) <= set(AXES) or len(set(names)) != len(names):
             # Any other name would silently be taken for a spatial axis.
-            raise ValueError(
-                f"axes must be different names out of {', '.join(_AXES)}; got {axes!r}"
-            )
+            raise ValueError(f"axes must be different names out of {', '.join(AXES)}; got {axes!r}")
         scheme = parse(scheme) if isinstance(scheme, str) else scheme
         if not isinstance(scheme, Scheme):
             raise TypeError(
@@ -120,6 +104,21 @@ class Place:
             raise AttributeError(f"there is no one rate to speak of: {names} has one")
         return rated[0]
 
+    def __call__(self, x: Array, deterministic: bool, key: Callable[[], Array]) -> Array:
+        """`x` with noise, or at its expectation: what the layers of all frameworks do.
+
+        Args:
+          x: floats.
+          deterministic: evaluates.
+          key: makes the PRNG key. It is called only where noise is drawn: not in evaluation, and
+            not where the place is idle.
+        """
+        if deterministic:
+            return self.expected(x)
+        if self.idle:
+            return self.checked(x)
+        return self.sampled(key(), x)
+
     def sampled(self, key: Array, x: Array) -> Array:
         """`x` with noise; each member of the batch has its own, but along shared axes."""
 
@@ -132,7 +131,9 @@ class Place:
                         f"decision along it: broadcast_dims={self.shared}"
                     )
                 keys = Keys.of(key, number).within(f"link {i}")
-                x = link.apply(link.sample(keys, site, shape), x, site, None)
+                y = link.apply(link.sample(keys, site, shape), x, site, None)
+                check_shape(link, "apply", site, y, x.shape)
+                x = y
             return x
 
         x = self.checked(x)
@@ -146,7 +147,9 @@ class Place:
         def one(x: Array, number: Array) -> Array:
             del number
             for link, site in self.links:
-                x = link.expected(x, site, None)
+                y = link.expected(x, site, None)
+                check_shape(link, "expected", site, y, x.shape)
+                x = y
             return x
 
         return self._over_batch(one, self.checked(x))
@@ -207,11 +210,10 @@ def _site(link: Scheme, axes: tuple[str, ...], depth: float) -> Site:
         raise ValueError(
             f"{name} learns values of its own: give the model sites and train it with dropjax.train"
         )
-    kinds = link.acts_on | link.can_act_on
-    kind = next((kind for kind in _KINDS if kind in kinds), None)
+    kinds = [kind for kind in KINDS if kind in link.acts_on | link.can_act_on]
+    kind = next((kind for kind in kinds if not KINDS[kind].needs), None)
     if kind is None:
-        need = next(text for kind, text in _NEEDS.items() if kind in kinds)
-        raise ValueError(f"{name} needs {need}")
+        raise ValueError(f"{name} needs {KINDS[kinds[0]].needs}")
     site = Site("drop", kind, axes, depth)
     if reason := link.refuses([site]):
         raise ValueError(f"{name} with axes={axes}: {reason}")

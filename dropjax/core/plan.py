@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from dropjax.core.draw import Deterministic, Draw
 from dropjax.core.scheme import Chain, Scheme, Sites, Weights
-from dropjax.core.site import Kind, Site
+from dropjax.core.site import KINDS, Kind, Site
+from dropjax.core.text import aligned
 from dropjax.ops.keys import name_number
 
 Array = jax.Array
@@ -85,7 +86,7 @@ class _Collector(Deterministic):
     found: dict[str, Array] = dataclasses.field(default_factory=dict)
 
     def apply(self, noise: Any, x: Array, site: Site, fallback: Array | None = None) -> Array:
-        if site.kind in (Kind.WEIGHT, Kind.TABLE):
+        if KINDS[site.kind].weights:
             self.found[site.within(self.prefix).name] = x
         return super().apply(noise, x, site, fallback)
 
@@ -108,8 +109,9 @@ def weights(call: Callable[[Draw], Any]) -> Weights:
 
 def no_weights(sites: Sites) -> Weights:
     """Zeros for weights, where shapes are all that counts."""
-    kinds = (Kind.LINEAR, Kind.WEIGHT, Kind.TABLE)
-    return {n: jnp.zeros(shape) for n, (site, shape) in sites.items() if site.kind in kinds}
+    return {
+        name: jnp.zeros(shape) for name, (site, shape) in sites.items() if KINDS[site.kind].weights
+    }
 
 
 def check(scheme: Scheme, sites: Sites, model: str = "the model") -> None:
@@ -202,6 +204,4 @@ def table(scheme: Scheme, sites: Sites) -> str:
     """The site table as aligned text, and below it what there is to say of single sites."""
     lines = [["site", "kind", "shape", "scheme", "noise", "rate"]]
     lines += [list(row.values()) for row in rows(scheme, sites)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join([*(line.rstrip() for line in padded), *remarks(scheme, sites)]) + "\n"
+    return "\n".join([*aligned(lines), *remarks(scheme, sites)]) + "\n"

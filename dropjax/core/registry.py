@@ -1,5 +1,6 @@
 """Selection by name, discovery by file: `dropjax/schemes/foo.py` makes the name foo exist."""
 
+import dataclasses
 import difflib
 import importlib
 import inspect
@@ -18,20 +19,32 @@ class Registry(Generic[T]):
       base: what makes a class one of the sort.
       noun: what an error message calls one.
       functions: packages whose `__all__` has functions that may be taken for a name.
+      parts: files of the package that define what the others are made of, and add no name.
+      flag: where experiments take such a text, and list the arguments; "" if nowhere.
+      given: fields of the classes that the program sets, and a text may not.
     """
 
     def __init__(
-        self, package: str, base: type[T], noun: str, functions: Sequence[str] = ()
+        self,
+        package: str,
+        base: type[T],
+        noun: str,
+        functions: Sequence[str] = (),
+        parts: Sequence[str] = (),
+        flag: str = "",
+        given: Sequence[str] = (),
     ) -> None:
-        self._package, self._base, self._noun = package, base, noun
-        self._functions = functions
+        self.base, self.noun, self.flag = base, noun, flag
+        self._package, self._given = package, frozenset(given)
+        self._functions, self._parts = functions, frozenset(parts)
         self._added: dict[str, type[T]] = {}
 
     def names(self) -> list[str]:
         """All names, built in and added, in alphabetical order."""
         path = importlib.import_module(self._package).__path__
         files = [m.name for m in pkgutil.iter_modules(path)]
-        return sorted([*(f for f in files if self._defined_in(f)), *self._added])
+        built_in = [f for f in files if f not in self._parts and self._defined_in(f)]
+        return sorted([*built_in, *self._added])
 
     def add(self, name: str, cls: type[T]) -> None:
         """Makes `cls` known as `name`.
@@ -40,12 +53,12 @@ class Registry(Generic[T]):
           ValueError: the name is taken, or could not be written in a text.
           TypeError: `cls` is not of the sort.
         """
-        if not (isinstance(cls, type) and issubclass(cls, self._base)):
-            raise TypeError(f"{cls!r} is not a {self._noun}: {self._base.__name__} is its base")
+        if not (isinstance(cls, type) and issubclass(cls, self.base)):
+            raise TypeError(f"{cls!r} is not a {self.noun}: {self.base.__name__} is its base")
         if not isinstance(name, str) or not name.isidentifier():
-            raise ValueError(f"a name must be an identifier such as my_{self._noun}, got {name!r}")
+            raise ValueError(f"a name must be an identifier such as my_{self.noun}, got {name!r}")
         if name in self.names():
-            raise ValueError(f"there is already a {self._noun} named {name!r}")
+            raise ValueError(f"there is already a {self.noun} named {name!r}")
         self._added[name] = cls
 
     def find(self, name: str) -> type[T]:
@@ -60,8 +73,13 @@ class Registry(Generic[T]):
         names = self.names()
         if name not in names:
             hint = self._hint(name, names)
-            raise ValueError(f"no {self._noun} {name!r}{hint} There are: {', '.join(names)}")
+            raise ValueError(f"no {self.noun} {name!r}{hint} There are: {', '.join(names)}")
         return self._added.get(name) or self._defined_in(name)  # type: ignore[return-value]
+
+    def fields(self, cls: type[T]) -> dict[str, "dataclasses.Field[Any]"]:
+        """The fields of a class that a text may set, by name."""
+        fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+        return {f.name: f for f in fields if f.init and f.repr and f.name not in self._given}
 
     def name_of(self, cls: type[T]) -> str:
         """The name that `find` takes back to `cls`."""
@@ -69,7 +87,9 @@ class Registry(Generic[T]):
             if added is cls:
                 return name
         package, _, stem = cls.__module__.rpartition(".")
-        return stem if package == self._package else f"{cls.__module__}:{cls.__qualname__}"
+        if package == self._package and stem not in self._parts:
+            return stem
+        return f"{cls.__module__}:{cls.__qualname__}"
 
     def _hint(self, name: str, names: list[str]) -> str:
         """What the user may have meant, between the name and the list of names."""
@@ -77,8 +97,8 @@ class Registry(Generic[T]):
         if name in functions:
             path, stem = functions[name]
             if stem in names:
-                return f": the {self._noun} of {path} is {stem}."
-            return f": {path} is a function without a {self._noun}, for code of your own."
+                return f": the {self.noun} of {path} is {stem}."
+            return f": {path} is a function without a {self.noun}, for code of your own."
         of_names = [function for function, (_, stem) in functions.items() if stem in names]
         near = difflib.get_close_matches(name.lower(), [*names, *of_names], n=1, cutoff=0.5)
         if not near:
@@ -86,7 +106,7 @@ class Registry(Generic[T]):
         if near[0] in names:
             return f"; did you mean {near[0]}?"
         path, stem = functions[near[0]]
-        return f"; did you mean {stem}, the {self._noun} of {path}?"
+        return f"; did you mean {stem}, the {self.noun} of {path}?"
 
     def _public_functions(self) -> dict[str, tuple[str, str]]:
         """Functions by name, each with its path and the stem of the file that defines it."""
@@ -106,11 +126,11 @@ class Registry(Generic[T]):
         found: list[Any] = [
             c
             for c in vars(module).values()
-            if isinstance(c, type) and issubclass(c, self._base) and c.__module__ == module.__name__
+            if isinstance(c, type) and issubclass(c, self.base) and c.__module__ == module.__name__
             if not c.__name__.startswith("_")
         ]
         if len(found) > 1:
-            raise TypeError(f"{module.__name__} defines more than one {self._noun}: {found}")
+            raise TypeError(f"{module.__name__} defines more than one {self.noun}: {found}")
         return found[0] if found else None
 
     def _imported(self, name: str) -> type[T]:
@@ -118,7 +138,7 @@ class Registry(Generic[T]):
         try:
             cls = getattr(importlib.import_module(module_name), class_name)
         except (ImportError, AttributeError) as error:
-            raise ValueError(f"cannot import the {self._noun} {name!r}: {error}") from error
-        if not (isinstance(cls, type) and issubclass(cls, self._base)):
-            raise ValueError(f"{name!r} is not a {self._noun}: {self._base.__name__} is its base")
+            raise ValueError(f"cannot import the {self.noun} {name!r}: {error}") from error
+        if not (isinstance(cls, type) and issubclass(cls, self.base)):
+            raise ValueError(f"{name!r} is not a {self.noun}: {self.base.__name__} is its base")
         return cls

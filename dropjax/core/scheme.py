@@ -65,8 +65,10 @@ class Scheme:
     traced, scheduled and stacked without recompiling. All other fields are structure.
 
     Args:
-      at: a regular expression searched for in site names; the scheme then acts on the matching
-        sites of every kind it can act on. Empty: on all sites of the kinds it takes by default.
+      at: a regular expression. The scheme then acts on the sites in whose names the expression is
+        found, of all kinds that it can act on. Empty: on all sites of the kinds that it takes by
+        default.
+      rate: the probability of dropping, in [0, 1]. A scheme that has one may say more of it.
     """
 
     at: str = dataclasses.field(default="", kw_only=True)
@@ -246,6 +248,31 @@ def dense(x: Array, w: Array, b: Array | None) -> Array:
     return y if b is None else y + b.reshape((1,) * (y.ndim - b.ndim) + b.shape)
 
 
+def check_shape(link: Scheme, method: str, site: Site, value: Any, shape: Sequence[int]) -> None:
+    """Refuses what a method of a scheme returned if a model could not go on with it.
+
+    Args:
+      link: the scheme.
+      method: its name, for the message.
+      site: where.
+      value: what was returned.
+      shape: that it has to have. A scheme that `resizes` may return less along the first axis.
+
+    Raises:
+      ValueError: it has another shape. Without this, noise of a wrong shape may broadcast, and the
+        error, if there is one, comes from a layer that knows nothing of the scheme.
+    """
+    returned, wanted = jnp.shape(value), tuple(shape)
+    shrunk = link.resizes and len(returned) == len(wanted) > 0 and returned[1:] == wanted[1:]
+    if returned != wanted and not (shrunk and returned[0] <= wanted[0]):
+        raise ValueError(
+            f"{link} at the site {site.name!r}: {method} returned an array of shape {returned}, "
+            f"where the model needs {wanted}; axes of the site: {', '.join(site.axes)}. Let "
+            "sample return noise that broadcasts to the value's shape, or leave such sites out of "
+            "acts_on and can_act_on"
+        )
+
+
 class Learned(Scheme):
     """A scheme with trained quantities, a set of arrays for each site it wants.
 
@@ -319,6 +346,7 @@ SCHEMES: Registry[Scheme] = Registry(
     Scheme,
     "scheme",
     functions=("dropjax", "dropjax.blocks", "dropjax.train", "dropjax.evaluate"),
+    flag="--dropout",
 )
 
 S = TypeVar("S", bound=Scheme)

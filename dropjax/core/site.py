@@ -2,31 +2,134 @@
 
 import dataclasses
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 BATCH_AXES = ("batch", "device")
 """The mapped axes of examples in training, inner one first: of `jax.vmap` and of the devices."""
 
 
-class Kind(enum.Enum):
-    """What a site holds, and so which schemes make sense there."""
+AXES = ("time", "depth", "height", "width", "feature", "gate", "head", "query", "key")
+"""Names of the axes of a value. Any other axis would be taken for a spatial one."""
 
-    INPUT = "input"  # the model's input
-    EMBED = "embed"  # an embedded token or patch
-    HIDDEN = "hidden"  # units after a non-linearity
-    FEATURE_MAP = "feature_map"  # channels of a convolution, with their height and width
-    RECURRENT = "recurrent"  # the previous hidden state on its way into the gates
-    UPDATE = "update"  # what a gated cell writes into its memory
-    READOUT = "readout"  # what a cell reads out of its memory
-    STATE = "state"  # a new recurrent state about to replace the previous one
-    BRANCH = "branch"  # a residual branch before it is added
-    LAYER = "layer"  # what a residual layer returns, about to replace what it was given
-    TOKENS = "tokens"  # embedded tokens or patches, any of which may be left out
-    ATTENTION = "attention"  # attention weights after the softmax
-    HEADS = "heads"  # what each attention head has found, before they are joined
-    WEIGHT = "weight"  # a parameter where it is used
-    TABLE = "table"  # an embedding table where tokens are looked up
-    LINEAR = "linear"  # a dense layer: (x, w, b) -> x @ w + b
+WEIGHT_AXES = ("input", "output", "token", "feature")
+"""Names of the axes of weights: of a matrix the first two, of an embedding table the last two."""
+
+
+class Kind(enum.Enum):
+    """What a site holds, and so which schemes make sense there. `KINDS` describes each."""
+
+    INPUT = "input"
+    EMBED = "embed"
+    HIDDEN = "hidden"
+    FEATURE_MAP = "feature_map"
+    RECURRENT = "recurrent"
+    UPDATE = "update"
+    READOUT = "readout"
+    STATE = "state"
+    BRANCH = "branch"
+    LAYER = "layer"
+    TOKENS = "tokens"
+    ATTENTION = "attention"
+    HEADS = "heads"
+    WEIGHT = "weight"
+    TABLE = "table"
+    LINEAR = "linear"
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """All that is known of a kind of sites.
+
+    Args:
+      what: stands there, in words.
+      axes: of one example's value there, by name. Models may declare others: an image's input has
+        three axes, a table row's has one. The site table and the tests look at schemes with these.
+      needs: what a scheme has to be given there besides the value, and the function to call where
+        there is no site to give it. Empty if the value is enough: a layer `Drop` can act there.
+      weights: whether parameters of the model stand there.
+      models: those that have such a site, if few have; empty if many have.
+    """
+
+    what: str
+    axes: tuple[str, ...]
+    needs: str = ""
+    weights: bool = False
+    models: str = ""
+
+
+_MATRIX, _SEQUENCE = ("input", "output"), ("time", "feature")
+_IMAGE = ("height", "width", "feature")
+_OF_TOKENS = "tokens (`transformer(vocabulary=...)`, `dropjax.models.layers.Embed`)"
+
+KINDS: Mapping[Kind, Facts] = {
+    Kind.HIDDEN: Facts("units after a non-linearity", ("feature",)),
+    Kind.FEATURE_MAP: Facts("channels of a convolution, with their height and width", _IMAGE),
+    Kind.INPUT: Facts("the model's input", _IMAGE),
+    Kind.EMBED: Facts("embedded tokens or patches", _SEQUENCE, models=_OF_TOKENS),
+    Kind.BRANCH: Facts("a residual branch before it is added", _IMAGE),
+    Kind.ATTENTION: Facts("attention weights after the softmax", ("head", "query", "key")),
+    Kind.RECURRENT: Facts("the previous hidden state on its way into the gates", _SEQUENCE),
+    Kind.UPDATE: Facts("what a gated cell writes into its memory", _SEQUENCE),
+    Kind.READOUT: Facts("what a cell reads out of its memory", _SEQUENCE),
+    Kind.HEADS: Facts(
+        "the output of each attention head, before they are joined", ("head", "time", "feature")
+    ),
+    Kind.TOKENS: Facts("embedded tokens or patches, any of which may be left out", _SEQUENCE),
+    Kind.STATE: Facts(
+        "a new recurrent state about to replace the previous one",
+        _SEQUENCE,
+        needs="the previous state; in your cell call dropjax.zoneout(key, x, rate, previous=...)",
+    ),
+    Kind.LAYER: Facts(
+        "the output of a residual layer, about to replace the layer's input",
+        _SEQUENCE,
+        needs="what the layer was given; call dropjax.layer_drop(key, x, rate, previous=...)",
+    ),
+    Kind.LINEAR: Facts(
+        "a dense layer, from its input x and its weights w and b to x @ w + b",
+        _MATRIX,
+        needs="weights; call dropjax.dropconnect(key, w, rate) where the layer uses them",
+        weights=True,
+    ),
+    Kind.WEIGHT: Facts(
+        "a parameter where it is used",
+        _MATRIX,
+        needs="weights; call dropjax.weight_drop(key, params, rate, match=...) before the model",
+        weights=True,
+    ),
+    Kind.TABLE: Facts(
+        "an embedding table where tokens are looked up",
+        ("token", "feature"),
+        needs="the table; call dropjax.embedding_dropout(key, w, rate) before looking up tokens",
+        weights=True,
+        models=_OF_TOKENS,
+    ),
+}
+"""Of each kind what there is to know, in one place; all else that speaks of kinds reads it here.
+
+A value in the middle of a model that knows no sites is taken for the first of these kinds on which
+the scheme can act.
+"""
+
+
+def _check_kinds(kinds: Iterable[Kind], facts: Mapping[Kind, Facts]) -> None:
+    for kind in kinds:
+        row = facts.get(kind)
+        if row is None:
+            raise TypeError(
+                f"dropjax/core/site.py: KINDS has no row for {kind}. Add one: what stands at such "
+                "a site, the names of its axes, and what a scheme needs there"
+            )
+        known = WEIGHT_AXES if row.weights else AXES
+        if unknown := [axis for axis in row.axes if axis not in known]:
+            names = "WEIGHT_AXES" if row.weights else "AXES"
+            raise TypeError(
+                f"dropjax/core/site.py: KINDS[{kind}].axes names {', '.join(unknown)}; a name has "
+                f"to be one of {', '.join(known)}, or to be added to {names}"
+            )
+
+
+_check_kinds(Kind, KINDS)  # a new kind fails here, not somewhere else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +139,8 @@ class Site:
     Args:
       name: unique in the model once the draw's scopes are prefixed, for example "layer_0/hidden".
       kind: what stands there.
-      axes: a name for each axis of the value: "time", "depth", "height", "width", "feature",
-        "gate", "head", "query", "key"; for weights "input", "output"; for tables "token",
-        "feature". Never "batch".
+      axes: a name for each axis of the value, out of `AXES`, or of weights, out of `WEIGHT_AXES`.
+        Never "batch".
       depth: 0 at the model's input, 1 at its output; the l-th of L residual branches is at l / L.
         For rates that grow with depth.
     """

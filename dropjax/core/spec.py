@@ -26,12 +26,12 @@ def build(registry: Registry[T], text: str, **given: Any) -> T:
     """
     name, arguments = literals.parse_call(text)
     cls: Any = registry.find(name)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init and f.repr}
-    allowed = {n: f for n, f in fields.items() if n not in given and n not in ("parent", "name")}
+    allowed = registry.fields(cls)
     for field, value in arguments.items():
         if field not in allowed:
+            more = f"; {registry.flag}=help says what they are" if registry.flag and allowed else ""
             raise ValueError(
-                f"{name} has no argument {field!r}; it takes {', '.join(allowed) or 'none'}"
+                f"{name} has no argument {field!r}; it takes {', '.join(allowed) or 'none'}{more}"
             )
         literals.check_type(value, allowed[field].type, f"{name}: {field}")
     return cls(**arguments, **given)

@@ -6,6 +6,7 @@ from dropjax.evaluate.predict import (
     map_examples,
     monte_carlo,
     monte_carlo_log_probabilities,
+    monte_carlo_samples,
 )
 from dropjax.evaluate.regression import mae, r2, rmse
 from dropjax.evaluate.uncertainty import accuracy, expected_calibration_error, nll
@@ -29,6 +30,7 @@ __all__ = [
     "moments",
     "monte_carlo",
     "monte_carlo_log_probabilities",
+    "monte_carlo_samples",
     "nll",
     "r2",
     "rmse",

@@ -119,6 +119,58 @@ def monte_carlo(
     return _over_samples(function, params, xs, check_key(key), _MOMENTS, samples, batch_size)
 
 
+def monte_carlo_samples(
+    function: Callable[[Any, Any, Any], Any],
+    params: Any,
+    xs: Any,
+    key: Array,
+    *,
+    samples: int,
+    batch_size: int = 1000,
+    of_keys: bool = False,
+) -> Any:
+    """The values of a noisy function under independent draws, each for itself.
+
+    `monte_carlo` returns their mean and standard deviation, in less memory.
+
+    Args:
+      function: (params, x, key) -> value, of one example: anyone's model. Compiled once for each
+        function object.
+      params: its parameters.
+      xs: (examples, ...), or a tree of such arrays.
+      key: PRNG key. The draws are those that the other functions here average for it.
+      samples: draws of each example, at least 1.
+      batch_size: examples computed at a time, as in `map_examples`.
+      of_keys: as in `monte_carlo`.
+
+    Returns:
+      What `function` returns, with two leading axes: (samples, examples, ...).
+
+    Raises:
+      NoNoiseError: a ValueError: the value of `function` does not depend on its key, so that each
+        draw would be the same.
+      ValueError: the arrays of xs differ in their number of examples; samples or batch_size is less
+        than 1.
+      TypeError: xs is neither an array nor a tree of arrays.
+
+    Cost: `samples` times that of `function`, random bits included, and its memory for batch_size
+      examples, beside the values. What `function` keeps is kept for the backward pass, of all
+      samples.
+
+    Example:
+      >>> import dropjax, jax, jax.numpy as jnp
+      >>> from dropjax import evaluate
+      >>> f = lambda params, x, key: dropjax.dropout(key, x, 0.5)
+      >>> evaluate.monte_carlo_samples(f, (), jnp.ones((5, 3)), jax.random.key(0), samples=9).shape
+      (9, 5, 3)
+    """
+    _check_examples(xs)
+    samples = _check_count("samples", samples, 1)
+    batch_size = _check_count("batch_size", batch_size, 1)
+    function = function if of_keys else _OfKey(function)
+    return _over_samples(function, params, xs, check_key(key), None, samples, batch_size)
+
+
 def monte_carlo_log_probabilities(
     function: Callable[[Any, Any, Keys], Array],
     params: Any,
@@ -253,10 +305,11 @@ def _over_samples(
     params: Any,
     xs: Any,
     key: Array,
-    reduction: _Reduction,
+    reduction: _Reduction | None,
     samples: int,
     batch_size: int,
 ) -> Any:
+    """What is gathered of each example over samples; without a reduction the value of each."""
     rows = jnp.arange(_count(xs))
 
     def one(x_and_row: tuple[Any, Array]) -> Any:
@@ -265,9 +318,6 @@ def _over_samples(
         def value(sample: Array) -> Any:
             return function(params, x, Keys.of(sample_key_of(key, sample), row, sample + 1))
 
-        def body(carry: Any, sample: Array) -> tuple[Any, None]:
-            return reduction.update(carry, value(sample), sample), None
-
         jaxpr, shape = jax.make_jaxpr(value, return_shape=True)(jnp.int32(0))
         if not _depends_on_inputs(jaxpr.jaxpr):  # the number of the sample, which makes its keys
             raise NoNoiseError(
@@ -275,8 +325,16 @@ def _over_samples(
                 "and their spread 0. Let it draw noise (in Flax deterministic=False or train=True, "
                 "in Equinox inference=False), and give that the key"
             )
-        start = reduction.start(shape)
-        carry, _ = jax.lax.scan(body, start, jnp.arange(samples))
+        if reduction is None:
+            return jax.lax.map(value, jnp.arange(samples))
+
+        def body(carry: Any, sample: Array) -> tuple[Any, None]:
+            return reduction.update(carry, value(sample), sample), None
+
+        carry, _ = jax.lax.scan(body, reduction.start(shape), jnp.arange(samples))
         return reduction.end(carry, samples)
 
-    return _each(one, (xs, rows), batch_size)
+    gathered = _each(one, (xs, rows), batch_size)
+    if reduction is None:
+        return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), gathered)
+    return gathered

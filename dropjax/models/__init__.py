@@ -1,6 +1,6 @@
 """Flax modules that declare sites. They take one example and a draw; `jax.vmap` makes the batch.
 
-The file's name is the model's name and the flag's value.
+The file's name is the model's name and the flag's value; `layers` has what they are made of.
 """
 
 import flax.linen as nn
@@ -8,7 +8,14 @@ import flax.linen as nn
 from dropjax.core.registry import Registry
 from dropjax.core.spec import build
 
-MODELS: Registry[nn.Module] = Registry("dropjax.models", nn.Module, "model")
+MODELS: Registry[nn.Module] = Registry(
+    "dropjax.models",
+    nn.Module,
+    "model",
+    parts=("layers",),
+    flag="--model",
+    given=("outputs", "parent", "name"),
+)
 
 names = MODELS.names
 """The names of all models."""

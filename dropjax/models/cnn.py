@@ -12,8 +12,8 @@ import jax
 
 from dropjax.core.draw import Draw
 from dropjax.core.site import Kind, Site, input_axes
-from dropjax.linen import BatchNorm, Conv, Dense
 from dropjax.models.fields import added
+from dropjax.models.layers import BatchNorm, Conv, Dense
 from dropjax.nn.convolution import pool
 from dropjax.ops.checks import check_choice
 
@@ -27,15 +27,16 @@ class CNN(nn.Module):
 
     Attributes:
       outputs: size of the output.
-      channels: of each stage; a stage ends by halving height and width.
-      blocks: convolutions in a stage; with `residual`, residual blocks of two convolutions.
-      kernel: size of the convolutions, odd.
-      pooling: "max" or "average".
-      dense: units of each dense layer after the stages; () for none.
-      residual: blocks are added to their input (He et al. 2016, arXiv 1512.03385).
-      norm: "batch" for batch normalisation after each convolution. Its statistics are those of the
-        global batch; evaluation uses running means.
-      padding: of the convolutions: "same" keeps height and width, "valid" makes both smaller by
+      channels: number of channels in each stage. Each stage ends with pooling, which halves height
+        and width.
+      blocks: convolutions in each stage; with `residual`, residual blocks of two convolutions.
+      kernel: side of the kernel of each convolution in pixels, an odd number.
+      pooling: what remains of 2 x 2 pixels at the end of a stage, their maximum or their average.
+      dense: units of each dense layer after the stages; () for no such layer.
+      residual: whether each block is added to its input (He et al. 2016, arXiv 1512.03385).
+      norm: "batch" for batch normalisation after each convolution. Training uses the statistics of
+        the whole batch, over all devices; evaluation uses running means.
+      padding: "same" keeps height and width in a convolution; "valid" makes both smaller by
         kernel - 1, and is not for residual blocks.
     """
 

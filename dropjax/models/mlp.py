@@ -8,7 +8,7 @@ import jax
 
 from dropjax.core.draw import Draw
 from dropjax.core.site import Kind, Site, input_axes
-from dropjax.linen import Dense
+from dropjax.models.layers import Dense
 
 Array = jax.Array
 
@@ -18,7 +18,7 @@ class MLP(nn.Module):
 
     Attributes:
       outputs: size of the output.
-      widths: units of each hidden layer; () is a linear model.
+      widths: units of each hidden layer; () for a linear model.
     """
 
     outputs: int

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 
 from dropjax.core.draw import Draw
 from dropjax.core.site import Kind, Site
-from dropjax.linen import Dense, Recurrent
 from dropjax.models.fields import added
+from dropjax.models.layers import Dense, Recurrent
 from dropjax.nn.recurrent import CELLS
 from dropjax.ops.checks import check_choice
 
@@ -33,12 +33,12 @@ class RNN(nn.Module):
 
     Attributes:
       outputs: size of the output.
-      cell: "lstm", "gru" or "elman".
-      width: units of each layer.
-      layers: how many.
-      gates: "tied", all gates of a layer see the same noise, or "untied", each its own: the two
-        forms of Gal & Ghahramani 2016 (arXiv 1512.05287), section 4.
-      dense: units of each dense layer between the last output and the head; () for none.
+      cell: the kind of recurrent cell.
+      width: units of each recurrent layer.
+      layers: number of recurrent layers.
+      gates: "tied" if all gates of a layer see the same noise, "untied" if each gate has its own:
+        the two forms of Gal & Ghahramani 2016 (arXiv 1512.05287), section 4.
+      dense: units of each dense layer between the last output and the head; () for no such layer.
     """
 
     outputs: int

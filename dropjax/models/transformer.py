@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from dropjax.core.draw import Draw
 from dropjax.core.site import Kind, Site, input_axes
-from dropjax.linen import Attention, Dense, Embed, LayerNorm
+from dropjax.models.layers import Attention, Dense, Embed, LayerNorm
 from dropjax.ops.checks import check_choice
 
 Array = jax.Array
@@ -40,13 +40,14 @@ class Transformer(nn.Module):
 
     Attributes:
       outputs: size of the output.
-      width: features of a token; a multiple of `heads`.
-      layers: how many.
-      heads: attention heads of a layer.
-      hidden: units of each layer's MLP.
-      patch: side of a patch, pixels; height and width are multiples of it.
-      pooling: what the head sees: "mean" of the tokens, or a learned "token" beside them.
-      vocabulary: how many types of tokens there are; 0 if x holds no tokens.
+      width: features of each token; a multiple of `heads`.
+      layers: number of layers.
+      heads: attention heads in each layer.
+      hidden: units in the MLP of each layer.
+      patch: side of a patch in pixels. Height and width of an image must be multiples of it; for
+        other data it has no meaning.
+      pooling: what the head reads: the "mean" of the tokens, or a learned "token" beside them.
+      vocabulary: number of different tokens; 0 if the examples are not tokens.
     """
 
     outputs: int

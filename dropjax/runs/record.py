@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dropjax.train.checkpoint import write_whole
+from dropjax.disk import write_whole
 
 _SEAL = "sha256"
 _FIRST = (0, 6)

@@ -21,15 +21,17 @@ from dropjax.core.noise import Arrays, arrays, select
 from dropjax.core.plan import no_weights, record
 from dropjax.core.scheme import Sites
 from dropjax.core.strength import strength_at
+from dropjax.disk import write_whole
 from dropjax.evaluate.predict import sample_key_of
+from dropjax.models.network import Network
 from dropjax.ops.bernoulli import STREAM
-from dropjax.ops.keys import derive
 from dropjax.runs import files
-from dropjax.runs.network import Network, edited, sources
-from dropjax.train.checkpoint import CheckpointError, restore, write_whole
+from dropjax.runs.sources import edited, sources
+from dropjax.train.checkpoint import CheckpointError, restore
+from dropjax.train.keys import eval_key_of, steps_per_epoch
 from dropjax.train.log import NOTHING
 from dropjax.train.optax_spec import parse_strength
-from dropjax.train.replay import Replay, steps_per_epoch
+from dropjax.train.replay import Replay
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """Where an exported model runs."""
@@ -67,7 +69,12 @@ class Run:
         return self.values["params"]
 
     def predict(
-        self, xs: ArrayLike, *, samples: int | None = None, batch_size: int = 1000
+        self,
+        xs: ArrayLike,
+        *,
+        samples: int | None = None,
+        average: bool = True,
+        batch_size: int = 1000,
     ) -> np.ndarray:
         """Predictions for examples like the run's own data, in the same units.
 
@@ -75,6 +82,7 @@ class Run:
           xs: (examples, ...), of the shape and dtype kind of the training data: pixels as they
             are in the file, say, not divided by 255; tokens as integers.
           samples: draws of the noise that are averaged; None for one pass without noise.
+          average: False for the predictions of each draw, with a leading axis of samples.
           batch_size: examples computed at a time; bounds the memory.
 
         Returns:
@@ -83,11 +91,20 @@ class Run:
           where float32 would cut the training targets.
 
         Raises:
-          ValueError: xs are not such examples, samples is less than 1, or the scheme has no noise.
+          ValueError: xs are not such examples, samples is less than 1, or the scheme has no noise;
+            average=False without samples.
         """
         xs = self._checked(xs)
+        if samples is None and not average:
+            raise ValueError("average=False needs draws of the noise: give samples=50, say")
         if samples is None:
             found = self.network.predictions(self.values, xs, batch_size=batch_size)
+        elif not average:
+            self._check_random(samples)
+            each = self.network.samples(
+                self.values, xs, self._key, samples=samples, batch_size=batch_size
+            )
+            return self._from_origin(self._public(np.asarray(each), lambda p: p))
         else:
             self._check_random(samples)
             found = self.network.monte_carlo(
@@ -252,13 +269,13 @@ class Run:
     @property
     def _key(self) -> jax.Array:
         """The run's own key of Monte-Carlo evaluation."""
-        return derive(self._run_key, "eval")
+        return eval_key_of(self._run_key)
 
     def _public(self, found: Any, exp: Callable[[Any], Any]) -> Any:
         """What `predict` returns for a network's predictions."""
         if self.network.task == "regression":
             return found
-        return exp(found)[:, 1] if self.network.task == "binary" else exp(found)
+        return exp(found)[..., 1] if self.network.task == "binary" else exp(found)
 
     def _from_origin(self, found: np.ndarray) -> np.ndarray:
         """Predictions in the units of the data."""

@@ -97,7 +97,14 @@ def _scaled_by_row(keep: Mask, x: Array) -> Array:
 
 @scheme
 class Attention(Scheme):
-    """Attention weights, each for itself; one decision for all heads, or for all queries."""
+    """Attention weights, each for itself; one decision for all heads, or for all queries.
+
+    Args:
+      shared: what shares one decision: "none", each weight has its own; "head", all heads; "query",
+        all queries, so that whole keys are dropped.
+      scaling: "train" divides what is kept by 1 - rate; "row" scales each row of weights so that it
+        has the same sum as before.
+    """
 
     rate: Rate = 0.1
     shared: Literal["none", "head", "query"] = "none"

@@ -103,7 +103,12 @@ def expected(
 
 @scheme
 class Bernoulli(Scheme):
-    """Bernoulli dropout on hidden units and feature maps; elsewhere by name."""
+    """Bernoulli dropout on hidden units and feature maps; elsewhere by name.
+
+    Args:
+      scaling: "train" divides what is kept by 1 - rate, in training; "test" multiplies by 1 - rate
+        in evaluation instead.
+    """
 
     rate: Rate = 0.5
     scaling: Literal["train", "test"] = "train"

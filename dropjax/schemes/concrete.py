@@ -112,10 +112,10 @@ class Concrete(Learned):
     penalty by c: `--penalty`, or `Problem(penalty=...)`.
 
     Args:
-      initial: rate from which each site starts.
-      temperature: of the masks of dense layers.
-      spatial_temperature: of the masks of feature maps.
-      length_scale: of the prior on weights, whose standard deviation is its inverse.
+      initial: the rate from which each site starts, above 0 and below 1.
+      temperature: of the relaxed masks of dense layers; the lower, the closer they are to 0 and 1.
+      spatial_temperature: of the relaxed masks of feature maps.
+      length_scale: of the prior on weights; its inverse is the prior's standard deviation.
     """
 
     initial: Number = 0.1

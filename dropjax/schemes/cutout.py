@@ -111,7 +111,12 @@ def no_images(sites: Sequence[Site]) -> str | None:
 
 @scheme
 class Cutout(Scheme):
-    """Cutout on input images, in training only; `rate` of the images get a hole."""
+    """Cutout on input images, in training only; `rate` of the images get a hole.
+
+    Args:
+      rate: the probability that an image gets a hole, in [0, 1].
+      size: side of the hole in pixels. Typical: 16 for CIFAR-10, 8 for CIFAR-100.
+    """
 
     rate: Rate = 1.0
     size: int = 8

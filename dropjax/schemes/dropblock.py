@@ -391,7 +391,18 @@ def _check_options(gamma: str, normalize: str) -> None:
 
 @scheme
 class DropBlock(Scheme):
-    """DropBlock on feature maps; by name on whatever else has a spatial axis."""
+    """DropBlock on feature maps; by name on whatever else has a spatial axis.
+
+    Args:
+      rate: the share of positions that is dropped on average, in [0, 1].
+      block_size: side of a block, or its side along each spatial axis. A block larger than the map
+        is as large as the map.
+      per_channel: whether each channel has blocks of its own; if not, all channels share them.
+      gamma: "exact" drops `rate` of the positions. "paper" is the paper's formula, which drops less
+        where blocks overlap.
+      normalize: how what is kept is scaled: "example", by the share of positions that this map
+        keeps; "expected", by the share that maps keep on average; "none", not at all.
+    """
 
     rate: Rate = 0.1
     block_size: int | tuple[int, ...] = 7

@@ -345,6 +345,13 @@ class DropConnect(Scheme):
 
     With `mode="gaussian"` weights have Gaussian noise of the masks' moments, an example's own; a
     dense layer then samples its outputs, each row's on its own, without making noisy weights.
+
+    Args:
+      rate: the probability of dropping a weight, in [0, 1].
+      mode: "batch", one mask for the whole batch of a step; "example", a mask for each example;
+        "gaussian", normal noise for each example.
+      scaling: "train" divides what is kept by 1 - rate, in training; "test" multiplies by 1 - rate
+        in evaluation instead.
     """
 
     rate: Rate = 0.5

@@ -62,7 +62,12 @@ def embedding_dropout(key: Array, w: ArrayLike, rate: ArrayLike) -> Array:
 
 @scheme
 class Embedding(Scheme):
-    """Drops rows of embedding tables."""
+    """Drops rows of embedding tables.
+
+    Args:
+      rate: the probability of dropping a type of token, in [0, 1].
+      mode: "batch", one mask for the whole batch of a step; "example", a mask for each example.
+    """
 
     rate: Rate = 0.1
     mode: Literal["batch", "example"] = "batch"

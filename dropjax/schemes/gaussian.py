@@ -74,7 +74,11 @@ def gaussian_dropout(
 
 @scheme
 class Gaussian(Scheme):
-    """Gaussian dropout on hidden units and feature maps; elsewhere by name."""
+    """Gaussian dropout on hidden units and feature maps; elsewhere by name.
+
+    Args:
+      rate: in [0, 1]. The noise has the variance of Bernoulli dropout, rate / (1 - rate).
+    """
 
     rate: Rate = 0.5
 

@@ -63,6 +63,9 @@ class GaussianNoise(Scheme):
 
     On inputs alone, for there the scale is known once data are standardised: hidden units can
     outgrow noise that does not grow with them.
+
+    Args:
+      std: the standard deviation of the noise, 0 or more.
     """
 
     std: Spread = 0.1

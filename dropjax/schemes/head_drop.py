@@ -95,7 +95,11 @@ def _times(keep: Array, scale: Array, x: Array) -> Array:
 
 @scheme
 class HeadDrop(Scheme):
-    """Whole attention heads, chosen anew for each example."""
+    """Whole attention heads, chosen anew for each example.
+
+    Args:
+      rate: the probability of dropping a head, in [0, 1].
+    """
 
     rate: Rate = 0.1
 

@@ -69,7 +69,12 @@ def layer_drop(
 
 @scheme
 class LayerDrop(Scheme):
-    """Skips layers, for the whole batch of a step or for each example."""
+    """Skips layers, for the whole batch of a step or for each example.
+
+    Args:
+      rate: the probability of skipping a layer, in [0, 1].
+      mode: "batch", one decision for the whole batch of a step; "example", one for each example.
+    """
 
     rate: Rate = 0.2
     mode: Literal["batch", "example"] = "batch"

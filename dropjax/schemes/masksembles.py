@@ -120,6 +120,12 @@ class Masksembles(Scheme):
     Monte-Carlo sample i uses mask i, all over again after n: a multiple of n samples is the mean
     of the n networks. The masks are a matter of `masks_seed` and the site, not of the run's seed:
     they are a part of the network.
+
+    Args:
+      n: number of masks, at least 1.
+      scale: from 1, where all masks are full of ones, to 6. Two masks share about 1 / (2 scale - 1)
+        of the features that either of them keeps.
+      masks_seed: seed of the masks, an integer of at least 0.
     """
 
     n: int = 4

@@ -9,6 +9,7 @@ random, and masks every weight for itself; the authors' code drops whole inputs,
 in its backward pass.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -74,10 +75,14 @@ def _mixed(keep: Mask, w: Array, previous: Array, rate: Array) -> Array:
 
 @scheme
 class Mixout(Learned):
-    """Weights fall back to those that training started from: dense layers, recurrent kernels."""
+    """Weights fall back to those that training started from: dense layers, recurrent kernels.
+
+    Args:
+      rate: the probability that a weight falls back, in [0, 1]. Typical: 0.7 to 0.9.
+    """
 
     rate: Rate = 0.7
-    learned: dict[str, Any] | None = None
+    learned: dict[str, Any] | None = dataclasses.field(default=None, repr=False)
 
     acts_on: ClassVar = frozenset({Kind.WEIGHT, Kind.LINEAR})
 

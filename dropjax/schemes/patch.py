@@ -116,6 +116,9 @@ class Patch(Scheme):
     """Patches or tokens, left out: what follows sees, and computes, fewer of them.
 
     The rate decides about shapes: it cannot be traced, and no strength multiplies it.
+
+    Args:
+      rate: the share of tokens that is dropped, in [0, 1].
     """
 
     rate: Fixed = 0.5

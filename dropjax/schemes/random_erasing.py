@@ -174,7 +174,16 @@ def _check_range(limits: tuple[float, float], name: str, most: float) -> None:
 
 @scheme
 class RandomErasing(Scheme):
-    """Random erasing on input images, in training only; `rate` of the images get a rectangle."""
+    """Random erasing on input images, in training only; `rate` of the images get a rectangle.
+
+    Args:
+      rate: the probability that an image gets a rectangle, in [0, 1].
+      area: the least and the largest share of the image that the rectangle covers.
+      aspect: the least and the largest ratio of its height to its width.
+      fill: "value" fills it with `value`, "noise" with a standard normal number for each pixel and
+        channel.
+      value: the number that fills it with `fill="value"`.
+    """
 
     rate: Rate = 0.5
     area: tuple[float, float] = (0.02, 0.33)

@@ -60,7 +60,11 @@ def recurrent_dropout(
 
 @scheme
 class Recurrent(Scheme):
-    """Drops updates, with a mask for each step or one for the sequence."""
+    """Drops updates, with a mask for each step or one for the sequence.
+
+    Args:
+      mask: "step", a mask for each step of a sequence; "sequence", one mask for all its steps.
+    """
 
     rate: Rate = 0.25
     mask: Literal["step", "sequence"] = "step"

@@ -173,7 +173,16 @@ def expected(
 
 @scheme
 class ShakeDrop(Scheme):
-    """ShakeDrop on residual branches, deeper ones more often."""
+    """ShakeDrop on residual branches, deeper ones more often.
+
+    Args:
+      rate: the probability that a branch is multiplied, in [0, 1]; with `rule="linear"` that of the
+        last branch.
+      alpha: the lowest and the highest factor of a branch that is multiplied.
+      beta: the lowest and the highest factor of its gradient.
+      rule: "linear", the rate grows with depth from near 0 to `rate`; "constant", all branches have
+        `rate`.
+    """
 
     rate: Rate = 0.5
     alpha: tuple[float, float] = (-1.0, 1.0)

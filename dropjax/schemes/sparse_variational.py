@@ -167,9 +167,10 @@ class SparseVariational(Learned):
     epochs and rise to 1 in 15 more.
 
     Args:
-      initial: logarithm of the variance that each weight starts with.
-      threshold: of log alpha, at which a weight is pruned: in evaluation it is 0, in training its
-        mean is, which then has no gradient. Above 8 none ever is, and `prune` can do it afterwards.
+      initial: the logarithm of the variance from which each weight starts.
+      threshold: of log alpha. A weight above it is pruned: in evaluation it is 0, in training its
+        mean is 0 and has no gradient. With a threshold above 8 no weight is pruned, and `prune` can
+        do it afterwards.
     """
 
     initial: Number = -10.0

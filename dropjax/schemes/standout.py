@@ -132,7 +132,13 @@ def _where_kept(keep: Undecided, x: Array, rate: Array, slope: Array, offset: Ar
 
 @scheme
 class Standout(Scheme):
-    """Hidden units after a ReLU, kept the more likely the more active they are."""
+    """Hidden units after a ReLU, kept the more likely the more active they are.
+
+    Args:
+      rate: multiplies the probability of dropping, in [0, 1].
+      slope: how much the activity of a unit counts. At 0 all units are dropped at one rate.
+      offset: the larger, the more units are kept.
+    """
 
     rate: Rate = 1.0
     slope: Number = 1.0

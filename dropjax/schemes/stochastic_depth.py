@@ -111,7 +111,17 @@ def expected(
 
 @scheme
 class StochasticDepth(Scheme):
-    """Drops residual branches, deeper ones more often."""
+    """Drops residual branches, deeper ones more often.
+
+    Args:
+      rate: the probability of dropping a branch, in [0, 1]; with `rule="linear"` that of the last
+        branch.
+      rule: "linear", the rate grows with depth from near 0 to `rate`; "constant", all branches have
+        `rate`.
+      mode: "example", one decision for each example; "batch", one for the whole batch of a step.
+      scaling: "train" divides what is kept by 1 - rate, in training; "test" multiplies by 1 - rate
+        in evaluation instead; "none" does neither.
+    """
 
     rate: Rate = 0.5
     rule: Literal["linear", "constant"] = "linear"

@@ -131,7 +131,14 @@ def _dropped(keep: Mask, w: Array, targets: Array) -> Array:
 
 @scheme
 class Targeted(Scheme):
-    """The smallest weights, or units, of dense layers and recurrent kernels."""
+    """The smallest weights, or units, of dense layers and recurrent kernels.
+
+    Args:
+      rate: the probability of dropping a target, in [0, 1].
+      fraction: the share of the weights or units that are targets, in [0, 1].
+      target: "weight", the smallest weights of each output; "unit", the outputs whose weights have
+        the smallest norm.
+    """
 
     rate: Rate = 0.5
     fraction: Number = 0.5

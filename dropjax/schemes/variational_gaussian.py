@@ -120,12 +120,12 @@ class VariationalGaussian(Learned):
     paper's cubic approximation: summed over weights, or over inputs where these have the noise.
 
     Args:
-      initial: the drop rate whose Gaussian dropout each site starts from, at most 0.5; alpha is
+      initial: the rate of the Gaussian dropout from which each site starts, at most 0.5; alpha is
         then initial / (1 - initial). The paper: 0.5 for hidden units, 0.2 for inputs.
       noise: on "weights", each its own (section 3.1; the paper's type B, after Wang and Manning),
-        or on "inputs", for all outputs alike (section 3.2; type A, after Srivastava et al.).
-      alphas: one for a "layer", for each "unit", which is an input, or for each "element" that has
-        noise of its own, a weight (or, with noise on inputs, an input again).
+        or on "inputs", the same for all outputs (section 3.2; type A, after Srivastava et al.).
+      alphas: what has an alpha of its own: each "layer"; each "unit", which is an input; or each
+        "element" with noise of its own, a weight (with noise on inputs, an input again).
     """
 
     initial: Number = 0.5

@@ -80,7 +80,12 @@ def expected(x: ArrayLike, rate: ArrayLike, *, previous: ArrayLike) -> Array:
 
 @scheme
 class Zoneout(Scheme):
-    """Zoneout on every recurrent state: hidden states and LSTM cells."""
+    """Zoneout on every recurrent state: hidden states and LSTM cells.
+
+    Args:
+      rate: the probability that a unit keeps its previous value, in [0, 1]. Typical: 0.05 to 0.15
+        for hidden states, 0.5 for LSTM cells.
+    """
 
     rate: Rate = 0.1
 

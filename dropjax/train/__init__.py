@@ -3,6 +3,7 @@
 from dropjax.train import lanes, schedules
 from dropjax.train.decay import weights_alone
 from dropjax.train.fit import Fitted, fit
+from dropjax.train.keys import keys_of
 from dropjax.train.lane import Lane
 from dropjax.train.lanes import Lanes
 from dropjax.train.loop import Chunk, chunks
@@ -16,7 +17,7 @@ from dropjax.train.losses import (
 )
 from dropjax.train.objectives import OBJECTIVES
 from dropjax.train.program import Program
-from dropjax.train.replay import Replay, keys_of
+from dropjax.train.replay import Replay
 from dropjax.train.step import Examples, Problem, State
 
 __all__ = [

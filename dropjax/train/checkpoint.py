@@ -6,19 +6,20 @@ exists entirely or not at all; one that was damaged later is noticed and the one
 Nothing is ever unpickled.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import safetensors.numpy
+
+from dropjax.disk import naming, sync, write_synced
 
 _STATE, _MANIFEST, _FORMAT, _KEPT = "state.safetensors", "manifest.json", 1, 2
 
@@ -184,48 +185,6 @@ def _plain(array: np.ndarray) -> np.ndarray:
     if array.dtype.isbuiltin == 1:
         return array
     return array.view(f"u{array.dtype.itemsize}")
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Lets an OSError within name this file: those of writing name none."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = str(path)
-        del error.filename2  # of renaming; None would be shown as a name
-        raise
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Writes a file and waits until it is on disk."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file so that it is, at any moment, the old one or the new one."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with naming(path):
-        try:
-            write_synced(temporary, data)
-            temporary.rename(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        sync(path.parent)
-
-
-def sync(folder: Path) -> None:
-    """Waits until a folder's entries are on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(manifest: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dropjax.core.scheme import Scheme
 from dropjax.ops.keys import check_key
-from dropjax.train.replay import noise_key_of
+from dropjax.train.keys import noise_key_of
 
 Array = jax.Array
 

@@ -29,13 +29,12 @@ import optax
 from dropjax.core.plan import no_weights
 from dropjax.core.scheme import Scheme
 from dropjax.core.strength import Strength, strength_at
-from dropjax.ops.keys import derive
 from dropjax.train.devices import check_count, parallel, replicate
 from dropjax.train.fit import Fitted, says_stop
+from dropjax.train.keys import init_key_of, order_of
 from dropjax.train.lane import Lane, Stacked, checked_lanes, stack
 from dropjax.train.loop import check_epochs, chunks
 from dropjax.train.program import Program
-from dropjax.train.replay import order_of
 from dropjax.train.step import Examples, Problem, State, Step, on_one_device
 
 Array = jax.Array
@@ -57,7 +56,7 @@ class _Variables:
     stateful: bool
 
     def __call__(self, key: Array) -> tuple[Any, Any]:
-        made = self.init(derive(key, "init"))
+        made = self.init(init_key_of(key))
         return made if self.stateful else (made, {})
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dropjax.train.checkpoint import naming, write_whole
+from dropjax.disk import naming, write_whole
 
 NOTHING = {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
 """The mark of an empty log."""

@@ -18,8 +18,9 @@ from dropjax.core.scheme import Weights
 from dropjax.ops.keys import check_key
 from dropjax.train.decay import check_spares_learned
 from dropjax.train.devices import check_batch_size, check_devices, parallel, replicate
+from dropjax.train.keys import noise_key_of, order_of, step_key_of, steps_per_epoch
 from dropjax.train.objectives import Objective, loss_per_nat
-from dropjax.train.replay import Replay, noise_key_of, order_of, steps_per_epoch
+from dropjax.train.replay import Replay
 from dropjax.train.step import Examples, Problem, State, Step, on_one_device
 
 Array = jax.Array
@@ -117,9 +118,10 @@ class Program:
             return problem.metrics(outputs, y)
 
         step = dataclasses.replace(self.step, problem=dataclasses.replace(problem, metrics=looking))
+        step_key = step_key_of(noise_key_of(self._key), 0)
         metrics, _ = jax.eval_shape(
             lambda: on_one_device(
-                lambda: step.measure(scheme, params, mutable, x, y, row, weight, self._noise_key, 0)
+                lambda: step.measure(scheme, params, mutable, x, y, row, weight, step_key, 0)
             )
         )
         unit = loss_per_nat(problem.metrics, self._outputs)
@@ -211,7 +213,7 @@ class Program:
         if problem.batched:
             raise ValueError(
                 "a batched model's noise is no example's: each device gave it one key, "
-                "train.replay.batch_key_of the step's"
+                "train.keys.batch_key_of the step's"
             )
         return Replay(
             self._key,

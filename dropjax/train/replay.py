@@ -1,9 +1,4 @@
-"""What is random in training, and how it hangs off the run's key; and all of it once again.
-
-Below the key are "data", under which each epoch has its order, and "noise", under which each step
-has a key, and below that each example. Nothing else enters, so any step's batch and masks can be
-had without training: `Replay`.
-"""
+"""Batches and noise of past steps again, without training; see `train.keys` for their keys."""
 
 import dataclasses
 import operator
@@ -12,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from numpy.typing import ArrayLike as Numbers
 
 from dropjax.core.draw import Draw, sampled
@@ -20,68 +14,17 @@ from dropjax.core.keys import Keys
 from dropjax.core.noise import Arrays, arrays, select
 from dropjax.core.scheme import Scheme, Sites
 from dropjax.core.strength import Strength, compiled_strength_at
-from dropjax.ops.keys import check_key, derive
+from dropjax.ops.keys import check_key
+from dropjax.train.keys import (
+    keys_of,
+    noise_key_of,
+    order_of,
+    positions,
+    step_key_of,
+    steps_per_epoch,
+)
 
 Array = jax.Array
-
-
-def noise_key_of(key: Array) -> Array:
-    """The key of all noise, below a run's key."""
-    return derive(key, "noise")
-
-
-def step_key_of(noise_key: Array, step: ArrayLike) -> Array:
-    """The key of a step's noise, of which `Keys.of` makes an example's keys."""
-    return derive(noise_key, step)
-
-
-def batch_key_of(step_key: Array, device: ArrayLike) -> Array:
-    """The key that a batched model is given for a device's part of a batch."""
-    return derive(step_key, "batch", device)
-
-
-def keys_of(key: Array, step: ArrayLike, row: ArrayLike) -> Keys:
-    """The keys of an example in a step: `dropjax.sampled(scheme, keys)` is its draw.
-
-    Args:
-      key: the run's key, as `Program` or `fit` was given it.
-      step: its number, from 0.
-      row: the example's, in the training data.
-    """
-    return Keys.of(step_key_of(noise_key_of(check_key(key)), step), row)
-
-
-def order_of(key: Array, epoch: ArrayLike, examples: int) -> Array:
-    """The rows of the training data in the order of an epoch.
-
-    Args:
-      key: the run's key.
-      epoch: its number, from 0.
-      examples: how many rows there are.
-    """
-    return jax.random.permutation(derive(key, "data", epoch), examples)
-
-
-def positions(
-    number: Array | int, batch_size: int, device: Array | int = 0, devices: int = 1
-) -> Array:
-    """Where a batch, or a device's part of it, lies in an epoch's order.
-
-    Args:
-      number: of the step in its epoch, from 0.
-      batch_size: of the whole batch.
-      device, devices: which part of how many.
-
-    Returns:
-      (batch_size // devices,); in the epoch's last batch they may go past its end.
-    """
-    share = batch_size // devices
-    return number * batch_size + device * share + jnp.arange(share)
-
-
-def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """How many batches there are in an epoch, the last of which may be smaller."""
-    return -(-examples // batch_size)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

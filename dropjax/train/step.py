@@ -16,10 +16,9 @@ from dropjax.core.plan import check, record, weights
 from dropjax.core.scheme import Scheme, Sites, Weights
 from dropjax.core.site import BATCH_AXES
 from dropjax.core.strength import Strength, strength_at
-from dropjax.ops.keys import derive
 from dropjax.train.devices import mean_over, sum_over
+from dropjax.train.keys import batch_key_of, learned_key_of, positions, step_key_of
 from dropjax.train.objectives import checked_metrics
-from dropjax.train.replay import batch_key_of, positions, step_key_of
 
 Array = jax.Array
 
@@ -267,7 +266,7 @@ class Step:
         scheme = self.problem.scheme
         if scheme is None:
             return {}
-        return scheme.init_learned(derive(key, "learned"), self.problem.sites or {}, found)
+        return scheme.init_learned(learned_key_of(key), self.problem.sites or {}, found)
 
     def weights(self, x: Any, params: Any, mutable: Any) -> Weights:
         """The weights at the model's LINEAR, WEIGHT and TABLE sites, by the sites' names."""

@@ -9,18 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import dropjax
+from dropjax.core.text import counted
 from experiments import folder, program
 from experiments.ablation import ray_engine
-from experiments.ablation.analysis import Analysis, analyse
 from experiments.ablation.cells import Outcome
-from experiments.ablation.decide import Verdict, add_seeds, check_most
 from experiments.ablation.grid import Grid, Planned, Reader, plan_cells
-from experiments.ablation.origin import origin, warnings
-from experiments.ablation.output import write
+from experiments.ablation.report import (
+    Analysis,
+    Verdict,
+    add_seeds,
+    analyse,
+    answers_text,
+    check_most,
+    origin,
+    warnings,
+    write,
+)
 from experiments.ablation.runner import Engine, local, make_plan, outcomes, run_plan
 from experiments.ablation.store import ABLATION, Store
-from experiments.ablation.tables import answers_text
-from experiments.ablation.words import counted
 from experiments.console import say
 from experiments.flags import Flags, may_be
 from experiments.setup import LaunchError, launching

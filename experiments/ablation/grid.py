@@ -12,7 +12,7 @@ import dropjax
 from dropjax import schemes
 from dropjax.core import literals, plan
 from dropjax.core.scheme import Scheme
-from dropjax.runs.network import sources
+from dropjax.runs.sources import sources
 from experiments import changes
 from experiments import flags as training
 from experiments.ablation.cells import Cell

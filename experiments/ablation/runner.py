@@ -10,17 +10,17 @@ from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dropjax.compare import fewest
+from dropjax.core.text import aligned, counted
 from dropjax.runs import files
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import LogError
 from experiments import folder, program
 from experiments import run as single
 from experiments.ablation.cells import Cell, Outcome
-from experiments.ablation.decide import enough_seeds
 from experiments.ablation.grid import Planned
 from experiments.ablation.store import NOT_RUN, TIMING, Store, write_failed
 from experiments.ablation.trainer import Made, Trainer, alike
-from experiments.ablation.words import counted
 from experiments.console import bar, say
 from experiments.setup import LaunchError, Resolved
 
@@ -106,12 +106,7 @@ class Plan:
             cell = planned.cell
             setting = ", ".join(f"{k}={v}" for k, v in cell.setting.items() if v is not None)
             rows[cell.scheme, setting] = rows.get((cell.scheme, setting), 0) + 1
-        width = max(len(scheme) for scheme, _ in rows)
-        broad = max(len(setting) for _, setting in rows)
-        lines = [
-            f"{scheme:{width}}  {of:{broad}}  {counted(n, 'seed')}"
-            for (scheme, of), n in rows.items()
-        ]
+        lines = aligned([(*row, counted(n, "seed")) for row, n in rows.items()])
         if shared:
             lines.append(f"{shared} of these are the same run as another")
         model, most = self.planned[0].resolved.config.model, ", ".join(map(str, self.lanes))
@@ -130,7 +125,7 @@ def _power(planned: list[Planned]) -> str:
     comparisons = len({each.cell.scheme for each in planned}) - 1
     if not comparisons:
         return ""
-    seeds, least = len({each.cell.seed for each in planned}), enough_seeds(comparisons)
+    seeds, least = len({each.cell.seed for each in planned}), fewest(0.95, comparisons=comparisons)
     verb = "takes" if comparisons == 1 else "take"
     all_take = f"{counted(comparisons, 'comparison')} with the baseline {verb}"
     if seeds < least:

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dropjax.disk import naming
 from dropjax.runs import files, record
 from dropjax.runs.files import CONFIG, METRICS, RESULT
-from dropjax.train.checkpoint import naming
 from dropjax.train.log import NOTHING
 from experiments.ablation.cells import Cell, Outcome
 from experiments.console import say

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from dropjax import compare
-from dropjax.compare import confidence_sequence, decided, evidence, fewest
+from dropjax.compare import confidence_sequence, decided, evidence, fewest, smallest_p
 
 NULLS = {
     "normal": lambda rng, shape: rng.normal(0, 0.004, shape),
@@ -134,6 +134,18 @@ def test_no_differences_are_decided_sooner_than_the_fewest():
 
 def test_the_fewest_by_hand():
     assert [fewest(level) for level in (0.5, 0.75, 0.9, 0.95, 0.99)] == [2, 3, 5, 6, 8]
+
+
+@pytest.mark.parametrize("comparisons", range(8))
+def test_the_fewest_for_several_comparisons_are_those_whose_least_p_is_small_enough(comparisons):
+    n, many = fewest(0.95, comparisons=comparisons), max(comparisons, 1)
+    assert many * smallest_p(n) <= 0.05 < many * smallest_p(n - 1)
+
+
+def test_no_other_number_of_comparisons_is_taken():
+    for odd in (-1, 1.5):
+        with pytest.raises(ValueError, match="comparisons must be an integer and at least 1"):
+            fewest(0.95, comparisons=odd)
 
 
 def test_neither_the_unit_nor_the_sign_matters():

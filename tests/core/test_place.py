@@ -10,8 +10,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dropjax.core.draw import deterministic
 from dropjax.core.keys import Keys
-from dropjax.core.place import _KINDS, Place
-from dropjax.core.site import Kind, Site
+from dropjax.core.place import Place
+from dropjax.core.site import KINDS, Kind, Site
 from dropjax.ops.lazy import is_lazy
 from dropjax.schemes import parse
 from tests.cases import FIRST_VARIANTS
@@ -143,7 +143,8 @@ def test_one_decision_is_shared_along_axes_by_number_or_name(dims):
 
 MEANT = [("time", "feature"), ("height", "width", "feature"), ("head", "query", "key")]
 MEANT += [("head", "time", "feature")]
-PLACED = [s for s in FIRST_VARIANTS if set(s.acts_on | s.can_act_on) & set(_KINDS) and not s.learns]
+BARE = {kind for kind in KINDS if not KINDS[kind].needs}
+PLACED = [s for s in FIRST_VARIANTS if (s.acts_on | s.can_act_on) & BARE and not s.learns]
 
 
 @pytest.mark.parametrize("scheme", PLACED, ids=str)

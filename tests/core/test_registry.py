@@ -92,13 +92,16 @@ def test_a_new_file_is_a_new_name(modules):
         registry.find("helpers")
 
 
-def test_two_classes_in_a_file_are_refused(modules):
+def test_two_classes_in_a_file_are_refused_unless_it_is_one_of_parts(modules):
     two = "from dropjax_test_two import Base\nclass A(Base): pass\nclass B(Base): pass"
     modules({"dropjax_test_two/__init__.py": "class Base: pass", "dropjax_test_two/two.py": two})
     import dropjax_test_two
 
-    with pytest.raises(TypeError, match=r"dropjax_test_two\.two defines more than one part"):
-        Registry("dropjax_test_two", dropjax_test_two.Base, "part").names()
+    with pytest.raises(TypeError, match=r"dropjax_test_two\.two defines more than one whole"):
+        Registry("dropjax_test_two", dropjax_test_two.Base, "whole").names()
+    registry = Registry("dropjax_test_two", dropjax_test_two.Base, "whole", parts=("two",))
+    assert registry.names() == []
+    assert registry.name_of(registry.find("dropjax_test_two.two:A")) == "dropjax_test_two.two:A"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from dropjax.evaluate import (
     map_examples,
     monte_carlo,
     monte_carlo_log_probabilities,
+    monte_carlo_samples,
 )
 from dropjax.linen import Drop
 
@@ -72,6 +73,27 @@ def test_monte_carlo_is_the_loop(samples):
     np.testing.assert_allclose(mean, loop.mean(axis=0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(deviation, loop.std(axis=0, ddof=1), rtol=1e-5, atol=1e-6)
     assert (loop != loop[0]).any()
+
+
+def test_samples_are_the_draws_that_are_averaged():
+    def function(params, example, key):
+        return {"noisy": noisy(params, example["x"], key), "y": example["y"]}
+
+    options = {"samples": 4, "batch_size": 3}
+    each = monte_carlo_samples(function, PARAMS, {"x": XS, "y": LABELS}, KEY, **options)
+    mean, deviation = monte_carlo(noisy, PARAMS, XS, KEY, **options)
+    np.testing.assert_allclose(each["noisy"].mean(0), mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(each["noisy"].std(0, ddof=1), deviation, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(each["y"], np.stack([LABELS] * 4))
+    keyed = monte_carlo_samples(
+        lambda params, x, keys: noisy(params, x, keys.example),
+        PARAMS,
+        XS,
+        KEY,
+        samples=4,
+        of_keys=True,
+    )
+    np.testing.assert_allclose(keyed, each["noisy"], rtol=1e-6)
 
 
 def test_monte_carlo_of_trees():
@@ -274,6 +296,9 @@ def averages_of(function):
         lambda params, x, keys: function(x, keys.step), (), XS, KEY, samples=2, of_keys=True
     )
     yield lambda: monte_carlo_log_probabilities(logs, (), XS, KEY, samples=1)
+    yield lambda: monte_carlo_samples(
+        lambda params, x, key: function(x, key), (), XS, KEY, samples=1
+    )
 
 
 @pytest.mark.parametrize("name", WITHOUT_NOISE)
@@ -365,8 +390,9 @@ def test_too_few_samples_are_refused(samples):
     with pytest.raises(ValueError, match=f"samples must be .* at least 2, got {samples}"):
         monte_carlo(noisy, PARAMS, XS, KEY, samples=samples)
     if samples < 1:
-        with pytest.raises(ValueError, match=f"samples must be .* at least 1, got {samples}"):
-            monte_carlo_log_probabilities(log_probabilities, PARAMS, XS, KEY, samples=samples)
+        for average in (monte_carlo_log_probabilities, monte_carlo_samples):
+            with pytest.raises(ValueError, match=f"samples must be .* at least 1, got {samples}"):
+                average(log_probabilities, PARAMS, XS, KEY, samples=samples)
 
 
 @pytest.mark.parametrize("key", [0, None, jax.random.split(KEY, 2)])

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
+from dropjax.disk import write_whole
 from dropjax.runs import files, record
-from dropjax.train.checkpoint import write_whole
 from experiments import report, run
 from experiments.flags import Flags
 from experiments.mnist import EXPERIMENT

@@ -166,7 +166,9 @@ def test_the_command_of_a_relative_path_repeats_the_run(npz, monkeypatch, datase
     monkeypatch.chdir(path.parent)
     monkeypatch.setenv("HOME", str(path.parent))
     first = set_up(
-        EXPERIMENT, Flags(**SMALL, dataset=dataset, task="regression"), lambda line: None
+        EXPERIMENT,
+        Flags(**SMALL, dataset=dataset, task="regression"),
+        lambda line: None,
     )
     monkeypatch.chdir(tmp_path)
     command = folder.describe(first)["command"]
@@ -360,7 +362,9 @@ def test_without_a_vocabulary_integers_are_numbers_and_the_test_split_a_fifth(np
     assert (setup.config.test, setup.config.validation) == (12, 4)
     assert "test=12: so many of the 60 examples are cut for the test data (--test)" in said
     again = set_up(
-        EXPERIMENT, Flags(**dataclasses.asdict(given) | {"test": 12, "seed": 1}), lambda line: None
+        EXPERIMENT,
+        Flags(**dataclasses.asdict(given) | {"test": 12, "seed": 1}),
+        lambda line: None,
     )
     assert again.dataset.sha256() == setup.dataset.sha256()  # whatever the seed
 
@@ -386,7 +390,7 @@ def test_numbers_far_from_0_are_kept_from_the_file_to_the_exported_model(npz, tm
     given = Flags(dataset=npz(x=x, y=y), dropout="none", model="mlp(widths=())", test=50)
     setup = set_up(EXPERIMENT, given, lambda line: None)
     dataset = setup.dataset
-    seen = np.asarray(jax.vmap(setup.network._inputs)(dataset.x_train))
+    seen = np.asarray(jax.vmap(setup.network.inputs)(dataset.x_train))
     assert len(np.unique(seen[:, 0])) == len(seen)
     loaded = untrained(setup, tmp_path)
     train = x[np.isin(x[:, 1].astype(np.float32), dataset.x_train[:, 1])]

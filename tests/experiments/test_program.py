@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from absl import app
 
+from dropjax.disk import write_whole
 from dropjax.runs import record
-from dropjax.train.checkpoint import save, write_whole
+from dropjax.train.checkpoint import save
 from dropjax.train.log import JsonLines
 from experiments import console, program
 from experiments.ablation import runner, store

@@ -21,7 +21,7 @@ from absl.flags import FlagValues
 
 from dropjax import runs
 from dropjax.runs import Network, files, record
-from dropjax.runs.network import sources
+from dropjax.runs.sources import sources
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import JsonLines, LogError
 from experiments import changes, flags, folder, report, results, resume, run
@@ -695,13 +695,6 @@ def test_a_picture_of_any_title_is_drawn(finished, tmp_path):
     for number, title in enumerate(TITLES):
         DRAW_CURVES(history, title, tmp_path / f"{number}$\u00fc$.png")
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == len(TITLES)
-
-
-def test_titles_are_drawn_as_they_are():
-    """A line is no longer than the figure is wide, and nothing is lost but the end."""
-    assert report.in_lines(TITLE, 1000) == TITLE
-    assert report.in_lines("a\nb\udcff\0", 9) == "a\\nb\\udcf\nf\\x00"
-    assert report.in_lines("x y " * 100, 10, most=2) == "x y x y x\ny x y ..."
 
 
 def test_no_picture_ends_a_run_and_a_resume_draws_what_is_missing(copied, monkeypatch, capsys):

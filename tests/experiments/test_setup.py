@@ -298,7 +298,9 @@ def test_pixels_are_scaled_to_0_to_1():
 def test_a_part_of_the_training_data_is_the_same_for_two_schemes():
     def rows(**given) -> np.ndarray:
         setup = set_up(
-            EXPERIMENT, Flags(**(SMALL | {"train_examples": 100, "batch_size": 32} | given)), silent
+            EXPERIMENT,
+            Flags(**(SMALL | {"train_examples": 100, "batch_size": 32} | given)),
+            silent,
         )
         assert setup.program.examples == len(setup.dataset.x_train) == 100
         assert setup.program.steps_per_epoch == 4

@@ -14,8 +14,8 @@ from dropjax import models, sampled
 from dropjax.core.draw import CLEAN, deterministic
 from dropjax.core.plan import record
 from dropjax.core.site import BATCH_AXES, Kind, Site
-from dropjax.linen import BatchNorm
 from dropjax.models.cnn import CNN
+from dropjax.models.layers import BatchNorm
 from dropjax.schemes import parse
 from tests.nn.test_convolution import conv_by_hand, pool_by_hand, valid_by_hand
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dropjax.core.draw import CLEAN
-from dropjax.linen import Recurrent
+from dropjax.models.layers import Recurrent
 from dropjax.nn.recurrent import CELLS
 
 FLAX = {"elman": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}

@@ -17,6 +17,7 @@ import pytest
 
 from dropjax import data, evaluate, models, runs
 from dropjax.core.keys import Keys
+from dropjax.models.network import Network
 from dropjax.runs import RunError, files, record
 from dropjax.runs.run import PLATFORMS
 from dropjax.schemes import parse
@@ -150,6 +151,18 @@ def test_the_spread_is_that_of_single_draws_around_their_mean(run, digits):
     assert (spread.max(axis=1) > 0).mean() > 0.8
 
 
+def test_each_draw_can_be_had_and_their_mean_is_the_prediction(run, own, digits):
+    path, arrays = own
+    for loaded, x in ((run, digits.x_test[:9]), (runs.load(path), arrays["x_test"])):
+        each = loaded.predict(x, samples=3, average=False, batch_size=4)
+        mean, spread = loaded.predict_with_spread(x, samples=3)
+        assert each.shape == (3, *mean.shape)
+        averaged, first = loaded.predict(x, samples=3), loaded.predict(x, samples=1)
+        np.testing.assert_allclose(each.mean(0), averaged, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(each.std(0, ddof=1), spread, rtol=1e-2, atol=1e-4)
+        np.testing.assert_allclose(each[0], first, rtol=1e-4, atol=1e-6)
+
+
 def test_predictions_of_ones_own_data_are_in_its_units(own):
     path, arrays = own
     run, found = runs.load(path), result(path)
@@ -254,6 +267,8 @@ def test_without_noise_there_are_no_draws(normalised, digits):
         with pytest.raises(ValueError, match="samples=2 would do nothing: none has no noise"):
             sampled(digits.x_test, samples=2)
     assert run.result["mc_test_nll"] is None
+    with pytest.raises(ValueError, match=r"average=False needs draws of the noise: give samples"):
+        run.predict(digits.x_test, average=False)
 
 
 @pytest.mark.parametrize("samples", [0, -1, 1.5])
@@ -646,3 +661,29 @@ def test_an_edited_scheme_of_ones_own_is_not_taken_for_the_runs(copied, tmp_path
     )
     rewrite(copied / "config.json", lambda config: config.pop("sources"))  # as versions before
     assert runs.load(copied).config["flags"]["dropout"] == "scheme_of_mine:Mine(rate=0.5)"
+
+
+CALLS = {
+    "predict": lambda run, x: run.predict(x),
+    "one draw": lambda run, x: run.predict(x, samples=1),
+    "spread": lambda run, x: run.predict_with_spread(x, samples=4),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_runs_of_equal_networks_share_one_program(own_run, call, monkeypatch):
+    """However many are loaded. Whatever is compiled is traced first."""
+    traced, outputs = [], Network.outputs
+
+    def counted(*arguments):
+        traced.append(1)
+        return outputs(*arguments)
+
+    loaded = [runs.load(own_run("regression")) for _ in range(2)]
+    x = np.linspace(0, 1, 13 * 5).reshape(13, 5)  # so many as no other test has
+    monkeypatch.setattr(Network, "outputs", counted)
+    first = CALLS[call](loaded[0], x)
+    assert traced, "nothing was traced, so nothing could be seen"
+    traced.clear()
+    jax.tree.map(np.testing.assert_array_equal, CALLS[call](loaded[1], x), first)
+    assert not traced

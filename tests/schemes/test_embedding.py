@@ -9,7 +9,7 @@ import dropjax
 from dropjax.core.draw import sampled
 from dropjax.core.keys import Keys
 from dropjax.core.plan import check, record, rows
-from dropjax.linen import Embed
+from dropjax.models.layers import Embed
 from dropjax.models.mlp import MLP
 from dropjax.schemes import parse
 from tests.statistics import assert_mean

@@ -9,7 +9,7 @@ import dropjax
 from dropjax.core.draw import sampled
 from dropjax.core.plan import check, record
 from dropjax.core.site import Kind, Site
-from dropjax.linen import Recurrent
+from dropjax.models.layers import Recurrent
 from dropjax.models.rnn import RNN
 from dropjax.nn.recurrent import CELLS
 from dropjax.schemes import parse

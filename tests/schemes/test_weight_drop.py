@@ -10,7 +10,7 @@ from dropjax.core.draw import sampled
 from dropjax.core.keys import Keys
 from dropjax.core.plan import check, record, rows
 from dropjax.core.site import Kind, Site
-from dropjax.linen import Recurrent
+from dropjax.models.layers import Recurrent
 from dropjax.models.mlp import MLP
 from dropjax.models.rnn import RNN
 from dropjax.nn.recurrent import CELLS

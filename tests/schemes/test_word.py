@@ -10,7 +10,7 @@ from dropjax.core.draw import sampled
 from dropjax.core.keys import Keys
 from dropjax.core.plan import check, record, rows
 from dropjax.core.site import Kind
-from dropjax.linen import Embed
+from dropjax.models.layers import Embed
 from dropjax.schemes import parse
 from tests.cases import SITES
 from tests.statistics import assert_mean

@@ -52,6 +52,12 @@ def whole(tmp_path_factory) -> Path:
     return path
 
 
+def test_help_on_schemes_and_models_is_printed_and_nothing_runs(tmp_path):
+    done = ablate(tmp_path / "none", "--dropout=help", "--model=help")
+    assert done.returncode == 0 and done.stdout.count(" takes a name") == 2, done.stderr
+    assert not (tmp_path / "none").exists()
+
+
 def test_it_leaves_its_files(whole):
     assert len(results(whole)) == 9
     files = said(whole)

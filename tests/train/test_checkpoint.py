@@ -434,30 +434,3 @@ def test_tree_hash_is_equal_for_equal_trees():
     assert one == tree_hash({"b": {"none": {}, "c": jnp.int32(1)}, "a": jnp.asarray(x)})
     assert one == tree_hash({"a": x.copy("F"), "b": {"c": np.int32(1)}})
     assert len(bytes.fromhex(one)) == 32
-
-
-def test_write_whole_leaves_the_old_file_if_it_fails(tmp_path, monkeypatch):
-    path = tmp_path / "result.json"
-    checkpoint.write_whole(path, b"old")
-
-    def fsync(descriptor: int) -> None:
-        raise full_disk()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fsync)
-        with pytest.raises(OSError, match="No space"):
-            checkpoint.write_whole(path, b"new")
-    assert path.read_bytes() == b"old"
-    checkpoint.write_whole(path, b"new")
-    assert path.read_bytes() == b"new" and names(tmp_path) == ["result.json"]
-
-
-def test_a_file_that_cannot_be_written_is_named_once(tmp_path):
-    path = tmp_path / "none" / "file"
-    with pytest.raises(OSError) as caught:
-        checkpoint.write_whole(path, b"")
-    assert str(caught.value) == f"[Errno 2] No such file or directory: '{path}'"
-    (path := tmp_path / "folder" / "file").mkdir(parents=True)
-    with pytest.raises(OSError) as caught:
-        checkpoint.write_whole(path, b"")  # renaming fails, which names two files
-    assert str(caught.value) == f"[Errno {errno.EISDIR}] Is a directory: '{path}'"

@@ -339,7 +339,8 @@ def run(name, problem, state, devices, steps=3):
 """
 NORM = """
 for count in (1, 8):
-    problem = Problem(network.train, classification, network.scheme, optax.sgd(0.5), stateful=True)
+    apply, scheme = network.forward, network.scheme
+    problem = Problem(apply, classification, scheme, optax.sgd(0.5), stateful=True)
     run(f"norm {count}", problem, mutable, count)
 
 # The formula over whole batches, without any axis.

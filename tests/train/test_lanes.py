@@ -122,7 +122,7 @@ def network_problem(model: str, scheme: str, **changes) -> tuple[Problem, Any]:
     shapes = jax.eval_shape(lambda: network.init(key(0), x[0]))
     stateful = bool(shapes[1])
     of = Problem(
-        network.train,
+        network.forward,
         OBJECTIVES["classification"],
         network.scheme,
         optax.sgd(0.1),

@@ -29,7 +29,7 @@ x = rng.normal(size=(50, 4, 4, 1)).astype(np.float32)
 y = np.arange(50, dtype=np.int32) % 3
 params, mutable = network.init(jax.random.key(0), x[0])
 problem = train.Problem(
-    network.train, train.OBJECTIVES["classification"], network.scheme, optax.sgd(0.05),
+    network.forward, train.OBJECTIVES["classification"], network.scheme, optax.sgd(0.05),
     stateful=True,
 )
 fitted = train.fit(

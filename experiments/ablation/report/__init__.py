@@ -1,4 +1,15 @@
-"""The files of an ablation."""
+"""All that an ablation says: what `write` puts into its folder, and what it is made of.
+
+  analysis  the setting that validation chose for each scheme, and its comparison with the baseline
+  decide    verdicts on seeds that are added until each comparison is decided
+  origin    where the cells were made, by their own records
+  words     sentences
+  tables    tables: as values, as Markdown (table.md), as text, and cells.csv
+  figures   pictures
+  page      report.html
+
+What runs cells imports nothing of it.
+"""
 
 import dataclasses
 import re
@@ -6,16 +17,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dropjax.train.checkpoint import write_whole
-from experiments.ablation.analysis import Analysis, analyse
+from dropjax.disk import write_whole
 from experiments.ablation.cells import Outcome
-from experiments.ablation.decide import Verdict
-from experiments.ablation.page import page
-from experiments.ablation.tables import cells_csv, table_md
+from experiments.ablation.report.analysis import Analysis, analyse
+from experiments.ablation.report.decide import Verdict, add_seeds, check_most
+from experiments.ablation.report.origin import origin, warnings
+from experiments.ablation.report.page import page
+from experiments.ablation.report.tables import answers_text, cells_csv, table_md
 from experiments.console import say
 
 if TYPE_CHECKING:
-    from experiments.ablation.figures import Picture
+    from experiments.ablation.report.figures import Picture
+
+__all__ = [
+    "Analysis",
+    "Verdict",
+    "add_seeds",
+    "analyse",
+    "answers_text",
+    "check_most",
+    "origin",
+    "warnings",
+    "write",
+]
 
 _FIGURES = (
     *("test_error_against_*", "differences_seed_by_seed", "learning_curves"),
@@ -38,9 +62,9 @@ def write(
 ) -> Analysis:
     """Writes cells.csv, table.md, report.html and figures/*.png, each whole or not at all.
 
-    Those of an earlier call are replaced, or removed if there is nothing to put in their place.
-    Figures are drawn when all else is written; one that cannot be drawn is missing, which is said
-    and stands in the report.
+    Files of an earlier call are replaced, or removed if nothing takes their place. Figures are
+    drawn when all else is written. A figure that cannot be drawn is missing; this is printed, and
+    stands in the report.
 
     Args:
       workdir: the ablation's folder; made if need be.
@@ -49,12 +73,12 @@ def write(
       baseline: the scheme that the others are compared with.
       task: of the data.
       level: of the intervals, in (0, 1).
-      test_examples: that the test results are of.
-      verdicts: of seeds that were added.
-      added: the outcomes of those, which cells_added.csv has.
+      test_examples: how many examples each test result is of.
+      verdicts: on seeds that were added.
+      added: the outcomes of these seeds, for cells_added.csv.
 
     Returns:
-      What they say.
+      What the outcomes say.
 
     Raises:
       ValueError: as `analyse`; nothing is written then.
@@ -91,14 +115,15 @@ def _draw(
 ) -> tuple[dict[str, "Picture"], dict[str, str]]:
     """The figures by title, and why others are missing."""
     try:
-        from experiments.ablation.figures import draw  # Matplotlib takes half a second to import
+        # Not above: Matplotlib takes half a second to import.
+        from experiments.ablation.report.figures import draw
     except Exception as error:  # an installation that is broken
         return {}, {"Each figure": f"{type(error).__name__}: {error}"}
     return draw(analysis, outcomes)
 
 
 def _write(path: Path, text: str) -> None:
-    # A name of a file may have bytes that are no UTF-8.
+    # The name of a file may have bytes that are not UTF-8.
     write_whole(path, text.encode(errors="backslashreplace"))
 
 

@@ -9,11 +9,11 @@ import re
 import numpy as np
 import pytest
 
-from experiments.ablation.analysis import analyse
-from experiments.ablation.decide import Verdict
-from experiments.ablation.page import page
-from experiments.ablation.tables import answers_text, cells_csv, table_md
-from experiments.ablation.words import Unit, p_text
+from experiments.ablation.report.analysis import analyse
+from experiments.ablation.report.decide import Verdict
+from experiments.ablation.report.page import page
+from experiments.ablation.report.tables import answers_text, cells_csv, table_md
+from experiments.ablation.report.words import Unit, p_text
 from tests.experiments.ablation.outcomes import (
     ABOUT,
     QUOTED,

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from experiments.ablation.analysis import analyse
-from experiments.ablation.figures import Picture
-from experiments.ablation.page import page
-from tests.experiments.ablation.outcomes import ABOUT, QUOTED, example
+from experiments.ablation.report.analysis import analyse
+from experiments.ablation.report.figures import Picture
+from experiments.ablation.report.page import page
+from tests.experiments.ablation.outcomes import ABOUT, QUOTED
 
 VOID = {"meta", "img", "wbr", "br"}
 PNG = b"\x89PNG"
@@ -35,13 +35,7 @@ class Reader(html.parser.HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def outcomes():
-    return example()
-
-
-@pytest.fixture(scope="module")
-def text(outcomes):
-    analysis = analyse(outcomes, baseline="none", task="classification")
+def text(analysis, outcomes):
     return page(analysis, outcomes, ABOUT, {'Error & "rate"': Picture("Means <n>.", PNG)})
 
 
@@ -113,22 +107,19 @@ def test_without_figures_or_losses_it_says_so(outcomes):
     ("dataset", "title"),
     [("mnist", "mnist"), ("/home/a <b>/own$.npz", "own$.npz")],
 )
-def test_the_title_names_the_data(outcomes, dataset, title):
-    analysis = analyse(outcomes, baseline="none", task="classification")
+def test_the_title_names_the_data(analysis, outcomes, dataset, title):
     about = ABOUT | {"shared": ABOUT["shared"] | {"dataset": dataset}}
     text = page(analysis, outcomes, about, {})
     assert f"<h1>Ablation of dropout on {title}</h1>" in text
     assert f"<title>Ablation of dropout on {title}</title>" in text and "<b>" not in text
 
 
-def test_warnings_stand_below_the_answer_as_text(outcomes):
-    analysis = analyse(outcomes, baseline="none", task="classification")
+def test_warnings_stand_below_the_answer_as_text(analysis, outcomes):
     text = page(analysis, outcomes, ABOUT | {"warnings": ["Mixed: <b>a</b>"]}, {})
     first = text[text.index("<h2>Answer") : text.index("<h2>Table")]
     assert "<strong>Mixed: &lt;b&gt;a&lt;/b&gt;</strong>" in first
 
 
-def test_a_figure_that_is_missing_is_named_with_its_reason(outcomes):
-    analysis = analyse(outcomes, baseline="none", task="classification")
+def test_a_figure_that_is_missing_is_named_with_its_reason(analysis, outcomes):
     text = page(analysis, outcomes, ABOUT, {}, {"Learning curves": "OSError: <b>"})
     assert "<h2>Figures" in text and "Learning curves is missing: OSError: &lt;b&gt;." in text

@@ -10,35 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from experiments.ablation import figures
-from experiments.ablation.analysis import analyse
-from experiments.ablation.style import as_written, fit, new_figure, size, style, wrapped
-from tests.experiments.ablation.outcomes import QUOTED, classifiers, completed, example, grid
+from experiments.ablation.report import figures
+from experiments.ablation.report.analysis import analyse
+from tests.experiments.ablation.outcomes import QUOTED, classifiers, completed, grid
 
-
-@pytest.fixture(scope="module")
-def outcomes():
-    return example()
-
-
-@pytest.fixture(scope="module")
-def analysis(outcomes):
-    return analyse(outcomes, baseline="none", task="classification")
-
-
-@pytest.fixture(scope="module")
-def drawn(analysis, outcomes):
-    found, missing = figures.draw(analysis, outcomes)
-    assert missing == {}
-    return found
+AGAINST, HEAT_MAP = "Test error against rate", "Error against rate and batch_size"
+DIFFERENCES, CURVES = "Differences seed by seed", "Learning curves"
+GAP = "Training and test error"
 
 
 def test_all_are_small_png_files(drawn):
-    assert list(drawn) == [
-        *("Test error against rate", "Differences seed by seed", "Learning curves"),
-        *("Training and test error", "Error against rate and batch_size"),
-    ]
-    for picture in drawn.values():
+    assert list(drawn.pictures) == [AGAINST, DIFFERENCES, CURVES, GAP, HEAT_MAP]
+    for picture in drawn.pictures.values():
         assert len(picture.png) < 60_000
         image = Image.open(io.BytesIO(picture.png))
         assert image.format == "PNG" and not image.info.get("Software")
@@ -46,7 +29,7 @@ def test_all_are_small_png_files(drawn):
 
 
 def test_captions_say_what_is_drawn_and_at_which_settings(drawn, outcomes, monkeypatch):
-    against, differences, *_, heat = (picture.caption for picture in drawn.values())
+    against, differences, *_, heat = (picture.caption for picture in drawn.pictures.values())
     assert "95 % intervals, of 6 seeds or more. At each point batch_size is what" in against
     assert against.endswith("A dashed line: a scheme without a rate.")
     assert "a bar the interval of the table (95 %)" in differences
@@ -64,8 +47,8 @@ def of_bernoulli(analysis, **setting):
     )
 
 
-def test_error_against_rate_has_the_means_and_their_intervals(analysis):
-    axis = figures.error_against_rate(analysis).axes[0]
+def test_error_against_rate_has_the_means_and_their_intervals(analysis, drawn):
+    axis = drawn.figures[AGAINST].axes[0]
     (bars,) = axis.containers  # the other schemes have no rate
     # Rate 0.1 has lost a cell at batch size 32, rate 0.3 at 128, and 0.5 is better at 32.
     settings = zip((0.1, 0.3, 0.5), (128, 32, 32), strict=True)
@@ -96,8 +79,8 @@ def test_another_number_is_the_axis_where_no_rate_is_swept():
     assert (axis.get_xlabel(), axis.get_xscale()) == ("learning_rate", "log")
 
 
-def test_differences_are_those_of_the_seeds(analysis):
-    axis = figures.paired_differences(analysis).axes[0]
+def test_differences_are_those_of_the_seeds(analysis, drawn):
+    axis = drawn.figures[DIFFERENCES].axes[0]
     row = analysis.schemes[0]
     dots = [line.get_xdata() for line in axis.lines if len(line.get_xdata()) == 7]
     np.testing.assert_allclose(dots[0], 100 * np.array(list(row.differences.values())))
@@ -106,8 +89,8 @@ def test_differences_are_those_of_the_seeds(analysis):
     assert axis.get_xlabel().endswith("points (better: to the right)")
 
 
-def test_learning_curves_are_means_of_the_chosen_settings(analysis, outcomes):
-    figure = figures.learning_curves(analysis, outcomes)
+def test_learning_curves_are_means_of_the_chosen_settings(analysis, outcomes, drawn):
+    figure = drawn.figures[CURVES]
     best = analysis.schemes[0].chosen
     histories = [o.history for o in outcomes if o.cell.id in best.ids]
     expected = [
@@ -120,15 +103,15 @@ def test_learning_curves_are_means_of_the_chosen_settings(analysis, outcomes):
     assert figure.axes[1].get_ylabel() == "validation loss"
 
 
-def test_the_gap_is_between_training_and_test_error(analysis):
-    axis = figures.train_test_gap(analysis).axes[0]
+def test_the_gap_is_between_training_and_test_error(analysis, drawn):
+    axis = drawn.figures[GAP].axes[0]
     best = analysis.schemes[0].chosen
     ends = [100 * (1 - best.train.mean), 100 * (1 - best.test.mean)]
     np.testing.assert_allclose(axis.lines[0].get_xdata(), ends)
 
 
-def test_the_heat_map_has_the_validation_errors_and_gaps(analysis):
-    axis = figures.heat_map(analysis, "rate", "batch_size").axes[0]
+def test_the_heat_map_has_the_validation_errors_and_gaps(analysis, drawn):
+    axis = drawn.figures[HEAT_MAP].axes[0]
     values = np.ma.filled(axis.images[0].get_array().astype(float), np.nan)
     expected = np.full((3, 2), np.nan)
     for i, rate in enumerate((0.1, 0.3, 0.5)):
@@ -141,22 +124,21 @@ def test_the_heat_map_has_the_validation_errors_and_gaps(analysis):
     assert len(axis.patches) == 1  # the frame
 
 
-def test_a_scheme_has_one_colour_in_all_figures(analysis, outcomes):
-    against = figures.error_against_rate(analysis).axes[0].containers[0].lines[0]
-    curve = figures.learning_curves(analysis, outcomes).axes[0].lines[0]
-    gap = figures.train_test_gap(analysis).axes[0].lines[0]
-    difference = figures.paired_differences(analysis).axes[0].lines[1]
+def test_a_scheme_has_one_colour_in_all_figures(analysis, drawn):
+    axes = {title: figure.axes[0] for title, figure in drawn.figures.items()}
+    against = axes[AGAINST].containers[0].lines[0]
+    curve, gap, difference = axes[CURVES].lines[0], axes[GAP].lines[0], axes[DIFFERENCES].lines[1]
     assert len({to_hex(line.get_color()) for line in (against, curve, gap, difference)}) == 1
     schemes = [row.scheme for row in analysis.schemes]
-    assert len({style(analysis, scheme)["color"] for scheme in schemes}) == len(schemes)
-    assert style(analysis, "none")["color"] == "black"
+    assert len({figures.style(analysis, scheme)["color"] for scheme in schemes}) == len(schemes)
+    assert figures.style(analysis, "none")["color"] == "black"
 
 
 def test_what_there_is_nothing_to_draw_for_is_left_out():
     cells = grid({"none": {}, "a": {}}, seeds=1)
     outcomes = [completed(cell, test_accuracy=0.9) for cell in cells]
     analysis = analyse(outcomes, baseline="none", task="classification")
-    assert list(figures.draw(analysis, outcomes)[0]) == ["Differences seed by seed"]
+    assert list(figures.draw(analysis, outcomes)[0]) == [DIFFERENCES]
     alone = analyse(outcomes[:1], baseline="none", task="classification")
     assert figures.draw(alone, outcomes[:1]) == ({}, {})
 
@@ -168,12 +150,6 @@ def test_a_loss_that_is_infinite_leaves_a_gap_in_its_curve():
     analysis = analyse(outcomes, baseline="none", task="regression")
     values = figures.learning_curves(analysis, outcomes).axes[1].lines[0].get_ydata()
     assert np.isnan(values).tolist() == [False, True, False]
-
-
-def test_names_are_broken_where_an_argument_ends():
-    assert wrapped("a(b=1,c=2)|d(e=3)", 8) == "a(b=1,\nc=2)|\nd(e=3)"
-    assert wrapped("none") == "none" and wrapped("$x$") == "$x$"
-    assert wrapped("a\nb\udcff") == r"a\nb\udcff"
 
 
 LONG = 'bernoulli(rate=0.2,at="stage_[01]/map$")|gaussian(rate=0.5,at="W^2_{i}\\\\$",how="WWWWW")'
@@ -253,14 +229,14 @@ def outside(axis) -> list[Text]:
 
 
 def test_a_text_is_drawn_letter_by_letter():
-    figure, axis = new_figure()
+    figure, axis = figures.new_figure()
     title = axis.set_title(r"$\frac{x_1^2$")
     with pytest.raises(ValueError, match="Expected"):
-        size([title])
-    as_written([title])
-    width, height = size([title])
+        figures.size([title])
+    figures.as_written([title])
+    width, height = figures.size([title])
     assert width > 1 and height < 0.3
-    fit(figure, [axis], 1, 3.0, 2.0)
+    figures.fit(figure, [axis], 1, 3.0, 2.0)
     box = axis.get_window_extent()
     assert (box.width, box.height) == pytest.approx((300, 200), abs=3)
 
@@ -275,7 +251,7 @@ def gap_alone(monkeypatch):
 def test_a_users_style_changes_no_picture(analysis, outcomes, drawn, gap_alone):
     with rc_context({"text.usetex": True, "font.size": 20, "savefig.dpi": 30}):
         (title,) = found = figures.draw(analysis, outcomes)[0]
-    assert found[title] == drawn[title]
+    assert title == GAP and found[title] == drawn.pictures[title]
 
 
 def test_a_figure_that_cannot_be_drawn_is_named_and_the_others_are_there(
@@ -286,5 +262,4 @@ def test_a_figure_that_cannot_be_drawn_is_named_and_the_others_are_there(
 
     monkeypatch.setattr(figures, "learning_curves", broken)
     found, missing = figures.draw(analysis, outcomes)
-    assert missing == {"Learning curves": "RuntimeError: no ink"}
-    assert found["Training and test error"] == drawn["Training and test error"]
+    assert missing == {CURVES: "RuntimeError: no ink"} and found[GAP] == drawn.pictures[GAP]

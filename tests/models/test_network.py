@@ -7,34 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dropjax import models, runs
-from dropjax.runs import Network
+from dropjax import models
+from dropjax.models.network import Network
 from dropjax.schemes import parse
-
-CALLS = {
-    "predict": lambda run, x: run.predict(x),
-    "one draw": lambda run, x: run.predict(x, samples=1),
-    "spread": lambda run, x: run.predict_with_spread(x, samples=4),
-}
-
-
-@pytest.mark.parametrize("call", CALLS)
-def test_runs_of_equal_networks_share_one_program(own_run, call, monkeypatch):
-    """Of any number of them; traced is what is compiled."""
-    traced, outputs = [], Network.outputs
-
-    def counted(*arguments):
-        traced.append(1)
-        return outputs(*arguments)
-
-    loaded = [runs.load(own_run("regression")) for _ in range(2)]
-    x = np.linspace(0, 1, 13 * 5).reshape(13, 5)  # so many as no other test has
-    monkeypatch.setattr(Network, "outputs", counted)
-    first = CALLS[call](loaded[0], x)
-    assert traced, "nothing was traced, so nothing could be seen"
-    traced.clear()
-    jax.tree.map(np.testing.assert_array_equal, CALLS[call](loaded[1], x), first)
-    assert not traced
 
 
 def network(**changes) -> Network:

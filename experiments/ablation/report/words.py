@@ -1,6 +1,6 @@
-"""An analysis in words, for Markdown and HTML alike.
+"""The sentences of a report, for Markdown and HTML alike.
 
-What comes from the user's flags or from a run's error is `Code`; the rest is plain.
+Text from the user's flags or from a run's error is `Code`; all other text is plain.
 """
 
 import dataclasses
@@ -9,15 +9,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dropjax.compare import Summary, fewest, smallest_p
-from experiments.ablation.analysis import Analysis, SchemeRow
-from experiments.ablation.decide import enough_seeds
+from dropjax.core.text import counted
+from experiments.ablation.report.analysis import Analysis, SchemeRow
 
 NOTHING = "-"
-"""In a table, where there is no number."""
+"""What a table shows where there is no number."""
 
 
 class Code(str):
-    """Text to be shown letter by letter, in a typewriter's letters."""
+    """Text that is shown letter by letter, in a typewriter's letters."""
 
 
 Words = Sequence[str]
@@ -29,7 +29,7 @@ class Unit:
     """How results are written: accuracies in per cent, errors of regression as they are.
 
     Args:
-      analysis: of which the results are; they all get as many decimals.
+      analysis: its results all get the same number of decimals.
     """
 
     analysis: Analysis
@@ -41,17 +41,17 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """The metric's, in a sentence."""
+        """The metric's name in a sentence."""
         return "accuracy" if self.percent else self.analysis.metric.name.upper()
 
     @property
     def head(self) -> str:
-        """The metric's with its unit."""
+        """The metric's name with its unit."""
         return "accuracy, %" if self.percent else self.name
 
     @property
     def of_differences(self) -> str:
-        """What a difference is counted in."""
+        """The unit of differences."""
         return "points" if self.percent else self.name
 
     @property
@@ -63,12 +63,12 @@ class Unit:
         return max(3 - math.floor(math.log10(largest)), 0) if largest > 0 else 3
 
     def text(self, value: float, *, sign: bool = False, more: int = 0) -> str:
-        """A result; `sign` for a difference, `more` for decimals beyond the usual."""
+        """A result; with a sign for a difference, with `more` decimals than usual."""
         scaled = 100 * value if self.percent else value
         return f"{scaled:{'+' if sign else ''}z.{self._decimals + more}f}"
 
     def interval(self, low: float, high: float, *, sign: bool = False) -> str:
-        """An interval, with a space before it; nothing where there is none.
+        """An interval, with a space before it; "" where there is none.
 
         Differences of accuracies are cut at 100 points.
         """
@@ -79,16 +79,17 @@ class Unit:
         return f" [{self._end(low, sign=sign)}, {self._end(high, sign=sign)}]"
 
     def _end(self, value: float, *, sign: bool) -> str:
-        """An end that is not 0 does not look like 0, or an interval would seem to hold it."""
+        """An end that is not 0 must not look like 0, or the interval would seem to hold 0."""
         texts = (self.text(value, sign=sign, more=more) for more in range(8))
         usual = next(texts)
         return next((t for t in (usual, *texts) if value and float(t)), usual)
 
-    def spread(self, found: Summary | None) -> str:
+    def spread(self, summary: Summary | None) -> str:
         """Mean and standard deviation."""
-        if found is None:
+        if summary is None:
             return NOTHING
-        return self.text(found.mean) + ("" if found.n == 1 else f" ± {self.text(found.std)}")
+        spread = "" if summary.n == 1 else f" ± {self.text(summary.std)}"
+        return self.text(summary.mean) + spread
 
 
 def setting_text(setting: dict[str, Any]) -> Code:
@@ -97,7 +98,7 @@ def setting_text(setting: dict[str, Any]) -> Code:
 
 
 def p_text(p: float, alpha: float) -> str:
-    """Two significant digits, and more where it would seem to be on the other side of alpha."""
+    """Two significant digits; more where two would seem to lie on the other side of alpha."""
     texts = [f"{p:#.{digits}g}" for digits in (2, 3, 4, 6, 9, 17)]
     return next(text for text in texts if (float(text) <= alpha) == (p <= alpha))
 
@@ -129,17 +130,21 @@ def overview(analysis: Analysis, about: dict[str, Any]) -> Words:
 
 
 def answers(analysis: Analysis) -> list[Words]:
-    """A sentence a comparison, and one on what they are about."""
-    of = {row.scheme: row for row in analysis.schemes}
-    against = called(of[analysis.baseline])
+    """A sentence for each comparison, and one that says what they are about."""
+    against = _baseline(analysis)
     rows = [row for row in analysis.schemes if row.scheme != analysis.baseline]
     if not rows:
         return [["There is no scheme to compare with ", *against, "."]]
     return [*(_answer(analysis, row, against) for row in rows), [_reach(analysis)]]
 
 
+def _baseline(analysis: Analysis) -> list[str]:
+    """The baseline at its chosen setting."""
+    return called(next(row for row in analysis.schemes if row.scheme == analysis.baseline))
+
+
 def _reach(analysis: Analysis) -> str:
-    """What the answers are about: other seeds, not other test examples."""
+    """Says that the answers are about other seeds, not about other test examples."""
     examples = analysis.test_examples
     if examples is None:
         return (
@@ -154,50 +159,51 @@ def _reach(analysis: Analysis) -> str:
 
 
 def _answer(analysis: Analysis, row: SchemeRow, against: list[str]) -> Words:
-    found, unit = row.comparison, Unit(analysis)
-    if found is None or row.p is None:
+    compared, unit = row.comparison, Unit(analysis)
+    if compared is None or row.p is None:
         return [*called(row), " is not compared: ", row.why, "."]
     p, many = f"p = {p_text(row.p, analysis.alpha)}", analysis.comparisons
     if many > 1:
-        both = "both " if math.isfinite(found.low) else ""
+        both = "both " if math.isfinite(compared.low) else ""
         p += f" ({both}for {many} comparisons)"
     if not row.found:
-        gap = unit.text(found.difference, sign=True)
-        interval = unit.interval(found.low, found.high, sign=True)
+        gap = unit.text(compared.difference, sign=True)
+        interval = unit.interval(compared.low, compared.high, sign=True)
         gap = f": {gap} {unit.of_differences}{interval}, {p}."
         if too_few(analysis):
             return ["Too few seeds to tell ", *called(row), " from ", *against, gap]
         return ["No difference found between ", *called(row), " and ", *against, gap]
-    # Of the size of the gap, whichever side is better.
-    low, high = sorted(x if found.difference > 0 else -x for x in (found.low, found.high))
-    gap = f"{unit.text(abs(found.difference))} {unit.of_differences}{unit.interval(low, high)}"
-    better = (found.difference > 0) == analysis.metric.higher
+    # The size of the gap has no sign, whichever side is better.
+    positive = compared.difference > 0
+    low, high = sorted(x if positive else -x for x in (compared.low, compared.high))
+    gap = f"{unit.text(abs(compared.difference))} {unit.of_differences}{unit.interval(low, high)}"
+    better = positive == analysis.metric.higher
     verdict = " is better than " if better else " is worse than "
     return [*called(row), verdict, *against, f" by {gap}, {p}."]
 
 
 def verdicts(analysis: Analysis) -> list[Words]:
-    """A sentence a comparison, of the seeds that were added; none if there are none."""
-    of = {row.scheme: row for row in analysis.schemes}
-    against = called(of[analysis.baseline])
-    found: list[Words] = []
+    """A sentence for each comparison of added seeds; none if no seeds were added."""
+    named, unit = {row.scheme: called(row) for row in analysis.schemes}, Unit(analysis)
+    against, sentences = named[analysis.baseline], list[Words]()
     for verdict in analysis.verdicts:
-        names, unit = called(of[verdict.scheme]), Unit(analysis)
+        names = named[verdict.scheme]
         runs = counted(len(verdict.differences), "more seed")
         gap = unit.text(verdict.mean, sign=True) if verdict.differences else NOTHING
         gap += f" {unit.of_differences}{unit.interval(*verdict.interval, sign=True)}"
         gap += f"; {counted(verdict.lost, 'pair')} without a result." if verdict.lost else "."
         if not verdict.after:
-            found.append(["Not decided between ", *names, " and ", *against, f" by {runs}: {gap}"])
+            words = ["Not decided between ", *names, " and ", *against, f" by {runs}: {gap}"]
+            sentences.append(words)
             continue
         word = "better" if verdict.higher == analysis.metric.higher else "worse"
         words = [*names, f" is {word} than ", *against]
-        found.append([*words, f": decided after {verdict.after} of {runs}, {gap}"])
-    return found
+        sentences.append([*words, f": decided after {verdict.after} of {runs}, {gap}"])
+    return sentences
 
 
 def note_of_verdicts(analysis: Analysis) -> str:
-    """What the verdicts stand on."""
+    """How the verdicts were made."""
     each = 100 * analysis.verdicts[0].level
     return (
         f"Seeds from {max(analysis.seeds) + 1} on, which had no part in the choice of settings, "
@@ -222,30 +228,30 @@ def notes(analysis: Analysis) -> list[str]:
     )
     if n < enough:
         interval = f"{counted(n, 'seed')} give no {per_cent} interval of the mean, {enough} do"
-    found = [
+    sentences = [
         f"Test and validation {Unit(analysis).name}: mean over the seeds ± standard deviation of "
         f"one run; {interval}. IQM is the interquartile mean.",
         "Each scheme has one setting: nothing was chosen.",
     ]
-    if any(row.of > 1 for row in analysis.schemes):
-        found[1] = (
+    if any(row.settings > 1 for row in analysis.schemes):
+        sentences[1] = (
             "Each scheme is at its setting with the best mean on the validation data, over all "
             f"seeds (then the least {analysis.metric.tie.upper()}, then the first of the grid); "
             "the column settings says of how many. The test data had no part in it."
         )
-    if len({row.of for row in analysis.schemes}) > 1:
-        found.append("Schemes with more settings were tuned more than those with fewer.")
+    if len({row.settings for row in analysis.schemes}) > 1:
+        sentences.append("Schemes with more settings were tuned more than those with fewer.")
     if dropped := sum(not row.complete for row in analysis.settings):
-        found.append(
+        sentences.append(
             f"{dropped} of {counted(len(analysis.settings), 'setting')} could not be chosen: some "
             "of their seeds have no result, and means over different seeds are not compared. The "
             "cells are listed below."
         )
-    return found + _notes_of_tests(analysis, per_cent)
+    return sentences + _notes_of_tests(analysis, per_cent)
 
 
 def note_of_settings(analysis: Analysis) -> str:
-    """What the table of all settings has."""
+    """What the numbers in the table of all settings are."""
     text = (
         f"Mean {Unit(analysis).name} ± standard deviation over the seeds that completed, without "
         "dropout."
@@ -263,43 +269,38 @@ def _notes_of_tests(analysis: Analysis, per_cent: str) -> list[str]:
     better = "higher" if analysis.metric.higher else "lower"
     kind = "exact" if comparisons[0].exact else "Monte-Carlo"
     together = f", times {many} for {many} comparisons (Bonferroni)" if many > 1 else ""
-    found = [
+    sentences = [
         "The difference is the mean over seeds of the scheme's test result less the baseline's "
         f"({better} is better). p is of the paired sign-flip test, two-sided, {kind}{together}. "
         "P(better) is the fraction of the seeds with which the scheme is better, ties half.",
     ]
     if too_few(analysis):
-        enough = enough_seeds(many, level=analysis.level)
+        enough = fewest(analysis.level, comparisons=many)
         least = p_text(min(many * smallest_p(n), 1.0), alpha)
         times = f", or {least} for {many} comparisons" if many > 1 else ""
         return [
-            *found,
+            *sentences,
             f"{counted(n, 'seed').capitalize()} cannot show a difference at the level {alpha:g}, "
             f"whatever the results, and give no {per_cent} interval of one: the least p that so "
             f"few can have is {p_text(smallest_p(n), alpha)}{times}. It takes {enough} seeds or "
             f"more: --seeds={enough}.",
         ]
     all_hold = f"all {many} hold at once" if many > 1 else "it holds"
-    # Of several intervals that fail with these chances the sum of them bounds that of any.
-    chance = 100 * (1 - sum(1 - one.coverage for one in comparisons))
-    found.append(
+    # The chance that any interval fails is at most the sum of the chances of each.
+    chance = 100 * (1 - sum(1 - comparison.coverage for comparison in comparisons))
+    sentences.append(
         "In brackets behind a difference are the values that the same test does not reject: they "
         f"are without 0 exactly where p is at most {alpha:g}. Of differences that are symmetric "
         f"about their mean {all_hold} with a chance of at least {per_cent} (with {n} seeds "
         f"{chance:.4g} %); if they are skewed the chance is less (experiments/README.md says how "
         "much). Where no difference was found there may be one: the interval says how large."
     )
-    return found
+    return sentences
 
 
 def too_few(analysis: Analysis) -> bool:
     """Whether no difference could have been found, whatever the results."""
-    return len(analysis.seeds) < enough_seeds(analysis.comparisons, level=analysis.level)
-
-
-def counted(count: int, noun: str) -> str:
-    """ "1 seed", "2 seeds"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return len(analysis.seeds) < fewest(analysis.level, comparisons=analysis.comparisons)
 
 
 def listed(pieces: Iterable[str]) -> Iterable[str]:

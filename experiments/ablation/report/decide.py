@@ -1,8 +1,8 @@
 """Adds seeds until it is decided which schemes are better: stopping early, honestly.
 
-The settings were chosen before, on other seeds. Those that are added here are compared by a test
-that may be looked at after each of them (`compare.sequential`), so that stopping when it is decided
-makes no more errors than the level allows, whatever the number of looks, comparisons and seeds.
+The settings were chosen before, on other seeds. The added seeds are compared by a test whose result
+may be looked at after each of them (`compare.sequential`). So stopping at a decision makes no more
+errors than the level allows, for any number of looks, comparisons and seeds.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from dropjax import compare
+from dropjax.core.text import counted
 
 ROUND = 4
 """Seeds that are added at a time, after the first ones."""
@@ -28,8 +29,9 @@ class Verdict:
       scheme: compared with the baseline.
       differences: of the test results, scheme less baseline, of the seeds where both completed.
       after: how many of them decided it; 0 if they did not.
-      level: of this comparison, so that all of them together keep the level that was asked.
-      lost: seeds of which a run did not complete.
+      level: of this comparison; it is so high that all comparisons together keep the level asked
+        for.
+      lost: how many seeds have a run that did not complete.
     """
 
     scheme: str
@@ -40,16 +42,16 @@ class Verdict:
 
     @property
     def judged(self) -> tuple[float, ...]:
-        """The differences that the verdict is of: those that decided it, or all if none did.
+        """The differences that the verdict is about: those until the decision, or all without one.
 
-        Seeds are added a few at a time, so that there may be some after the decision. What they say
-        may differ; the verdict, its mean and its interval are of one time.
+        Seeds are added a few at a time, so some may come after the decision. They may say something
+        else; the verdict, its mean and its interval leave them all out.
         """
         return self.differences[: self.after] if self.after else self.differences
 
     @property
     def mean(self) -> float:
-        """Of the differences that were judged; NaN if there are none."""
+        """The mean of the differences that were judged; NaN if there are none."""
         return float(np.mean(self.judged)) if self.differences else float("nan")
 
     @property
@@ -59,7 +61,7 @@ class Verdict:
 
     @functools.cached_property
     def interval(self) -> tuple[float, float]:
-        """What the difference lies between, by the confidence sequence of those that were judged.
+        """The ends between which the difference lies, by the confidence sequence of those judged.
 
         Infinite where too little is known, NaN where they have no common centre.
         """
@@ -69,34 +71,22 @@ class Verdict:
         return float(low[-1]), float(high[-1])
 
 
-def enough_seeds(comparisons: int, *, level: float = 0.95) -> int:
-    """The fewest seeds with which one of some comparisons, at a level together, can be told.
-
-    It holds for a number of seeds that is fixed in advance, and for seeds that are added.
-
-    Args:
-      comparisons: how many; none count as one.
-      level: of all together, in (0, 1).
-    """
-    return compare.fewest(compare.level_of_each(max(comparisons, 1), level=level))
-
-
 def check_most(comparisons: int, most: int, *, level: float = 0.95) -> int:
-    """The fewest seeds that can decide one of some comparisons.
+    """The fewest seeds that can decide one of several comparisons.
 
     Args:
-      comparisons: how many, which share the level.
-      most: seeds that are allowed.
+      comparisons: how many share the level.
+      most: how many seeds are allowed.
       level: see `add_seeds`.
 
     Raises:
-      ValueError: as many seeds as are allowed cannot.
+      ValueError: the seeds that are allowed are too few.
     """
-    least = enough_seeds(comparisons, level=level)
+    least = compare.fewest(level, comparisons=comparisons)
     if most < least:
-        of = f"{comparisons} comparison{'s' if comparisons > 1 else ''}"
         raise ValueError(
-            f"max_seeds={most}: with {of} it takes {least} seeds or more to decide one"
+            f"max_seeds={most}: with {counted(comparisons, 'comparison')} it takes {least} seeds "
+            "or more to decide one"
         )
     return least
 
@@ -104,8 +94,9 @@ def check_most(comparisons: int, most: int, *, level: float = 0.95) -> int:
 def decided_after(differences: Sequence[float], *, level: float) -> int:
     """After how many differences it was decided which scheme is better; 0 if it was not.
 
-    It is when the confidence sequence leaves 0, on the side of the mean. `compare.decided` may be
-    sooner: 0 can be refuted while centres on both its sides are not, where differences are equal.
+    It is decided when the confidence sequence leaves 0, on the side of the mean. `compare.decided`
+    may come sooner: where differences are equal, 0 can be refuted while centres on both sides of it
+    are not.
 
     Args:
       differences: at least one.
@@ -128,18 +119,18 @@ def add_seeds(
     most: int,
     level: float = 0.95,
 ) -> list[Verdict]:
-    """Runs more seeds of schemes that are not decided yet, until all are or there are enough.
+    """Runs more seeds of the undecided schemes, until all are decided or the seeds are used up.
 
     Args:
       schemes: to compare with the baseline, at least one.
       baseline: another scheme.
       run: (schemes, seeds) -> the test result of each scheme for each of the seeds.
-      first: the first seed. None from it on may have taken part in choosing settings.
-      most: seeds at most.
+      first: the first seed. No seed from it on may have taken part in choosing settings.
+      most: how many seeds may be added.
       level: the chance that no decision is wrong, over all the schemes, is at least this.
 
     Returns:
-      A verdict a scheme, in their order.
+      One verdict for each scheme, in their order.
 
     Raises:
       ValueError: there is no scheme, or so few seeds that nothing could be decided.
@@ -156,9 +147,9 @@ def add_seeds(
         seeds = range(start, min(end, first + most))
         if not seeds:
             break
-        found = run([baseline, *open_], seeds)
+        results = run([baseline, *open_], seeds)
         for scheme in open_:
-            for own, other in zip(found[scheme], found[baseline], strict=True):
+            for own, other in zip(results[scheme], results[baseline], strict=True):
                 if own is None or other is None:
                     lost[scheme] += 1
                 else:

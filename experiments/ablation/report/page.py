@@ -1,4 +1,4 @@
-"""report.html: the whole ablation in one file, which needs no other and no network."""
+"""report.html: the whole ablation in one file, which needs no other file and no network."""
 
 import base64
 import html
@@ -8,9 +8,9 @@ from pathlib import PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from experiments.ablation.analysis import Analysis
 from experiments.ablation.cells import Outcome
-from experiments.ablation.rows import (
+from experiments.ablation.report.analysis import Analysis
+from experiments.ablation.report.tables import (
     Table,
     about_table,
     lost_table,
@@ -18,7 +18,7 @@ from experiments.ablation.rows import (
     settings_table,
     trace_table,
 )
-from experiments.ablation.words import (
+from experiments.ablation.report.words import (
     NOTHING,
     Code,
     Unit,
@@ -33,7 +33,7 @@ from experiments.ablation.words import (
 )
 
 if TYPE_CHECKING:  # Matplotlib takes half a second to import
-    from experiments.ablation.figures import Picture
+    from experiments.ablation.report.figures import Picture
 
 _PARTS = {"validation": "validation", "test": "test", "mc_test": "test, mean of draws:"}
 _STYLE = """
@@ -146,17 +146,17 @@ def _verdicts(analysis: Analysis) -> list[str]:
 def _figures(figures: Mapping[str, "Picture"], missing: Mapping[str, str]) -> list[str]:
     if not figures and not missing:
         return []
-    found = []
+    drawn = []
     for title, picture in figures.items():
         data = base64.b64encode(picture.png).decode("ascii")
         name, caption = html.escape(title), html.escape(picture.caption)
-        found.append(
+        drawn.append(
             f"<figure><figcaption><strong>{name}.</strong> {caption}</figcaption>"
             f'<img src="data:image/png;base64,{data}" alt="{name}"></figure>'
         )
     gone = [f"{html.escape(title)} is missing: {_inline(why)}." for title, why in missing.items()]
     parts = ["<h2>Figures</h2>"]
-    parts += ['<div class="figures">', *found, "</div>"] if found else []
+    parts += ['<div class="figures">', *drawn, "</div>"] if drawn else []
     return parts + ([_list(gone)] if gone else [])
 
 
@@ -168,10 +168,10 @@ def _cells(analysis: Analysis, outcomes: Sequence[Outcome]) -> str:
     heads += [f"{_PARTS[m.removesuffix(f'_{name}')]} {unit.head}" for m in measures]
     rows = []
     for o in outcomes:
-        found = [o.result.get(m) for m in measures]
+        values = [o.result.get(m) for m in measures]
         cells = [Code(o.cell.id), Code(o.cell.scheme), setting_text(o.cell.setting) or NOTHING]
         cells += [str(o.cell.seed), o.status]
-        cells += [NOTHING if value is None else unit.text(value) for value in found]
+        cells += [NOTHING if value is None else unit.text(value) for value in values]
         rows.append([_cell(cell) for cell in cells] + [_command(o.cell.command)])
     return _raw_table([*map(html.escape, heads), "command"], rows, "All cells")
 
@@ -188,7 +188,7 @@ def _table(table: Table, name: str, kind: str = "wide") -> str:
 def _raw_table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], name: str, kind: str = "wide"
 ) -> str:
-    """A table of HTML; on a narrow screen it scrolls by itself, by the keyboard too."""
+    """A table of HTML. On a narrow screen it scrolls alone, with the keyboard too."""
     head = "".join(f'<th scope="col">{text}</th>' for text in heads)
     lines = []
     for first, *others in rows:
@@ -217,12 +217,12 @@ def _inline(piece: str) -> str:
     text = html.escape(piece)
     if isinstance(piece, Code):
         return f"<code>{text}</code>" if piece else ""
-    # A number stays in one line with what belongs to it.
+    # A number stays on one line with its unit, its sign or its other half.
     text = text.replace(" ± ", "&nbsp;±&nbsp;").replace("p = ", "p&nbsp;=&nbsp;")
     return re.sub(r"(\[[^], ]+), ", r"\1,&nbsp;", text)
 
 
 def _cell(text: str) -> str:
-    """As `_inline`, with places where a long name can be broken."""
-    found = _inline(text)
-    return re.sub(r"([,|(])(?=\S)", r"\1<wbr>", found) if isinstance(text, Code) else found
+    """As `_inline`, with places where a long name may be broken."""
+    inline = _inline(text)
+    return re.sub(r"([,|(])(?=\S)", r"\1<wbr>", inline) if isinstance(text, Code) else inline

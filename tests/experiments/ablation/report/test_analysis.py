@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from experiments.ablation.analysis import analyse
 from experiments.ablation.cells import Outcome
+from experiments.ablation.report.analysis import analyse
 from tests.experiments.ablation.outcomes import classifiers, completed, example, grid, lost
 
 RATES = {"rate": [0.1, 0.3]}
@@ -29,7 +29,7 @@ def test_the_chosen_setting_and_the_difference_by_hand():
     test = [0.80, 0.82, 0.84, 0.99, 0.99, 0.99, 0.83, 0.82, 0.90]
     analysis = analyse(accuracies(cells, validation, test), baseline="none", task="classification")
     row = of_scheme(analysis, "bernoulli")
-    assert (row.of, row.chosen.setting, row.chosen.ids) == (
+    assert (row.settings, row.chosen.setting, row.chosen.ids) == (
         2,
         {"rate": 0.3},
         ("c0006", "c0007", "c0008"),

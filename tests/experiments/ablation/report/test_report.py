@@ -4,14 +4,14 @@ import sys
 
 import pytest
 
-from experiments.ablation import figures, output
-from experiments.ablation.output import write
-from experiments.ablation.tables import cells_csv, table_md
+from experiments.ablation import report
+from experiments.ablation.report import figures, write
+from experiments.ablation.report.page import page
+from experiments.ablation.report.tables import cells_csv, table_md
 from tests.experiments.ablation.outcomes import ABOUT, example
 
 
-def test_all_files_are_written_and_written_again_the_same(tmp_path):
-    outcomes = example()
+def test_all_files_are_written_the_same_for_the_same_outcomes(tmp_path, outcomes, drawn):
     folder = tmp_path / "new" / "first"
     analysis = write(folder, outcomes, ABOUT, baseline="none", task="classification")
     files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")}
@@ -24,8 +24,10 @@ def test_all_files_are_written_and_written_again_the_same(tmp_path):
     }
     assert files["cells.csv"].decode() == cells_csv(outcomes)
     assert files["table.md"].decode() == table_md(analysis, ABOUT)
-    write(folder, outcomes, ABOUT, baseline="none", task="classification")
-    assert {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")} == files
+    again = {picture.png for picture in drawn.pictures.values()}
+    assert {data for name, data in files.items() if name.startswith("figures/")} == again
+    whole = page(analysis, outcomes, ABOUT, drawn.pictures)
+    assert files["report.html"].decode() == whole
 
 
 def test_nothing_is_written_when_it_cannot_be_analysed(tmp_path):
@@ -58,7 +60,7 @@ def test_figures_that_cannot_be_drawn_are_said_and_all_else_is_written(tmp_path,
 
 
 def test_a_matplotlib_that_is_broken_costs_the_figures_alone(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "experiments.ablation.figures", None)
+    monkeypatch.setitem(sys.modules, "experiments.ablation.report.figures", None)
     write(tmp_path, example(), ABOUT, baseline="none", task="classification")
     assert "Each figure is missing: ModuleNotFoundError" in (tmp_path / "report.html").read_text()
     assert "figure missing: Each figure: ModuleNotFoundError" in capsys.readouterr().out
@@ -68,7 +70,7 @@ def test_a_process_killed_while_it_draws_has_written_the_rest(tmp_path, monkeypa
     def kill(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(output, "_draw", kill)
+    monkeypatch.setattr(report, "_draw", kill)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, example(), ABOUT, baseline="none", task="classification")
     assert {path.name for path in tmp_path.iterdir()} == {

@@ -2,9 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
-import sys
-from pathlib import Path
 from typing import Any, Self
 
 import flax.linen as nn
@@ -13,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dropjax import evaluate, models
+from dropjax import evaluate
 from dropjax.core.draw import CLEAN, Draw, deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.literals import format_call
 from dropjax.core.scheme import Scheme
 from dropjax.core.spec import parse
 from dropjax.evaluate.predict import sample_key_of
+from dropjax.models import MODELS
+from dropjax.models import parse as parse_model
 from dropjax.models.fields import is_as_before
 
 Array = jax.Array
@@ -91,19 +90,31 @@ class Network:
 
     def init(self, key: Array, x: Any) -> tuple[Any, Any]:
         """Initial parameters, and initial mutable variables ({} for most modules)."""
-        inputs = self._inputs(x)
+        inputs = self.inputs(x)
         # Compiled: op by op it would take several times as long.
         variables = dict(jax.jit(lambda key: self.module.init(key, inputs, CLEAN))(key))
         return variables.pop("params"), variables
+
+    def inputs(self, x: Any) -> Array:
+        """What the module is given for one raw example: (x - shift) / scale, or its tokens."""
+        if self.vocabulary:
+            return jnp.asarray(x)
+        shift, scale = (jnp.asarray(n, jnp.float32) for n in (self.shift, self.scale))
+        return (jnp.asarray(x).astype(jnp.float32) - shift) / scale
 
     def outputs(self, params: Any, x: Any, draw: Draw, mutable: Any) -> Array:
         """The module's outputs for one example, its mutable variables used as they are."""
         return self._apply({"params": params, **mutable}, x, draw)  # type: ignore[return-value]
 
-    def train(self, params: Any, x: Any, draw: Draw, mutable: Any = None) -> Any:
-        """What `train.Problem` takes for `apply`: the outputs in training.
+    def forward(self, params: Any, x: Any, draw: Draw, mutable: Any = None) -> Any:
+        """The outputs in training, of one example: what `train.Problem` takes for `apply`.
 
-        With the module's mutable variables, and `stateful`, it returns (outputs, new variables).
+        Args:
+          params: the module's parameters.
+          x: an example, as it is in the data.
+          draw: of the example.
+          mutable: the module's mutable variables; None for a module without any. With them it
+            returns (outputs, new variables), as a `stateful` problem needs.
         """
         if mutable is None:
             return self.outputs(params, x, draw, {})
@@ -180,6 +191,13 @@ class Network:
             function, values, xs, key, samples=samples, batch_size=batch_size, of_keys=True
         )
 
+    def samples(self, values: Any, xs: Any, key: Array, *, samples: int, batch_size: int) -> Array:
+        """The predictions behind `moments`, one for each draw: (samples, examples, ...)."""
+        function = _Method(self, "probabilities")
+        return evaluate.monte_carlo_samples(
+            function, values, xs, key, samples=samples, batch_size=batch_size, of_keys=True
+        )
+
     def text(self) -> str:
         """The text of the module, every argument written out.
 
@@ -190,7 +208,7 @@ class Network:
         fields = [f for f in dataclasses.fields(self.module) if f.name not in hidden]
         values = {f.name: getattr(self.module, f.name) for f in fields}
         arguments = {f.name: values[f.name] for f in fields if not is_as_before(f, values[f.name])}
-        return format_call(models.MODELS.name_of(type(self.module)), arguments)
+        return format_call(MODELS.name_of(type(self.module)), arguments)
 
     def describe(self, x: np.ndarray) -> dict[str, Any]:
         """What `rebuild` needs besides the texts of module and scheme, as JSON values.
@@ -233,18 +251,12 @@ class Network:
             name: np.asarray(described.get(name, 0.0), np.float64)
             for name in ("origin", "target_origin")
         }
-        module = models.parse(model, described["outputs"])
+        module = parse_model(model, described["outputs"])
         classes = tuple(map(str, described.get("classes", ())))
         return cls(module, parse(scheme), described["task"], **numbers, **origins, classes=classes)
 
     def _apply(self, variables: Any, x: Any, draw: Draw, **options: Any) -> Any:
-        return self.module.apply(variables, self._inputs(x), draw, **options)
-
-    def _inputs(self, x: Any) -> Array:
-        if self.vocabulary:
-            return jnp.asarray(x)
-        shift, scale = (jnp.asarray(n, jnp.float32) for n in (self.shift, self.scale))
-        return (jnp.asarray(x).astype(jnp.float32) - shift) / scale
+        return self.module.apply(variables, self.inputs(x), draw, **options)
 
     def _predicted(self, values: Any, x: Array, draw: Draw) -> Array:
         outputs = self.outputs(values["params"], x, draw, values["mutable"])
@@ -261,44 +273,6 @@ class Network:
 
     def _bound(self, values: Any) -> Scheme:
         return self.scheme.scaled(values["strength"]).bind(values["learned"])
-
-
-def sources(network: Network) -> dict[str, str]:
-    """The sha256 of each file that defines a scheme or a model of one's own, by its module.
-
-    Those of their base classes are among them; what else they import is not.
-    """
-    classes = [type(network.module), *(type(link) for link in network.scheme.links)]
-    known = {"dropjax", "flax", "jax", *sys.stdlib_module_names} - {"__main__"}
-    modules = {base.__module__ for of in classes for base in of.__mro__}
-    found = {}
-    for name in sorted(modules):
-        file = source_file(name)
-        if file is not None and file.is_file() and name.partition(".")[0] not in known:
-            found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    return found
-
-
-def source_file(module: str) -> Path | None:
-    """The file of a module that was imported; None if it has none."""
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return None if file is None else Path(file)
-
-
-def edited(was: dict[str, str], now: dict[str, str]) -> str | None:
-    """Which file is not as it was, and how that is known; None if all are.
-
-    Args:
-      was: `sources` as a run recorded them. Of a file that is not among them nothing is known.
-      now: `sources` of its network.
-    """
-    for module in sorted(was):
-        if now.get(module) != was[module]:
-            return (
-                f"{source_file(module) or module} was changed since the run was begun: its sha256 "
-                f"was {was[module]}, is {now.get(module)}"
-            )
-    return None
 
 
 @dataclasses.dataclass(frozen=True)

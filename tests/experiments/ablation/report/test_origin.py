@@ -4,8 +4,8 @@ import csv
 import dataclasses
 import io
 
-from experiments.ablation.origin import COLUMNS, origin, warnings
-from experiments.ablation.tables import cells_csv
+from experiments.ablation.report.origin import COLUMNS, origin, warnings
+from experiments.ablation.report.tables import cells_csv
 from tests.experiments.ablation.outcomes import completed, grid, lost
 
 
