@@ -20,7 +20,8 @@ class Registry(Generic[T]):
       noun: the word for one of them in error messages.
       functions: packages whose functions users may mistake for a name: those in their `__all__`.
       parts: files of the package with building blocks for the others. They add no names.
-      flag: the flag of experiments that takes such a text and lists the arguments; "" if there is none.
+      flag: the flag of experiments that takes such a text and lists the arguments; "" if there is
+        none.
       given: fields of the classes that the program sets, and a text may not.
     """
 
