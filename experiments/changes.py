@@ -20,8 +20,8 @@ from dropjax.core.scheme import Learned, Scheme, Sites
 from dropjax.core.site import Site
 from dropjax.runs import Network
 from dropjax.schemes.dropblock import DropBlock
-from dropjax.train.keys import init_key_of
-from experiments.setup import Config, Resolved, Setup, traced
+from experiments.flags import Config
+from experiments.setup import Resolved, Setup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Case:
         if isinstance(run, Setup):
             sites, stateful = run.program.problem.sites or {}, bool(run.mutable)
         else:
-            _, mutable, sites = traced(run.network, init_key_of(run.key), run.dataset.x_train[0])
+            _, mutable, sites = run.traced()
             stateful = bool(mutable)
         return cls(run.config, run.network, run.dataset, sites, stateful)
 
@@ -117,8 +117,8 @@ def _decayed_learning(case: Case) -> bool:
         return False
     name, arguments = parse_call(case.config.optimizer)
     parameters = inspect.signature(getattr(optax, name)).parameters
-    decays = [of for of in ("weight_decay", "weight_decay_rate") if of in parameters]
-    return any(arguments.get(of, parameters[of].default) for of in decays)
+    decays = [decay for decay in ("weight_decay", "weight_decay_rate") if decay in parameters]
+    return any(arguments.get(decay, parameters[decay].default) for decay in decays)
 
 
 def _partial_batch(case: Case) -> bool:

@@ -1,93 +1,346 @@
-"""The flags that all experiments share."""
+"""The flags of training. Each is declared once, as a field of `Flags`; all else follows from that:
+absl's flag and its help, what the recorded command says, what a resumed run compares, which flags
+--grid sweeps, and what the id of an ablation's cell is made of.
+"""
 
+import contextlib
 import dataclasses
-import os
-from pathlib import Path
-from typing import NoReturn
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal
 
-from absl import app, flags, logging
+from absl import flags
 
-import experiments
-from dropjax import schemes
-from dropjax.train.checkpoint import CheckpointError
-from dropjax.train.log import LogError
-from experiments import arguments, program, run, settings
-from experiments.setup import Flags, LaunchError, use_compilation_cache
+from dropjax import data, models, schemes
+from dropjax.core.literals import parse_call
+from experiments.experiment import Experiment
 
-flags.adopt_module_key_flags(settings)
+flags.disclaim_key_flags()  # --help lists them as those of the module that is run
 
-DROPOUT = flags.DEFINE_string(
-    "dropout",
-    "bernoulli",
-    f"The dropout scheme: a name ({', '.join(schemes.names())}), a name with arguments such as "
-    "'bernoulli(rate=0.2,at=\"input\")', or several joined by |. A scheme of your own: "
-    "mymodule:MyScheme. help: lists the arguments of all.",
-)
-RATE = flags.DEFINE_float(
-    "rate",
-    None,
-    "Probability of dropping, in [0, 1], for each scheme in --dropout that names none.",
-)
-SEED = flags.DEFINE_integer(
-    "seed",
-    0,
-    "Seed of everything random: initial weights, order of the data, noise.",
-    lower_bound=0,
-    upper_bound=2**31 - 1,
-)
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "The run's folder. Default: runs/ and the experiment's name and the time."
-)
-RESUME = flags.DEFINE_bool(
-    "resume",
-    False,
-    "Continue the run in --workdir: it says the other flags itself. With a larger --epochs it is "
-    "made longer, also if it is complete.",
-)
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the run in --workdir.")
+_FIRST = (0, 5, 2)
+"""The version whose flags are in the id of a cell whatever their values are."""
 
 
-def main(experiment: str) -> NoReturn:
-    """Runs an experiment with the flags of the command line, and exits.
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """What a flag is, besides its name, its type and its default.
 
     Args:
-      experiment: its name.
+      help: for --help; {datasets} stands for the experiment's.
+      since: the first version that has it. A flag that came after 0.5.2 is left out of the id of an
+        ablation's cell while it has its default, and a run of an older version has that default.
+      least, most: of a number.
+      choices: of a text; None for any.
+      parser: absl's, for what is no text and no number.
+      sweep: "--grid" if that sweeps it, the flag of scripts.ablate that lists its values, or "" if
+        all cells of an ablation must have one value.
+      resumed: what its value may be when a run is resumed: the "same"; a "larger" one; another
+        "place", as results do not depend on it; another "file" of one's own with the same content;
+        or any, where the "scheme", the resolved text of --dropout, has it.
+      meaning: of a value: equal for two texts that mean the same.
     """
 
-    @program.guarded(experiment)
-    def start(argv: list[str]) -> int:
-        if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-        if help := arguments.help_on(DROPOUT.value, settings.MODEL.value):
-            return program.deliver(experiment, help)
-        if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # or every library's notes stand among ours
-        use_compilation_cache()
-        workdir = None if WORKDIR.value is None else Path(os.path.expanduser(WORKDIR.value))
-        given = Flags(dropout=DROPOUT.value, rate=RATE.value, seed=SEED.value, **settings.values())
-        try:
-            return run.run(
-                experiment,
-                given,
-                workdir,
-                resume=RESUME.value,
-                overwrite=OVERWRITE.value,
-                typed=typed(),
-                began=experiments.STARTED,
+    help: str
+    since: tuple[int, ...]
+    least: int | None = None
+    most: int | None = None
+    choices: tuple[str, ...] | None = None
+    parser: flags.ArgumentParser | None = None
+    sweep: str = "--grid"
+    resumed: Literal["same", "larger", "place", "file", "scheme"] = "same"
+    meaning: Callable[[Any], Any] = lambda value: value
+
+
+def _flag(default: Any, help: str, *, since: tuple[int, ...] = (0, 5), **facts: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"declared": Declared(help, since, **facts)})
+
+
+class _CountOrShare(flags.ArgumentParser):
+    """Integers, and numbers between 0 and 1."""
+
+    syntactic_help = "an integer, or a number below 1"
+
+    def parse(self, argument: Any) -> int | float:
+        """The value of a text."""
+        if isinstance(argument, str):
+            try:
+                argument = int(argument)
+            except ValueError:
+                try:
+                    argument = float(argument)
+                except ValueError:
+                    argument = repr(argument)
+        if argument == 0:
+            return 0  # 0.0 too: no share, but none
+        if isinstance(argument, str) or (isinstance(argument, float) and not 0 < argument < 1):
+            raise ValueError(
+                "must be a count such as 100, or a share between 0 and 1 such as 0.2, got "
+                f"{argument}"
             )
-        except CheckpointError as error:
-            program.complain(
-                f"{experiment}: {error}; put back a copy of one, or begin the run anew "
-                "(--overwrite, without --resume)"
-            )
-            return 2
-        except (LaunchError, LogError) as error:
-            program.complain(f"{experiment}: {error}")
-            return 2
+        return argument
 
-    program.launch(experiment, start)
+    def flag_type(self) -> str:
+        """What --help calls it."""
+        return "count or share"
 
 
-def typed() -> set[str]:
+def _schedule(text: str) -> Any:
+    """What a text of --strength or --penalty means: a number, or a name with arguments."""
+    with contextlib.suppress(ValueError):
+        return float(text)
+    return parse_call(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """The flags that say what is computed. None stands for the data set's default.
+
+    `validation` and `test` are counts, or as floats below 1 shares.
+    """
+
+    dropout: str = _flag(
+        "bernoulli",
+        f"The dropout scheme: a name ({', '.join(schemes.names())}), a name with arguments such as "
+        "'bernoulli(rate=0.2,at=\"input\")', or several joined by |. A scheme of your own: "
+        "mymodule:MyScheme. help: lists the arguments of all.",
+        sweep="--dropout",
+    )
+    rate: float | None = _flag(
+        None,
+        "Probability of dropping, in [0, 1], for each scheme in --dropout that names none.",
+        sweep="--rate",
+        resumed="scheme",
+    )
+    model: str = _flag(
+        "auto",
+        f"The model: {', '.join(models.names())}, or one with arguments such as "
+        "'mlp(widths=(800,800))', 'rnn(cell=\"gru\",width=256)' or, with a dense layer after the "
+        "last output, 'rnn(width=64,dense=(32,))'. auto: the one that the scheme was made for. "
+        "help: lists the arguments of all.",
+        sweep="",
+    )
+    dataset: str = _flag(
+        "auto",
+        "The data: {datasets}, or the path of an .npz file of yours with x_train, y_train, x_test, "
+        "y_test, or with x and y (see --test). auto: MNIST if it can be had, else the digits of "
+        "scikit-learn.",
+        sweep="",
+        resumed="file",
+    )
+    data_dir: str | None = _flag(
+        None,
+        "Folder with the original files of --dataset, or with what tensorflow-datasets has "
+        "prepared. Default: where that keeps its data, then a cache, to which they are downloaded.",
+        sweep="",
+        resumed="place",
+    )
+    task: str = _flag(
+        "auto",
+        "What the y of an .npz file is for. auto: what it looks like.",
+        choices=("auto", *data.TASKS),
+        sweep="",
+    )
+    validation: int | float | None = _flag(
+        None,
+        "Examples cut from the training data for validation, or below 1 the share of them, such as "
+        "0.2; 0 for none. Default: for a file of yours a tenth",
+        parser=_CountOrShare(),
+        sweep="",
+    )
+    test: int | float | None = _flag(
+        None,
+        "Examples that are cut for the test data from an .npz file with x and y, or below 1 the "
+        "share of them. Default: a fifth, at most 10,000.",
+        since=(0, 6),
+        parser=_CountOrShare(),
+        sweep="",
+    )
+    train_examples: int | None = _flag(
+        None,
+        "Train on so many of the training examples only: a subset by class, drawn by --seed, of "
+        "those that are not for validation. Default: all.",
+        least=1,
+    )
+    seed: int = _flag(
+        0,
+        "Seed of everything random: initial weights, order of the data, noise.",
+        least=0,
+        most=2**31 - 1,
+        sweep="--seeds",
+    )
+    epochs: int | None = _flag(
+        None,
+        "Passes over the training data. Default: 10, with less than 10,000 examples 50",
+        least=1,
+        resumed="larger",
+    )
+    batch_size: int | None = _flag(
+        None,
+        "Examples in a step, over all devices. Default: 128, with less than 10,000 examples 32",
+        least=1,
+    )
+    optimizer: str = _flag(
+        "adam",
+        "An optax optimiser, with arguments if need be: adam, 'adamw(weight_decay=0.01)', "
+        "'sgd(momentum=0.9,nesterov=True)'. What a scheme learns is left out of weight decay.",
+        meaning=parse_call,
+    )
+    learning_rate: float | None = _flag(None, "The optimiser's learning rate. Default: 0.001")
+    strength: str = _flag(
+        "1",
+        "Multiplies every rate, in [0, 1]: a number; an optax schedule over steps such as "
+        "'linear_schedule(init_value=0.0,end_value=1.0,transition_steps=1000)'; or annealed, "
+        "curriculum, early, late or scheduled_drop_path, for example 'early(steps=1000)'.",
+        meaning=_schedule,
+    )
+    penalty: str = _flag(
+        "1",
+        "Multiplies the penalty of a scheme that learns: a number, or an optax schedule over "
+        "steps, as for --strength, to warm it up. 1 is the evidence lower bound (ELBO), for every "
+        "task: for regression, whose loss is the squared error of standardised targets, with a "
+        "variance of 1.",
+        meaning=_schedule,
+    )
+    mc_samples: int | None = _flag(
+        None,
+        "Draws for the Monte-Carlo results on the test data; 0 for none. Default: 20, without "
+        "dropout 0.",
+        least=0,
+    )
+
+
+def _filled() -> Any:
+    """A field without a default."""
+    return dataclasses.field(kw_only=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Flags):
+    """The flags with every default filled in and every text in its full form.
+
+    `dropout` has the rate in its text; `rate` repeats it where there is a single one. `test` is
+    None where the data came with a test split. Named here are the flags that are no longer None.
+    """
+
+    validation: int = _filled()
+    test: int | None = _filled()
+    epochs: int = _filled()
+    batch_size: int = _filled()
+    learning_rate: float = _filled()
+    mc_samples: int = _filled()
+
+    def as_flags(self, **changes: Any) -> Flags:
+        """The flags that give this configuration, and with `changes` another."""
+        return flags_of(vars(self), **changes)
+
+
+DECLARED: Mapping[str, Declared] = types.MappingProxyType(
+    {field.name: field.metadata["declared"] for field in dataclasses.fields(Flags)}
+)
+"""What is known of each flag, by its name, in the order of `Flags`."""
+
+
+def flags_of(config: Mapping[str, Any], **changes: Any) -> Flags:
+    """The flags that give a configuration, which a run may have recorded.
+
+    Args:
+      config: the values of flags, by name, and whatever else. One that is missing has its default;
+        one that the text of --dropout has is left out.
+      **changes: flags that are to have other values.
+    """
+    own = {k: v for k, v in config.items() if k in DECLARED and DECLARED[k].resumed != "scheme"}
+    return Flags(**own | changes)
+
+
+def may_be(*resumed: str) -> tuple[str, ...]:
+    """The names of the flags that may be so when a run is resumed; see `Declared`."""
+    return tuple(name for name, declared in DECLARED.items() if declared.resumed in resumed)
+
+
+def means(name: str, value: Any) -> Any:
+    """What a flag's value means: equal for two texts that mean the same."""
+    return DECLARED[name].meaning(value)
+
+
+def in_command(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of resolved flags those that a command which repeats them has."""
+    return {
+        name: value
+        for name, value in config.items()
+        if value is not None and DECLARED[name].resumed != "scheme"
+    }
+
+
+def in_id(config: Config, filled: Mapping[str, Any]) -> dict[str, Any]:
+    """Of resolved flags those that the id of a cell is made of.
+
+    Args:
+      config: the flags.
+      filled: the defaults that the data set has for some.
+    """
+    defaults = vars(Flags()) | dict(filled)
+    return {
+        name: value
+        for name, value in vars(config).items()
+        if DECLARED[name].resumed != "place"
+        and (DECLARED[name].since <= _FIRST or value != defaults[name])
+    }
+
+
+def type_of(name: str) -> type:
+    """The type of a flag's values, None apart; of two the first."""
+    hint = typing.get_type_hints(Flags)[name]
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return next(option for option in options if option is not types.NoneType)
+
+
+def without_list() -> list[str]:
+    """The names of the flags that have no list of values in scripts.ablate."""
+    return [name for name, flag in DECLARED.items() if flag.sweep in ("", "--grid")]
+
+
+def define(
+    experiment: Experiment,
+    values: flags.FlagValues = flags.FLAGS,
+    *,
+    names: Collection[str] = tuple(DECLARED),
+) -> None:
+    """Defines absl's flags.
+
+    Args:
+      experiment: whose data sets and defaults the help names.
+      values: where they are defined.
+      names: which of them.
+    """
+    for name in names:
+        declared, default = DECLARED[name], getattr(Flags, name)
+        # The last words of a default that the data set decides are the experiment's.
+        text = declared.help.replace("{datasets}", ", ".join(experiment.datasets))
+        if not text.endswith("."):
+            text += "".join(f", for {words}" for words in experiment.defaults_in_words(name)) + "."
+        least, most = declared.least, declared.most
+        if declared.parser is not None:
+            flags.DEFINE(declared.parser, name, default, text, values)
+        elif declared.choices is not None:
+            flags.DEFINE_enum(name, default, declared.choices, text, values)
+        elif type_of(name) is str:
+            flags.DEFINE_string(name, default, text, values)
+        elif type_of(name) is bool:
+            flags.DEFINE_bool(name, default, text, values)
+        elif type_of(name) is int:
+            flags.DEFINE_integer(name, default, text, least, most, values)
+        else:
+            flags.DEFINE_float(name, default, text, least, most, values)
+
+
+def given(
+    values: flags.FlagValues = flags.FLAGS, names: Collection[str] = tuple(DECLARED)
+) -> dict[str, Any]:
+    """What absl's flags were given, by name."""
+    return {name: values[name].value for name in names}
+
+
+def typed(values: flags.FlagValues = flags.FLAGS) -> set[str]:
     """The names of the flags of a run that stand in the command."""
-    return {field.name for field in dataclasses.fields(Flags) if flags.FLAGS[field.name].present}
+    return {name for name in DECLARED if values[name].present}

@@ -18,15 +18,18 @@ import jax
 import dropjax
 from dropjax.disk import naming
 from dropjax.runs import files, record
+from dropjax.runs.files import CONFIG, METRICS, RESULT
+from dropjax.runs.sources import sources
+from experiments import flags as training
 from experiments import program
-from experiments.setup import LaunchError, jax_setting
+from experiments.experiment import Experiment
+from experiments.setup import LaunchError, Resolved, jax_setting
 
-_CONFIG, _RESULT = "config.json", "result.json"
 _OLD_RESULTS = "result-of-*-epochs.json"
 # The configuration last: while anything of a run is left, it says whose it is.
 _OURS = (
-    *("sites.txt", "metrics.jsonl", "timing.jsonl", "result.json", "curves.png", "checkpoints"),
-    _CONFIG,
+    *("sites.txt", METRICS, "timing.jsonl", RESULT, "curves.png", "checkpoints"),
+    CONFIG,
 )
 
 
@@ -87,7 +90,7 @@ def recorded(path: Path) -> dict[str, Any]:
     Raises:
       LaunchError: there is no run, or its configuration is damaged.
     """
-    if not (path / _CONFIG).exists():
+    if not (path / CONFIG).exists():
         raise LaunchError(f"there is no run in {path} to resume")
     return _read(path)[0]
 
@@ -96,7 +99,7 @@ def note_of_seal(path: Path) -> str:
     """What there is to say of a config.json of a version that wrote no hashes; "" of others."""
     if _read(path)[1]:
         return ""
-    return f"NOTE: {path / _CONFIG} has no sha256, which its version did not write: not checked"
+    return f"NOTE: {path / CONFIG} has no sha256, which its version did not write: not checked"
 
 
 def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> list[str]:
@@ -117,7 +120,7 @@ def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) 
       LaunchError: there is a run and neither flag is given; there is none to resume; or it has
         another configuration.
     """
-    there = (path / _CONFIG).exists()
+    there = (path / CONFIG).exists()
     if resume:
         if not there:
             raise LaunchError(f"there is no run in {path} to resume")
@@ -126,20 +129,20 @@ def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) 
         raise LaunchError(
             f"{path} already holds a run; --resume continues it, --overwrite replaces it"
         )
-    old = sorted(found.name for found in path.glob(_OLD_RESULTS))
-    found = [*old, *(name for name in _OURS if (path / name).exists())]
-    if found and not overwrite:
+    old = sorted(result.name for result in path.glob(_OLD_RESULTS))
+    left = [*old, *(name for name in _OURS if (path / name).exists())]
+    if left and not overwrite:
         raise LaunchError(
-            f"{path} holds no run, but has {', '.join(found)}; choose another folder, or let "
+            f"{path} holds no run, but has {', '.join(left)}; choose another folder, or let "
             "--overwrite remove them"
         )
-    for name in found:
+    for name in left:
         target = path / name
         if target.is_dir():
             shutil.rmtree(target)
         else:
             target.unlink()
-    write_json(path / _CONFIG, config)
+    record.write(path / CONFIG, config)
     return []
 
 
@@ -160,17 +163,18 @@ def begin_session(path: Path, config: dict[str, Any], step: int) -> None:
     sessions = [*before.get("sessions", first)]
     sessions.append({"from_step": step, "environment": config["environment"]})
     # Where the data lie may have changed too.
-    flags = {name: config["flags"][name] for name in ("epochs", "dataset", "data_dir")}
+    changed = training.may_be("larger", "place", "file")
+    flags = {name: config["flags"][name] for name in changed}
     now = before | {"sessions": sessions, "flags": before["flags"] | flags}
     now |= {"command": config["command"]}
-    with naming(path / _RESULT), contextlib.suppress(FileNotFoundError):
+    with naming(path / RESULT), contextlib.suppress(FileNotFoundError):
         if config["flags"]["epochs"] != epochs:
-            (path / _RESULT).rename(path / old_result(epochs))
+            (path / RESULT).rename(path / old_result(epochs))
         else:  # damaged, or of a run that diverged: it is made again
-            (path / _RESULT).unlink()
+            (path / RESULT).unlink()
     if "sources" in config and "sources" not in before:
         now |= {"sources": config["sources"]}
-    write_json(path / _CONFIG, now)
+    record.write(path / CONFIG, now)
 
 
 def old_result(epochs: int) -> str:
@@ -201,13 +205,11 @@ def completed(path: Path, status: str = "completed") -> tuple[dict[str, Any] | N
 
 
 def describe(
-    flags: dict[str, Any],
-    data_sha256: str,
-    experiment: str,
-    network: dict[str, Any],
-    train_examples: int | None = None,
-    environment_of: dict[str, Any] | None = None,
-    sources: dict[str, str] | None = None,
+    run: Resolved,
+    flags: dict[str, Any] | None = None,
+    *,
+    data_sha256: str | None = None,
+    where: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What config.json says: all that a repetition needs, and where the run was made.
 
@@ -215,57 +217,44 @@ def describe(
     it, and from which step.
 
     Args:
-      flags: every one, resolved.
-      data_sha256: the data set's fingerprint.
-      experiment: its name.
-      network: from `Network.describe`.
-      train_examples: how many there are.
-      environment_of: from `environment`, if it was asked for before.
-      sources: from `setup.sources`.
+      run: what is run.
+      flags: as its record has them, if it has one; None for those of `run`.
+      data_sha256: the data set's fingerprint, if it was taken before.
+      where: from `environment`, if it was asked for before.
     """
-    where = environment() if environment_of is None else environment_of
+    flags = vars(run.config) if flags is None else flags
+    where = environment() if where is None else where
     return {
-        "experiment": experiment,
-        "flags": flags,
-        "network": network,
-        "command": command_of(flags, experiment),
-        "data_sha256": data_sha256,
-        "train_examples": train_examples,
+        "experiment": run.experiment.name,
+        "flags": dict(flags),
+        "network": run.network.describe(run.dataset.x_train[0]),
+        "command": command_of(flags, run.experiment),
+        "data_sha256": run.dataset.sha256() if data_sha256 is None else data_sha256,
+        "train_examples": len(run.dataset.x_train),
         "mask_stream": dropjax.STREAM,
         "prng": {
             "implementation": str(jax_setting("jax_default_prng_impl")),
             "threefry_partitionable": bool(jax_setting("jax_threefry_partitionable")),
             "x64": bool(jax_setting("jax_enable_x64")),
         },
-        "sources": sources or {},
+        "sources": sources(run.network),
         "environment": where,
         "sessions": [{"from_step": 0, "environment": where}],
     }
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes a JSON file that holds its own sha256, whole or not at all.
-
-    Raises:
-      ValueError: a number in it is infinite or NaN, which JSON has not.
-    """
-    record.write(path, value)
-
-
-def command_of(flags: dict[str, Any], experiment: str) -> str:
-    """What repeats a run.
+def command_of(flags: dict[str, Any], experiment: Experiment) -> str:
+    """The command that repeats a run.
 
     Args:
       flags: every one, resolved.
-      experiment: its name.
+      experiment: which.
     """
-    # The scheme's text has its rate, and --rate would then set nothing.
-    given = {k: v for k, v in flags.items() if v is not None and k != "rate"}
     settings = {k: v for k, v in _settings().items() if k != "JAX_COMPILATION_CACHE_DIR"}
     return " ".join(
         [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
-        + [f"python -m experiments.{experiment}"]
-        + [f"--{name}={shlex.quote(str(value))}" for name, value in given.items()]
+        + [experiment.command]
+        + [f"--{k}={shlex.quote(str(v))}" for k, v in training.in_command(flags).items()]
     )
 
 
@@ -323,10 +312,10 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def _check_same(path: Path, config: dict[str, Any]) -> list[str]:
     was, _ = _read(path)
-    # Where the data lies does not matter; that it is the same does. How many examples it has
-    # follows, and older runs do not say it, nor what their sources were.
-    free = {"flags.data_dir", "command", "train_examples", "flags.epochs"}
-    if all(str(of["flags"].get("dataset")).endswith(".npz") for of in (was, config)):
+    # How many examples there are follows from the data's hash, and older runs do not say it.
+    free = {"command", "train_examples"}
+    free |= {f"flags.{name}" for name in training.may_be("larger", "place")}
+    if all(str(run["flags"].get("dataset")).endswith(".npz") for run in (was, config)):
         free.add("flags.dataset")
     before, now = _flat(_compared(was)), _flat(_compared(config))
     changed = {

@@ -32,11 +32,23 @@ from experiments import program
 if __name__ == "__main__":  # before what takes time is imported
     program.begin("mnist")
 
-from absl import flags as absl_flags
+from experiments import run
+from experiments.experiment import Experiment
 
-from experiments import flags
-
-absl_flags.adopt_module_key_flags(flags)
+EXPERIMENT = Experiment(
+    name="mnist",
+    defaults={
+        "digits": {"validation": 144, "epochs": 100, "batch_size": 32, "learning_rate": 3e-3},
+        "mnist": {"validation": 5000, "epochs": 10, "batch_size": 128, "learning_rate": 1e-3},
+        "fashion_mnist": {
+            "validation": 5000,
+            "epochs": 10,
+            "batch_size": 128,
+            "learning_rate": 1e-3,
+        },
+    },
+    bright_on_dark=("digits", "mnist", "fashion_mnist"),
+)
 
 if __name__ == "__main__":
-    flags.main("mnist")
+    run.main(EXPERIMENT)

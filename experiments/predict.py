@@ -28,6 +28,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from dropjax import runs
+from experiments.experiment import find
 
 RUN = flags.DEFINE_string("run", None, "The run's folder.")
 SAMPLES = flags.DEFINE_integer("samples", 100, "Draws of the noise, at least 2.", lower_bound=2)
@@ -145,7 +146,13 @@ def _looks_inverted(image: np.ndarray, top: float) -> bool:
 
 
 def lines(run: runs.Run, paths: list[str], *, samples: int, top: int, invert: bool) -> list[str]:
-    """What is printed: a table of classes for each image."""
+    """What is printed: a table of classes for each image.
+
+    Raises:
+      ImageError: an image, or what the run's network takes, cannot be used.
+      ValueError: there is no experiment of the name that the run has recorded.
+    """
+    experiment = find(run.config.get("experiment", "mnist"))
     described = run.config["network"]
     if described["task"] == "regression" or described["example_dtype"] != "uint8":
         raise ImageError(
@@ -168,7 +175,7 @@ def lines(run: runs.Run, paths: list[str], *, samples: int, top: int, invert: bo
     names = run.classes or tuple(map(str, range(plain.shape[1])))
     wide = max(5, *map(len, names))
     text = []
-    dark = run.config["flags"]["dataset"] in ("digits", "mnist", "fashion_mnist")
+    dark = run.config["flags"]["dataset"] in experiment.bright_on_dark
     for i, path in enumerate(paths):
         text.append(f"{path}")
         if dark and _looks_inverted(images[i], white):

@@ -1,27 +1,38 @@
 """A run that goes on: its record says all that is not given, and what is given must agree."""
 
-import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import dropjax
 from dropjax import data, schemes
-from dropjax.core.literals import parse_call
 from dropjax.core.spec import lacks_rate
-from dropjax.runs.sources import edited
+from dropjax.runs.sources import edited, source_file
 from experiments import changes
-from experiments.setup import Flags, LaunchError, Resolved, Setup, launching, resolve, source_file
+from experiments import flags as training
+from experiments.experiment import Experiment
+from experiments.flags import DECLARED, Config, Flags
+from experiments.setup import LaunchError, Setup, launching, resolve
 
-_FREE = ("data_dir", "epochs", "rate")
-"""Flags that need not be equal: the data may lie elsewhere, a run may be made longer, and the
-scheme's text has its rate."""
+
+def check_experiment(experiment: Experiment, record: dict[str, Any]) -> None:
+    """Refuses the run of another experiment.
+
+    Raises:
+      LaunchError: it is one.
+    """
+    if (was := record.get("experiment", experiment.name)) != experiment.name:
+        raise LaunchError(
+            f"the run is of experiment {was}, not {experiment.name}: python -m experiments.{was} "
+            "--resume continues it"
+        )
 
 
 def flags_of(given: Flags, typed: Collection[str] | None, record: dict[str, Any]) -> Flags:
-    """The flags of a run that is resumed: its record's, but for those that were given.
+    """The flags of a run that is resumed: those of its record, but for those that were given.
+
+    A flag that the version which began the run did not have is at its default.
 
     Args:
       given: the flags of the command.
@@ -32,16 +43,13 @@ def flags_of(given: Flags, typed: Collection[str] | None, record: dict[str, Any]
       LaunchError: one differs from the record, or the record has one that this version has not.
     """
     was = record["flags"]
-    names = {field.name for field in dataclasses.fields(Flags)}
-    if unknown := sorted(was.keys() - names):
+    if unknown := sorted(was.keys() - DECLARED.keys()):
         raise LaunchError(
             f"the run has flags that dropjax {dropjax.__version__} does not know: "
             f"{', '.join(unknown)}; resume it with {_version(record) or 'the version'} that began "
             "it"
         )
-    values = dataclasses.asdict(given)
-    own = {k: v for k, v in values.items() if (v is not None if typed is None else k in typed)}
-    recorded: dict[str, Any] = dataclasses.asdict(Flags()) | was | {"rate": None}
+    own = {k: v for k, v in vars(given).items() if (v is not None if typed is None else k in typed)}
     with launching():
         if "dropout" in own and "rate" not in own and lacks_rate(own["dropout"]):
             own["rate"] = was.get("rate")
@@ -50,9 +58,10 @@ def flags_of(given: Flags, typed: Collection[str] | None, record: dict[str, Any]
             rates = [link.rate for link in links if hasattr(link, "rate")]  # type: ignore[attr-defined]
             if own.pop("rate") not in rates:
                 _refuse("rate", ", ".join(map(str, rates)) or None, given.rate)
-    _check_dataset(own.get("dataset"), recorded["dataset"])
-    _check_epochs(own.get("epochs"), recorded["epochs"])
-    return Flags(**recorded | own)
+    recorded = training.flags_of(was)
+    _check_dataset(own.get("dataset"), recorded.dataset)
+    _check_epochs(own.get("epochs"), recorded.epochs)
+    return dataclasses.replace(recorded, **own)
 
 
 def check_file(flags: Flags) -> None:
@@ -68,14 +77,23 @@ def check_file(flags: Flags) -> None:
         )
 
 
+def changed(config: Config) -> dict[str, Any]:
+    """The flags of a resumed run that may be other ones than those of its record."""
+    return {name: getattr(config, name) for name in training.may_be("larger", "place", "file")}
+
+
 def check_agreement(
-    flags: Flags, record: dict[str, Any], load: Callable[..., data.Dataset]
+    experiment: Experiment,
+    flags: Flags,
+    record: dict[str, Any],
+    load: Callable[..., data.Dataset],
 ) -> None:
     """Refuses flags that mean something else than those of the record.
 
     Both are resolved by this version, so that `--dropout=bernoulli` agrees with its full text.
 
     Args:
+      experiment: which.
       flags: from `flags_of`.
       record: the run's config.json.
       load: reads a data set.
@@ -88,12 +106,16 @@ def check_agreement(
     recorded = dataclasses.replace(recorded, data_dir=flags.data_dir)
     if _both_own(recorded.dataset, flags.dataset):
         recorded = dataclasses.replace(recorded, dataset=flags.dataset)
-    names = [field.name for field in dataclasses.fields(Flags) if field.name not in _FREE]
-    if all(getattr(flags, name) == getattr(recorded, name) for name in (*names, "rate")):
+    names = training.may_be("same", "file")
+    asked = (*names, *training.may_be("scheme"))
+    if all(getattr(flags, name) == getattr(recorded, name) for name in asked):
         return
-    was, now = (_config(one, load) for one in (recorded, flags))
+    was, now = (
+        vars(resolve(experiment, each, lambda line: None, load).config)
+        for each in (recorded, flags)
+    )
     for name in names:
-        if _meant(name, was[name]) != _meant(name, now[name]):
+        if training.means(name, was[name]) != training.means(name, now[name]):
             _refuse(name, was[name], now[name])
 
 
@@ -147,30 +169,6 @@ def check_sources(record: dict[str, Any], sources: dict[str, str]) -> list[str]:
     return []
 
 
-def read_once(say: Callable[[str], None]) -> Callable[..., data.Dataset]:
-    """`data.load`, which reads each data set once."""
-    load = functools.cache(functools.partial(data.load, say=say))
-
-    def read(name: str, folder: Path | None, *, say: Any, task: str) -> data.Dataset:
-        del say
-        return load(name, folder, task=task)
-
-    return read
-
-
-def _config(flags: Flags, load: Callable[..., data.Dataset]) -> dict[str, Any]:
-    resolved: Resolved = resolve(flags, lambda line: None, load)
-    return dataclasses.asdict(resolved.config)
-
-
-def _meant(name: str, value: Any) -> Any:
-    """A flag's value in a form in which two texts of one meaning are equal."""
-    if name in ("strength", "penalty"):
-        with contextlib.suppress(ValueError):
-            return float(value)
-    return parse_call(value) if name in ("strength", "penalty", "optimizer") else value
-
-
 def _check_dataset(given: str | None, was: str) -> None:
     """Refuses another data set before it is read. A file of one's own may lie elsewhere."""
     if given not in (None, "auto", was) and not _both_own(given, was):
@@ -181,8 +179,8 @@ def _both_own(*names: str) -> bool:
     return all(name.endswith(".npz") for name in names)
 
 
-def _check_epochs(given: int | None, was: int) -> None:
-    if given is not None and given < was:
+def _check_epochs(given: int | None, was: int | None) -> None:
+    if given is not None and was is not None and given < was:
         raise LaunchError(
             f"--epochs: was {was}, is {given}: a run can be made longer, not shorter. Leave the "
             f"flag out, or begin a run of {given} epochs in another folder"

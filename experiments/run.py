@@ -1,34 +1,103 @@
 """One run: trains, evaluates, and leaves a folder from which it can be repeated bit for bit."""
 
-import dataclasses
+import os
 import shlex
 import signal
 import time
 from collections.abc import Collection
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from absl import app, logging
+from absl import flags as absl_flags
 
+import experiments
 from dropjax.disk import write_whole
 from dropjax.runs import files
 from dropjax.train import Chunk, State, chunks
-from dropjax.train.checkpoint import restore, save, tree_hash
-from dropjax.train.log import NOTHING, JsonLines
-from experiments import folder, program, report, resume
+from dropjax.train.checkpoint import CheckpointError, restore, save
+from dropjax.train.log import NOTHING, JsonLines, LogError
+from experiments import arguments, flags, folder, program, report, results, resume
 from experiments.console import Console, say
-from experiments.measure import finite, losses, measures, undefined, why_diverged
-from experiments.setup import Config, Flags, Setup, set_up, sources
+from experiments.experiment import Experiment
+from experiments.flags import Config, Flags
+from experiments.setup import LaunchError, Setup, read_once, set_up, use_compilation_cache
+
+absl_flags.disclaim_key_flags()  # --help lists them as those of the module that is run
 
 DIVERGED = 3
 """Exit status of a run whose loss or predictions became infinite or NaN."""
 
 
+def define_flags(
+    experiment: Experiment, values: absl_flags.FlagValues = absl_flags.FLAGS
+) -> absl_flags.FlagValues:
+    """Defines the flags of an experiment's command: those of training, and of the run's folder.
+
+    Args:
+      experiment: which.
+      values: where they are defined.
+    """
+    flags.define(experiment, values)
+    absl_flags.DEFINE_string(
+        "workdir",
+        None,
+        "The run's folder. Default: runs/ and the experiment's name and the time.",
+        values,
+    )
+    absl_flags.DEFINE_bool(
+        "resume",
+        False,
+        "Continue the run in --workdir, with the flags that it was begun with. A larger --epochs "
+        "makes it longer, also if it is complete.",
+        values,
+    )
+    absl_flags.DEFINE_bool("overwrite", False, "Replace the run in --workdir.", values)
+    return values
+
+
+def main(experiment: Experiment, values: absl_flags.FlagValues = absl_flags.FLAGS) -> NoReturn:
+    """Runs an experiment with the flags of the command line, and exits."""
+    define_flags(experiment, values)
+
+    @program.guarded(experiment.name)
+    def start(argv: list[str]) -> int:
+        if len(argv) > 1:
+            raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+        given = Flags(**flags.given(values))
+        if text := arguments.help_on(given.dropout, given.model):
+            return program.deliver(experiment.name, text)
+        if not absl_flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # or every library's notes stand among ours
+        use_compilation_cache()
+        try:
+            return run(
+                experiment,
+                given,
+                None if values.workdir is None else Path(os.path.expanduser(values.workdir)),
+                resume=values.resume,
+                overwrite=values.overwrite,
+                typed=flags.typed(values),
+                began=experiments.STARTED,
+            )
+        except CheckpointError as error:
+            program.complain(
+                f"{experiment.name}: {error}; put back a copy of one, or begin the run anew "
+                "(--overwrite, without --resume)"
+            )
+            return 2
+        except (LaunchError, LogError) as error:
+            program.complain(f"{experiment.name}: {error}")
+            return 2
+
+    program.launch(experiment.name, start)
+
+
 def run(
-    experiment: str,
+    experiment: Experiment,
     flags: Flags,
     workdir: Path | None,
     *,
@@ -40,7 +109,7 @@ def run(
     """Runs an experiment.
 
     Args:
-      experiment: its name.
+      experiment: which.
       flags: what to compute.
       workdir: the run's folder; None for a new one below runs/.
       resume: continue the run in `workdir`, to more epochs if `flags` has more.
@@ -58,46 +127,44 @@ def run(
     """
     began = time.perf_counter() if began is None else began
     if resume and overwrite:
-        raise folder.LaunchError("--resume and --overwrite contradict each other")
+        raise LaunchError("--resume and --overwrite contradict each other")
     if workdir is not None and not workdir.name:
-        raise folder.LaunchError(f"--workdir must name a folder for this run alone, got {workdir}")
+        raise LaunchError(f"--workdir must name a folder for this run alone, got {workdir}")
     if workdir is None and (resume or overwrite):
         flag = "resume" if resume else "overwrite"
-        raise folder.LaunchError(f"--{flag} needs --workdir: which run?")
-    path = workdir or folder.default_folder(experiment)
+        raise LaunchError(f"--{flag} needs --workdir: which run?")
+    path = workdir or folder.default_folder(experiment.name)
     if resume:
         return _continue(experiment, flags, typed, path, began)
-    setup = set_up(flags, say)
-    config = _described(setup, experiment)
+    setup = set_up(experiment, flags, say)
+    config = folder.describe(setup)
     with folder.locked(path):
         program.means(lambda: _what_continues(experiment, path))
         folder.claim(path, config, resume=False, overwrite=overwrite)
-        return _train(setup, path, config, began, resume=False)
+        return _Run(setup, path, config, began).go(resume=False)
 
 
 def _continue(
-    experiment: str, flags: Flags, typed: Collection[str] | None, path: Path, began: float
+    experiment: Experiment, flags: Flags, typed: Collection[str] | None, path: Path, began: float
 ) -> int:
     """As `run`, of a run that is there."""
     record = folder.recorded(path)
     program.means(lambda: _what_continues(experiment, path))
+    resume.check_experiment(experiment, record)
     flags = resume.flags_of(flags, typed, record)
     resume.check_file(flags)
-    load = resume.read_once(say)
-    resume.check_agreement(flags, record, load)
-    setup = set_up(flags, say, load)
+    load = read_once(experiment, say)
+    resume.check_agreement(experiment, flags, record, load)
+    setup = set_up(experiment, flags, say, load)
     more = setup.config.epochs > record["flags"]["epochs"]
-    config = _described(setup, experiment)
     # The texts of the record, which mean the same, though a later version may write them otherwise.
-    lies = {"dataset": setup.config.dataset, "data_dir": setup.config.data_dir}
-    own = record["flags"] | {"epochs": setup.config.epochs, **lies}
-    config |= {"flags": own, "command": folder.command_of(own, experiment)}
+    config = folder.describe(setup, record["flags"] | resume.changed(setup.config))
     notes = resume.check_sources(record, config["sources"])
     if note := folder.note_of_seal(path):
         notes.append(note)
     with folder.locked(path):
         if folder.recorded(path) != record:
-            raise folder.LaunchError(f"the run in {path} was changed by another process; try again")
+            raise LaunchError(f"the run in {path} was changed by another process; try again")
         changes = folder.claim(path, config, resume=True, overwrite=False)
         result, damage = folder.completed(path)
         if result and not more:
@@ -110,7 +177,7 @@ def _continue(
                 _draw(setup.config, path)
             return 0
         if more and folder.completed(path, "diverged")[0]:
-            raise folder.LaunchError(
+            raise LaunchError(
                 f"--epochs: the run in {path} diverged, and would not be another one with more"
             )
         if damage:
@@ -120,33 +187,15 @@ def _continue(
             notes += ["ENVIRONMENT CHANGED, results may differ in rounding:", *changes]
         if notes:
             say("\n".join(notes))
-        return _train(setup, path, config, began, resume=True)
+        return _Run(setup, path, config, began).go(resume=True)
 
 
-def _described(setup: Setup, experiment: str) -> dict[str, Any]:
-    return folder.describe(
-        dataclasses.asdict(setup.config),
-        setup.dataset.sha256(),
-        experiment,
-        setup.network.describe(setup.dataset.x_train[0]),
-        len(setup.dataset.x_train),
-        sources=sources(setup.network),
-    )
-
-
-def _train(setup: Setup, path: Path, config: dict[str, Any], began: float, *, resume: bool) -> int:
-    table = setup.site_table.encode("utf-8", "backslashreplace")
-    write_whole(path / "sites.txt", table)
-    say(f"run folder: {path}\n\n{setup.site_table}")
-    return _Run(setup, path, config, began).go(resume)
-
-
-def _what_continues(experiment: str, path: Path) -> str:
+def _what_continues(experiment: Experiment, path: Path) -> str:
     """What is said of a run that has begun and not ended."""
     if not (path / "config.json").exists():
         return f"there is no run in {path}"
     workdir = shlex.quote(str(path))
-    return f"python -m experiments.{experiment} --resume --workdir={workdir} continues it"
+    return f"{experiment.command} --resume --workdir={workdir} continues it"
 
 
 class _Run:
@@ -160,7 +209,10 @@ class _Run:
         self.warm_steps, self.warm_seconds = 0, 0.0
         self.resumed_from: int | None = None
 
-    def go(self, resume: bool) -> int:
+    def go(self, *, resume: bool) -> int:
+        table = self.setup.site_table
+        write_whole(self.path / "sites.txt", table.encode("utf-8", "backslashreplace"))
+        say(f"run folder: {self.path}\n\n{table}")
         epochs = self.setup.config.epochs
         state, total = self._start(resume), epochs * self.setup.program.steps_per_epoch
         stopped = step = 0
@@ -174,11 +226,11 @@ class _Run:
                 state, step = chunk.state, chunk.step
                 self._note_time(chunk, first=number == 0)
                 console.advance(chunk.steps, state.means())
-                if _diverged(state):
-                    return self._end_diverged(state, [])
+                if results.diverged(state):
+                    return self._finish(state, {}, broken=True)
                 if chunk.ends_epoch:
                     record = self._epoch_record(state, step, chunk.epoch + 1)
-                    self.metrics.append(finite(record))
+                    self.metrics.append(results.finite(record))
                     console.epoch(record, epochs)
                 stopped = signalled()
                 if stopped or step == total or self._saving_is_due():
@@ -190,10 +242,7 @@ class _Run:
             name = signal.Signals(stopped).name
             say(f"{name}: stopped at step {step} of {total}; {program.meaning()}")
             return 128 + stopped
-        status = self._finish(state, total)
-        if status == 0:
-            folder.drop_old_results(self.path)
-        return status
+        return self._finish(state, self._all_predictions(state, total), broken=False)
 
     def _note_time(self, chunk: Chunk, *, first: bool) -> None:
         self.timing.append({"step": chunk.step, "steps": chunk.steps, "seconds": chunk.seconds})
@@ -251,80 +300,63 @@ class _Run:
         self.save_seconds = self.saved_at - began
 
     def _epoch_record(self, state: State, step: int, epoch: int) -> dict[str, Any]:
-        record: dict[str, Any] = {"step": step, "epoch": epoch}
-        record |= {f"train_{name}": value for name, value in state.means().items()}
-        dataset = self.setup.dataset
+        dataset, validation = self.setup.dataset, None
         if len(dataset.y_validation):
-            predictions = self._predictions(state, step, dataset.x_validation)
-            record |= losses(dataset, predictions)
-        return record
+            validation = self._predictions(state, step, dataset.x_validation)
+        return results.epoch_record(dataset, step, epoch, state.means(), validation)
 
     def _predictions(self, state: State, step: int, x: np.ndarray) -> jax.Array:
         return self.setup.network.predictions(self.setup.values(state, step), x)
 
-    def _finish(self, state: State, step: int) -> int:
-        setup, dataset = self.setup, self.setup.dataset
-        predictions: dict[str, Any] = {}
-        for part in ("train", "validation", "test"):
-            if len(x := getattr(dataset, f"x_{part}")):
+    def _all_predictions(self, state: State, step: int) -> dict[str, Any]:
+        setup, predictions = self.setup, {}
+        for part in results.PARTS:
+            if len(x := getattr(setup.dataset, f"x_{part}")):
                 predictions[part] = self._predictions(state, step, x)
         if setup.config.mc_samples:
             predictions["mc_test"] = setup.network.monte_carlo(
                 setup.values(state, step),
-                dataset.x_test,
+                setup.dataset.x_test,
                 setup.eval_key,
                 samples=setup.config.mc_samples,
                 # What fits in training fits here, however large the noise of an example is.
                 batch_size=setup.config.batch_size,
             )
-        targets, task = self._targets(), dataset.task
-        broken = [part for part, of in predictions.items() if undefined(task, of, targets[part])]
-        if broken:
-            return self._end_diverged(state, broken)
-        result: dict[str, Any] = {"status": "completed", **self._common(state)}
-        for part, y in targets.items():
-            result |= measures(task, f"{part}_", predictions.get(part), y)
-        result = finite(result | self._cost())
+        return predictions
+
+    def _finish(self, state: State, predictions: dict[str, Any], *, broken: bool) -> int:
+        """Writes the result.
+
+        Args:
+          state: the last one.
+          predictions: by part of the data; none of a run that is broken.
+          broken: whether its loss or its parameters are not finite.
+        """
+        setup, step = self.setup, int(state.step)
+        status = results.status(setup, state, predictions, broken=broken)
+        completed = status["status"] == "completed"
+        names = ("dataset", "model", "dropout", "strength", "penalty", "seed", "mc_samples")
+        result = results.finite(
+            status
+            | {name: getattr(setup.config, name) for name in names}
+            | results.trained(setup, state, setup.program.report(state))
+            | {"resumed_from_step": self.resumed_from}
+            | results.measures(setup, predictions if completed else {})
+            | self._cost()
+        )
         self._put_back_files()
-        if not (self.checkpoints / f"{step:010d}").is_dir():
+        if completed and not (self.checkpoints / f"{step:010d}").is_dir():
             self._save(state, step)
         files.write_result(self.path, result)
+        if not completed:
+            program.means("the run has ended")
+            say(f"DIVERGED: {status['error']}; the newest checkpoint is kept")
+            return DIVERGED
         program.means("the run is complete")
         _draw(setup.config, self.path)
         say(f"\n{report.table(result)}\n\nin {result['seconds']:.1f} s; folder {self.path}")
+        folder.drop_old_results(self.path)
         return 0
-
-    def _targets(self) -> dict[str, Any]:
-        """What is right, by the parts of the data that are measured."""
-        dataset = self.setup.dataset
-        parts = {part: getattr(dataset, f"y_{part}") for part in ("train", "validation", "test")}
-        return parts | {"mc_test": dataset.y_test}
-
-    def _end_diverged(self, state: State, broken: list[str]) -> int:
-        """Ends a run whose loss, parameters or predictions for some parts are not finite."""
-        step = int(state.diverged_at)
-        why = why_diverged(step, int(state.step) - 1, broken)
-        nothing: dict[str, Any] = {}
-        for part, y in self._targets().items():
-            nothing |= measures(self.setup.dataset.task, f"{part}_", None, y)
-        result = {"status": "diverged", "diverged_at": step, "error": why}
-        result |= self._common(state) | nothing | self._cost()
-        self._put_back_files()
-        files.write_result(self.path, finite(result))
-        program.means("the run has ended")
-        say(f"DIVERGED: {why}; the newest checkpoint is kept")
-        return DIVERGED
-
-    def _common(self, state: State) -> dict[str, Any]:
-        config = self.setup.config
-        names = ("dataset", "model", "dropout", "strength", "penalty", "seed", "mc_samples")
-        return {name: getattr(config, name) for name in names} | {
-            "task": self.setup.dataset.task,
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params["params"])),
-            "param_hash": tree_hash(state.params),
-            "learned": self.setup.program.report(state),
-            "resumed_from_step": self.resumed_from,
-        }
 
     def _cost(self) -> dict[str, Any]:
         program = self.setup.program
@@ -344,12 +376,6 @@ def _draw(config: Config, path: Path) -> None:
         report.draw_curves(JsonLines(path / "metrics.jsonl").read(), title, target)
     except Exception as error:  # of Matplotlib, of a font, of the disk
         say(f"WARNING: {target} was not drawn: {type(error).__name__}: {error}")
-
-
-def _diverged(state: State) -> bool:
-    """Whether a loss was not finite, or the last update left parameters that are not."""
-    finite = jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), state.params)
-    return int(state.diverged_at) >= 0 or not all(map(bool, jax.tree.leaves(finite)))
 
 
 def _warn(message: str) -> None:

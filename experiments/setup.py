@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -15,16 +16,16 @@ import numpy as np
 from dropjax import data, models, schemes
 from dropjax.core import plan
 from dropjax.core.scheme import Scheme, Sites, rate_fields
+from dropjax.core.spec import lacks_rate
 from dropjax.core.strength import Strength, check_strength, strength_at
 from dropjax.models.network import vocabulary_of
 from dropjax.runs import Network
-from dropjax.runs.sources import source_file as source_file
-from dropjax.runs.sources import sources as sources
 from dropjax.train import Examples, Problem, Program, State
 from dropjax.train.devices import check_batch_size
 from dropjax.train.keys import eval_key_of, init_key_of, steps_per_epoch
-from dropjax.train.objectives import OBJECTIVES
 from dropjax.train.optax_spec import parse_optimizer, parse_strength
+from experiments.experiment import Experiment
+from experiments.flags import Config, Flags
 
 Array = jax.Array
 
@@ -42,78 +43,7 @@ def launching() -> Iterator[None]:
         raise LaunchError(str(error)) from error
 
 
-@dataclasses.dataclass(frozen=True)
-class Flags:
-    """The flags that say what is computed. None stands for the data set's default.
-
-    `validation` and `test` are counts, or as floats below 1 shares.
-    """
-
-    dropout: str = "bernoulli"
-    rate: float | None = None
-    model: str = "auto"
-    dataset: str = "auto"
-    data_dir: str | None = None
-    task: str = "auto"
-    validation: int | float | None = None
-    test: int | float | None = None
-    train_examples: int | None = None
-    seed: int = 0
-    epochs: int | None = None
-    batch_size: int | None = None
-    optimizer: str = "adam"
-    learning_rate: float | None = None
-    strength: str = "1"
-    penalty: str = "1"
-    mc_samples: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """The flags with every default filled in and every text in its full form.
-
-    `dropout` has the rate in its text; `rate` repeats it where there is a single one. `test` is
-    None where the data came with a test split.
-    """
-
-    dropout: str
-    rate: float | None
-    model: str
-    dataset: str
-    data_dir: str | None
-    task: str
-    validation: int
-    test: int | None
-    train_examples: int | None
-    seed: int
-    epochs: int
-    batch_size: int
-    optimizer: str
-    learning_rate: float
-    strength: str
-    penalty: str
-    mc_samples: int
-
-
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "digits": {"validation": 144, "epochs": 100, "batch_size": 32, "learning_rate": 3e-3},
-    "mnist": {"validation": 5000, "epochs": 10, "batch_size": 128, "learning_rate": 1e-3},
-    "fashion_mnist": {"validation": 5000, "epochs": 10, "batch_size": 128, "learning_rate": 1e-3},
-}
-_FEW = 10_000
 _MC_SAMPLES = 20
-
-
-def _defaults(dataset: data.Dataset) -> dict[str, Any]:
-    if dataset.name in _DEFAULTS:
-        return _DEFAULTS[dataset.name]
-    few = len(dataset.y_train) < _FEW
-    return {
-        "validation": data.default_validation(dataset),
-        "epochs": 50 if few else 10,
-        "batch_size": min(32 if few else 128, len(dataset.y_train)),
-        "learning_rate": 1e-3,
-    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +51,7 @@ class Resolved:
     """Flags with every default filled in and every text understood; nothing is traced yet.
 
     Args:
+      experiment: which one.
       config: what is run.
       dataset: loaded and split.
       whole: the same before a part of its training examples was taken.
@@ -130,6 +61,7 @@ class Resolved:
       penalty: multiplies the penalty of a scheme that learns.
     """
 
+    experiment: Experiment
     config: Config
     dataset: data.Dataset
     whole: data.Dataset
@@ -142,6 +74,30 @@ class Resolved:
     def key(self) -> Array:
         """The run's key."""
         return jax.random.key(self.config.seed)
+
+    @property
+    def eval_key(self) -> Array:
+        """The key of Monte-Carlo evaluation."""
+        return eval_key_of(self.key)
+
+    def init(self) -> tuple[Any, Any]:
+        """The model's initial parameters and mutable variables."""
+        return self.network.init(init_key_of(self.key), self.dataset.x_train[0])
+
+    def traced(self) -> tuple[Any, Any, Sites]:
+        """Zeros in the place of what `init` returns, and the network's sites.
+
+        Nothing is computed.
+        """
+        params, mutable = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(self.init)
+        )
+        return params, mutable, self.sites(params, mutable)
+
+    def sites(self, params: Any, mutable: Any) -> Sites:
+        """The sites of the network with these parameters."""
+        example = self.dataset.x_train[0]
+        return plan.record(lambda draw: self.network.outputs(params, example, draw, mutable))
 
     def examples(self, dataset: data.Dataset | None = None) -> Examples:
         """Training data, in the form that the module learns to predict it.
@@ -166,7 +122,7 @@ class Resolved:
         config = self.config
         return Problem(
             self.network.forward,
-            OBJECTIVES[self.dataset.task],
+            self.experiment.objective(self.dataset.task),
             self.network.scheme,
             parse_optimizer(config.optimizer, config.learning_rate),
             sites,
@@ -177,30 +133,20 @@ class Resolved:
 
 
 @dataclasses.dataclass(frozen=True)
-class Setup:
-    """An experiment that is ready to run.
+class Setup(Resolved):
+    """A run that is ready to begin.
 
     Args:
-      config: what is run.
-      dataset: loaded and split.
-      network: the model with its scheme.
       program: compiled on first use.
       params: the model's initial parameters.
       mutable: its initial mutable variables; None if it has none.
-      strength: multiplies every rate.
       site_table: as text.
-      eval_key: for Monte-Carlo.
     """
 
-    config: Config
-    dataset: data.Dataset
-    network: Network
     program: Program
     params: Any
     mutable: Any
-    strength: Strength
     site_table: str
-    eval_key: Array
 
     def values(self, state: State, step: int) -> dict[str, Any]:
         """What a prediction depends on after `step` steps; see `values_of`."""
@@ -218,6 +164,7 @@ def values_of(state: State, strength: Strength, step: int) -> dict[str, Any]:
 
 
 def resolve(
+    experiment: Experiment,
     flags: Flags,
     say: Callable[[str], None],
     load: Callable[..., data.Dataset] | None = None,
@@ -225,9 +172,10 @@ def resolve(
     """Fills in defaults and reads the data.
 
     Args:
+      experiment: which one.
       flags: as given.
       say: is told what was chosen for the user.
-      load: reads a data set, as `data.load` does, which it is by default.
+      load: reads a data set, as the experiment does, which reads it by default.
 
     Raises:
       LaunchError: the run cannot start; the message says why and what would do.
@@ -235,9 +183,9 @@ def resolve(
     with launching():
         _check_random_numbers(flags.seed)
         scheme = schemes.parse(flags.dropout, rate=flags.rate)
-        strength = _strength(flags.strength, scheme)
-        penalty = _penalty(flags.penalty, scheme)
-        model_text = model_for(scheme) if flags.model == "auto" else flags.model
+        strength = _strength(flags, scheme)
+        penalty = _penalty(flags, scheme)
+        model_text = experiment.model_for(scheme) if flags.model == "auto" else flags.model
         # Texts first, data later: a typo should not wait.
         vocabulary = vocabulary_of(models.parse(model_text, outputs=1))
         parse_optimizer(flags.optimizer, flags.learning_rate or 0.0)
@@ -247,12 +195,14 @@ def resolve(
         folder = (
             None if flags.data_dir is None else Path(os.path.expanduser(flags.data_dir)).resolve()
         )
-        dataset = (load or data.load)(flags.dataset, folder, say=say, task=flags.task)
+        dataset = (load or experiment.load)(flags.dataset, folder, say=say, task=flags.task)
         if vocabulary:
             dataset = dataset.as_tokens(vocabulary)
         dataset, test = _with_test(dataset, flags.test, say)
-        given = dataclasses.asdict(flags)
-        chosen = given | _defaults(dataset) | {k: v for k, v in given.items() if v is not None}
+        experiment.objective(dataset.task)  # it has one
+        given = vars(flags)
+        chosen = given | dict(experiment.defaults_for(dataset))
+        chosen |= {k: v for k, v in given.items() if v is not None}
         chosen |= {
             "test": test,
             "validation": _count("validation", chosen["validation"], len(dataset.y_train)),
@@ -287,7 +237,7 @@ def resolve(
             "model": network.text(),
             "dataset": dataset.name,
             "task": dataset.task,
-            "mc_samples": _mc_samples(flags.mc_samples, scheme),
+            "mc_samples": _mc_samples(flags, scheme),
             # With the digits it would do nothing, and is refused.
             "data_dir": None if folder is None or dataset.name == "digits" else str(folder),
         }
@@ -304,33 +254,19 @@ def resolve(
         steps = config.epochs * steps_per_epoch(len(dataset.x_train), config.batch_size)
         check_strength(strength, steps)
         check_strength(penalty, steps, "penalty", at_most=math.inf)
-        return Resolved(config, dataset, whole, rows, network, strength, penalty)
-
-
-def traced(network: Network, key: Array, example: Any) -> tuple[Any, Any, Sites]:
-    """A network's parameters and mutable variables, zeros of their shapes, and its sites.
-
-    Nothing is computed.
-
-    Args:
-      network: the model with its scheme.
-      key: of any initial parameters.
-      example: of the data.
-    """
-    shapes = jax.eval_shape(lambda: network.init(key, example))
-    params, mutable = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    sites = plan.record(lambda draw: network.outputs(params, example, draw, mutable))
-    return params, mutable, sites
+        return Resolved(experiment, config, dataset, whole, rows, network, strength, penalty)
 
 
 def set_up(
+    experiment: Experiment,
     flags: Flags,
     say: Callable[[str], None],
     load: Callable[..., data.Dataset] | None = None,
 ) -> Setup:
-    """Makes an experiment ready to run.
+    """Makes a run ready to begin.
 
     Args:
+      experiment: which one.
       flags: as given.
       say: is told what was chosen for the user.
       load: see `resolve`.
@@ -338,39 +274,57 @@ def set_up(
     Raises:
       LaunchError: the run cannot start; the message says why and what would do.
     """
-    resolved = resolve(flags, say, load)
-    config, dataset, network = resolved.config, resolved.dataset, resolved.network
-    scheme, key = network.scheme, resolved.key
+    resolved = resolve(experiment, flags, say, load)
+    config, scheme = resolved.config, resolved.network.scheme
     with launching():
-        model = model_for(scheme) if flags.model == "auto" else flags.model
-        example = dataset.x_train[0]
-        params, mutable = network.init(init_key_of(key), example)
-        sites = plan.record(lambda draw: network.outputs(params, example, draw, mutable))
+        model = experiment.model_for(scheme) if flags.model == "auto" else flags.model
+        params, mutable = resolved.init()
+        sites = resolved.sites(params, mutable)
         plan.check(scheme, sites, model)
         program = Program(
             resolved.problem(sites, bool(mutable)),
             resolved.examples(),
-            key=key,
+            key=resolved.key,
             batch_size=config.batch_size,
         )
-        try:
+        with can_be_run(scheme, model):
             program.check(params, mutable or None)
-        except Exception as error:  # whatever a scheme of the user's own does wrong
-            raise ValueError(
-                f"{scheme} on {model} cannot be run: {type(error).__name__}: {error}"
-            ) from error
-    return Setup(
-        config=config,
-        dataset=dataset,
-        network=network,
-        program=program,
-        params=params,
-        mutable=mutable or None,
-        strength=resolved.strength,
-        site_table=plan.table(scheme, sites)
-        + ("" if resolved.strength == 1.0 else f"every rate times strength={config.strength}\n"),
-        eval_key=eval_key_of(key),
-    )
+    table = plan.table(scheme, sites)
+    if resolved.strength != 1.0:
+        table += f"every rate times strength={config.strength}\n"
+    own = {field.name: getattr(resolved, field.name) for field in dataclasses.fields(Resolved)}
+    return Setup(**own, program=program, params=params, mutable=mutable or None, site_table=table)
+
+
+@contextlib.contextmanager
+def can_be_run(scheme: Scheme, model: str) -> Iterator[None]:
+    """Names scheme and model where tracing them fails.
+
+    Raises:
+      ValueError: whatever was raised, as a scheme of the user's own may raise anything.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"{scheme} on {model} cannot be run: {type(error).__name__}: {error}"
+        ) from error
+
+
+def read_once(experiment: Experiment, say: Callable[[str], None]) -> Callable[..., data.Dataset]:
+    """What reads the data sets of an experiment, each of them once.
+
+    Args:
+      experiment: whose.
+      say: is told where they were found.
+    """
+    load = functools.cache(functools.partial(experiment.load, say=say))
+
+    def read(name: str, folder: Path | None, *, say: Any, task: str) -> data.Dataset:
+        del say
+        return load(name, folder, task=task)
+
+    return read
 
 
 def jax_setting(name: str) -> Any:
@@ -394,38 +348,44 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
-def _strength(text: str, scheme: Scheme) -> Strength:
-    strength = parse_strength(text)
-    if strength != 1.0 and not any(rate_fields(type(link)) for link in scheme.links):
+def is_used(flag: str, dropout: str, scheme: Scheme) -> bool:
+    """Whether a flag does something for a scheme.
+
+    Args:
+      flag: its name.
+      dropout: the text of the scheme, as it was given.
+      scheme: what the text means.
+    """
+    if flag == "rate":
+        return lacks_rate(dropout)
+    if flag == "strength":
+        return any(rate_fields(type(link)) for link in scheme.links)
+    if flag == "penalty":
+        return scheme.penalises
+    return flag != "mc_samples" or scheme.is_random_in_evaluation()
+
+
+def _strength(flags: Flags, scheme: Scheme) -> Strength:
+    strength = parse_strength(flags.strength)
+    if strength != 1.0 and not is_used("strength", flags.dropout, scheme):
         raise ValueError(
-            f"strength={text} would do nothing: {scheme} has no rate for it to multiply"
+            f"strength={flags.strength} would do nothing: {scheme} has no rate for it to multiply"
         )
     return strength
 
 
-def _penalty(text: str, scheme: Scheme) -> Strength:
-    penalty = parse_strength(text, "penalty")
-    if penalty != 1.0 and not scheme.penalises:
-        raise ValueError(f"penalty={text} would do nothing: {scheme} adds nothing to the loss")
+def _penalty(flags: Flags, scheme: Scheme) -> Strength:
+    penalty = parse_strength(flags.penalty, "penalty")
+    if penalty != 1.0 and not is_used("penalty", flags.dropout, scheme):
+        raise ValueError(
+            f"penalty={flags.penalty} would do nothing: {scheme} adds nothing to the loss"
+        )
     return penalty
 
 
-def model_for(scheme: Scheme) -> str:
-    """The model that a scheme was made for.
-
-    Raises:
-      ValueError: its links were made for different ones.
-    """
-    made_for = sorted({link.made_for for link in scheme.links} - {""})
-    if len(made_for) > 1:
-        raise ValueError(
-            f"the links of {scheme} were made for {' and '.join(made_for)}: set --model"
-        )
-    return made_for[0] if made_for else "mlp"
-
-
-def _mc_samples(samples: int | None, scheme: Scheme) -> int:
-    if scheme.is_random_in_evaluation():
+def _mc_samples(flags: Flags, scheme: Scheme) -> int:
+    samples = flags.mc_samples
+    if is_used("mc_samples", flags.dropout, scheme):
         return _MC_SAMPLES if samples is None else samples
     if samples:
         raise ValueError(
@@ -434,15 +394,15 @@ def _mc_samples(samples: int | None, scheme: Scheme) -> int:
     return 0
 
 
-def _count(flag: str, given: int | float, of: int) -> int:
-    """A count, or a share of some examples as one."""
+def _count(flag: str, given: int | float, examples: int) -> int:
+    """The count that was given, or that a share of some examples is."""
     if isinstance(given, int) or given == 0:
         return int(given)
-    count = round(given * of)
+    count = round(given * examples)
     if not 0 < given < 1 or not count:
         raise ValueError(
             f"{flag}={given} must be a count, or a share between 0 and 1 that is at least one of "
-            f"the {of} examples"
+            f"the {examples} examples"
         )
     return count
 
@@ -458,10 +418,10 @@ def _with_test(
                 "out"
             )
         return dataset, None
-    of = len(dataset.y_train)
-    count = data.default_test(dataset) if given is None else _count("test", given, of)
+    examples = len(dataset.y_train)
+    count = data.default_test(dataset) if given is None else _count("test", given, examples)
     if given is None:
-        say(f"test={count}: so many of the {of} examples are cut for the test data (--test)")
+        say(f"test={count}: so many of the {examples} examples are cut for the test data (--test)")
     return dataset.with_test(count), count
 
 

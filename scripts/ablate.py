@@ -53,15 +53,19 @@ from absl import flags, logging
 
 from dropjax.compare import fewest
 from dropjax.train.checkpoint import CheckpointError
-from experiments import arguments, settings
+from experiments import arguments
+from experiments import flags as training
 from experiments.ablation import ray_engine
 from experiments.ablation.ablate import Options, ablate
 from experiments.ablation.grid import Grid, parse_grid, values
-from experiments.setup import LaunchError, use_compilation_cache
+from experiments.experiment import find, names
+from experiments.setup import LaunchError, launching, use_compilation_cache
 
-flags.adopt_module_key_flags(settings)
+# The others have lists of values here, with flags of their own.
+FIXED = training.without_list()
+training.define(find("mnist"), names=FIXED)
 
-EXPERIMENT = flags.DEFINE_enum("experiment", "mnist", ("mnist",), "Which experiment.")
+EXPERIMENT = flags.DEFINE_string("experiment", "mnist", f"Which one: {', '.join(names())}.")
 DROPOUT = flags.DEFINE_string(
     "dropout",
     "none,bernoulli",
@@ -120,8 +124,8 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         program.complain(f"ablate: unexpected arguments: {' '.join(argv[1:])}")
         return 2
-    if help := arguments.help_on(DROPOUT.value, settings.MODEL.value):
-        return program.deliver("ablate", help)
+    if text := arguments.help_on(DROPOUT.value, flags.FLAGS.model):
+        return program.deliver("ablate", text)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     if ENGINE.value == "ray":
@@ -129,12 +133,14 @@ def main(argv: list[str]) -> int:
     use_compilation_cache()
     try:
         schemes = values(DROPOUT.value, "dropout")
+        with launching():
+            experiment = find(EXPERIMENT.value)
         grid = Grid(
-            EXPERIMENT.value,
+            experiment,
             schemes,
             parse_grid(RATE.value, GRID.value),
             tuple(range(SEEDS.value or fewest(0.95, comparisons=len(schemes) - 1))),
-            settings.values(),
+            training.given(names=FIXED),
         )
         default = "none" if "none" in schemes else schemes[0]
         options = Options(

@@ -51,6 +51,7 @@ from absl import app, flags
 
 from dropjax.runs import record
 from experiments.ablation.grid import Grid, Planned, Reader, plan_cells
+from experiments.mnist import EXPERIMENT
 from scripts import ablation_peer
 from scripts.ablation_peer import Cell, Work
 
@@ -377,8 +378,8 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     jax.config.update("jax_platforms", "cpu")
     fixed = _FIXED | {"epochs": given.epochs}
-    grid = Grid("mnist", SCHEMES, {"rate": RATES}, tuple(range(given.seeds)), fixed)
-    cells = plan_cells(grid, Reader(lambda line: None))
+    grid = Grid(EXPERIMENT, SCHEMES, {"rate": RATES}, tuple(range(given.seeds)), fixed)
+    cells = plan_cells(grid, Reader(EXPERIMENT, lambda line: None))
     config = cells[0].resolved.config
     print(
         f"{len(cells)} cells of {config.model} on {config.dataset}, {config.epochs} epochs\n"

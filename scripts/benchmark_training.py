@@ -72,7 +72,9 @@ from dropjax.core.site import Kind, Site
 from dropjax.ops.bernoulli import Mask, drop, keep_mask
 from dropjax.ops.keys import derive
 from dropjax.train.objectives import classification
-from experiments.setup import Flags, LaunchError, Setup, set_up
+from experiments.flags import Flags
+from experiments.mnist import EXPERIMENT
+from experiments.setup import LaunchError, Setup, set_up
 from scripts import training_peers
 from scripts.training_peers import BATCH, LEARNING_RATE, Work
 
@@ -508,7 +510,7 @@ def _run_net(net: str, folder: Path) -> list[Record]:
     target = given.target if test else None
 
     def setup(dropout: str) -> Setup:
-        return set_up(_flags_of(net, dropout, folder), lambda line: None)
+        return set_up(EXPERIMENT, _flags_of(net, dropout, folder), lambda line: None)
 
     ours = setup(NETS[net].dropout)
     # One device: the arms are to have the same CPUs and no more.

@@ -133,7 +133,9 @@ def table() -> str:
     schemes = {name: SCHEMES.find(name) for name in SCHEMES.names()}
     for cls in schemes.values():
         module = importlib.import_module(cls.__module__)
-        functions = ", ".join(_functions(module, dropjax, "dropjax")) or "-"
+        names = _functions(module, dropjax, "dropjax")
+        names += _functions(module, dropjax.blocks, "dropjax.blocks")
+        functions = ", ".join(names) or "-"
         lines.append(
             f"| `{cls()}` | {_kinds(cls.acts_on)} | {_kinds(cls.can_act_on)} | {_shares(cls())} "
             f"| {_scheduled(cls)} | {_learns(cls)} | {functions} | {_made_for(cls)} "
@@ -155,8 +157,7 @@ def table() -> str:
         "| function | what it is |",
         "|---|---|",
     ]
-    others = [m for m in _modules(dropjax.schemes) if m.__name__.split(".")[-1] not in schemes]
-    rows = [(m, _functions(m, dropjax, "dropjax")) for m in others]
+    rows = [(m, _functions(m, dropjax, "dropjax")) for m in _modules(dropjax.functions)]
     rows += [(m, _functions(m, dropjax.blocks, "dropjax.blocks")) for m in _modules(dropjax.blocks)]
     for name in ("train.losses", "train.schedules", "evaluate.moments"):
         module = importlib.import_module(f"dropjax.{name}")

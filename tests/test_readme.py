@@ -7,17 +7,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from absl import flags as absl_flags
-from absl.testing import flagsaver
+from absl.flags import FlagValues
 
 import dropjax
 from dropjax.core.scheme import SCHEMES
 from dropjax.runs import load
-from experiments import (
-    flags,  # noqa: F401  (defines the flags)
-    replay,
-)
-from experiments.setup import Flags, set_up
+from experiments import flags, replay, run
+from experiments.flags import Flags
+from experiments.mnist import EXPERIMENT
+from experiments.setup import set_up
 from scripts import scheme_table
 from tests.conftest import ROOT, run_python
 
@@ -123,11 +121,11 @@ def test_flags_of_experiments_are_right(command, place, monkeypatch):
         done = run_python("-m", module, *words, cwd=place)
         assert done.returncode == 0 and "# kept, . dropped" in done.stdout, done.stderr
         return
-    with flagsaver.flagsaver():
-        assert absl_flags.FLAGS([command, *words]) == [command]
-        given = {name: absl_flags.FLAGS[name].value for name in Flags.__dataclass_fields__}
+    values = run.define_flags(EXPERIMENT, FlagValues())
+    assert values([command, *words]) == [command]
+    given = flags.given(values)
     small = {"dataset": "digits", "data_dir": None, "validation": 0, "task": "auto"}
-    set_up(Flags(**given | small), lambda line: None)
+    set_up(EXPERIMENT, Flags(**given | small), lambda line: None)
 
 
 def test_what_is_replayed_as_an_example_is_a_whole_batch(place):

@@ -28,7 +28,18 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
       OSError: a file cannot be read or written.
     """
     config, _ = record.read(folder / CONFIG)
-    record.write(folder / RESULT, result | {"files": _hashes(folder, config)})
+    record.write(folder / RESULT, beside(result, config, (folder / METRICS).read_bytes()))
+
+
+def beside(result: dict[str, Any], config: dict[str, Any], metrics: bytes) -> dict[str, Any]:
+    """A result with the hashes of the two files that belong to it.
+
+    Args:
+      result: JSON values by name.
+      config: what config.json holds.
+      metrics: the bytes of metrics.jsonl.
+    """
+    return result | {"files": _hashes(config, metrics)}
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], bool]:
@@ -48,7 +59,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], bool]:
         )
     if not isinstance(config["flags"], dict):
         raise RecordError(f"{path} is damaged: its flags are {config['flags']!r}")
-    _check_seal(path, sealed, config)
+    check_seal(path, sealed, version_of(config))
     return config, sealed
 
 
@@ -67,16 +78,16 @@ def read_result(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
         return None
     result, sealed = record.read(path)
     files = result.pop("files", None)
-    _check_seal(path, sealed, config, must=files is not None)
+    check_seal(path, sealed, version_of(config), must=files is not None)
     if "status" not in result:
         raise RecordError(f"{path} is damaged: it has no status")
     if not sealed or (files is None and result["status"] == "failed"):  # it failed before it began
         return result
     try:
-        found = _hashes(folder, config)
+        hashes = _hashes(config, (folder / METRICS).read_bytes())
     except OSError as error:
         raise RecordError(f"{folder / METRICS} cannot be read: {error.strerror}") from error
-    for name, expected in found.items():
+    for name, expected in hashes.items():
         if not isinstance(files, dict) or files.get(name) != expected:
             raise RecordError(
                 f"{folder / name} is damaged: it is not the one that {RESULT} was written beside"
@@ -122,15 +133,24 @@ def version_of(config: dict[str, Any]) -> str | None:
     return version if isinstance(version, str) else None
 
 
-def _check_seal(path: Path, sealed: bool, config: dict[str, Any], *, must: bool = False) -> None:
-    """Refuses a file without a hash of a version that writes one, or that says it had one."""
-    version = version_of(config)
+def check_seal(path: Path, sealed: bool, version: Any, *, must: bool = False) -> None:
+    """Refuses a file without a hash of a version that writes one.
+
+    Args:
+      path: the file.
+      sealed: whether it has a hash.
+      version: of dropjax, which wrote it; None if that is not known.
+      must: whether it says itself that it had one.
+
+    Raises:
+      RecordError: it has none, and should have one.
+    """
+    version = version if isinstance(version, str) else None
     if not sealed and (must or record.sealed_by(version)):
         raise RecordError(
             f"{path} is damaged: it has no sha256, which version {version or 0.6} writes"
         )
 
 
-def _hashes(folder: Path, config: dict[str, Any]) -> dict[str, str]:
-    metrics = hashlib.sha256((folder / METRICS).read_bytes()).hexdigest()
-    return {CONFIG: record.digest(config), METRICS: metrics}
+def _hashes(config: dict[str, Any], metrics: bytes) -> dict[str, str]:
+    return {CONFIG: record.digest(config), METRICS: hashlib.sha256(metrics).hexdigest()}

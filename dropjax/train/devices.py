@@ -1,5 +1,7 @@
 """Data parallelism. The one place that knows of `jax.pmap`."""
 
+import functools
+import inspect
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -40,32 +42,27 @@ def parallel(
     """Runs `function(device_index, *args)` on every device with the same arguments.
 
     Args:
-      function: its index is the only thing that differs between devices; what it returns must not
-        differ.
+      function: its arguments are positional. Only the index differs between devices; what it
+        returns must be the same on all of them.
       devices: where to run.
       donate: which of `args` (0 is the first) may be overwritten.
 
     Returns:
       A function of `args`, each replicated, with replicated results.
     """
-    # Of all the devices each process hands over its own.
+    # Each process gives the indices of its own devices alone.
     here = jax.process_index()
     index = np.asarray([i for i, device in enumerate(devices) if device.process_index == here])
-    mapped: dict[int, Callable[..., Any]] = {}
-
-    def call(*args: Any) -> Any:
-        if len(args) not in mapped:
-            mapped[len(args)] = jax.pmap(
-                function,
-                axis_name=_AXIS,
-                in_axes=(0, *[None] * len(args)),
-                out_axes=None,
-                devices=devices,
-                donate_argnums=tuple(i + 1 for i in donate),
-            )
-        return mapped[len(args)](index, *args)
-
-    return call
+    arguments = len(inspect.signature(function).parameters) - 1
+    mapped = jax.pmap(
+        function,
+        axis_name=_AXIS,
+        in_axes=(0, *[None] * arguments),
+        out_axes=None,
+        devices=devices,
+        donate_argnums=tuple(i + 1 for i in donate),
+    )
+    return functools.partial(mapped, index)
 
 
 def sum_over(devices: Sequence[Any], tree: Any) -> Any:

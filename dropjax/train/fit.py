@@ -7,8 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dropjax.train.loop import check_epochs, chunks
-from dropjax.train.program import Program
+from dropjax.train.program import Program, check_epochs, chunks
 from dropjax.train.step import Examples, Problem, State
 
 
@@ -57,10 +56,10 @@ def fit(
       batch_size: examples in a step, over all devices.
       mutable: the initial mutable variables, if the problem is stateful.
       devices: where to train; all by default.
-      after_epoch: called with each epoch's number, from 1, and the state: `state.params["params"]`
-        are the model's parameters, `state.params["learned"]` what the scheme has learned,
-        `state.mutable` the mutable variables, `state.means()` the epoch's metrics. Its arrays are
-        used up afterwards: copy what you keep. Training ends if it returns True.
+      after_epoch: called with each epoch's number, from 1, and the state: `state.trained.params`
+        are the model's parameters, `state.trained.learned` what the scheme has learned,
+        `state.mutable` the mutable variables, `state.means()` the epoch's metrics. The state's
+        arrays are used up afterwards: copy what you keep. Training ends if it returns True.
 
     Raises:
       ValueError: the problem does not fit the data; a target is none that the objective takes; the
@@ -79,7 +78,7 @@ def fit(
             history.append(state.means())
             if after_epoch is not None and says_stop(after_epoch(chunk.epoch + 1, state)):
                 break
-    return Fitted(state.params["params"], state.params["learned"], state.mutable, history)
+    return Fitted(state.trained.params, state.trained.learned, state.mutable, history)
 
 
 def says_stop(answer: Any) -> bool:

@@ -33,9 +33,8 @@ from dropjax.train.devices import check_count, parallel, replicate
 from dropjax.train.fit import Fitted, says_stop
 from dropjax.train.keys import init_key_of, order_of
 from dropjax.train.lane import Lane, Stacked, checked_lanes, stack
-from dropjax.train.loop import check_epochs, chunks
-from dropjax.train.program import Program
-from dropjax.train.step import Examples, Problem, State, Step, on_one_device
+from dropjax.train.program import Program, check_epochs, chunks
+from dropjax.train.step import Examples, Problem, State, Step, Trained, on_one_device
 
 Array = jax.Array
 Optimizer = optax.GradientTransformation
@@ -178,9 +177,8 @@ class Lanes:
         products and convolutions return for a batch.
         """
         state = jax.eval_shape(self._starts, self._stacked)
-        both = _bytes(state.params)
-        # The gradient and the update are as large as the parameters.
-        each = (_bytes(state) + 2 * both) / len(self) + self._bytes_of_outputs()
+        # The gradient and the update are as large as what is trained.
+        each = (_bytes(state) + 2 * _bytes(state.trained)) / len(self) + self._bytes_of_outputs()
         device = self.devices[0]
         memory = device.memory_stats() if device.platform != "cpu" else None
         room = memory["bytes_limit"] / 2 if memory else _CACHE
@@ -259,13 +257,13 @@ class Lanes:
         scheme = self.problem.scheme
         if scheme is None or not scheme.learns:
             return [{} for _ in self.lanes]
-        found = jax.device_get(self._report(self._stacked, state.params, state.mutable))
+        found = jax.device_get(self._report(self._stacked, state.trained, state.mutable))
         return [jax.tree.map(float, _lane_of(found, lane)) for lane in range(len(self))]
 
-    def _report_of(self, own: Stacked, both: dict[str, Any], mutable: Any) -> Any:
+    def _report_of(self, own: Stacked, trained: Trained, mutable: Any) -> Any:
         assert own.scheme is not None
-        found = self._program.step.found_weights(self._example, both["params"], mutable)
-        return own.scheme.bind(both["learned"]).report(self.problem.sites or {}, found)
+        weights = self._program.step.found_weights(self._example, trained.params, mutable)
+        return own.scheme.bind(trained.learned).report(self.problem.sites or {}, weights)
 
     def _starts(self, stacked: Stacked) -> State:
         def one(own: Stacked) -> State:
@@ -393,8 +391,9 @@ def fit(
                     break
         for lane in range(wanted):
             own = program.alone(state, lane)
-            both, at = own.params, int(own.diverged_at)
-            made.append(Fitted(both["params"], both["learned"], own.mutable, history[lane], at))
+            params, learned = own.trained
+            at = int(own.diverged_at)
+            made.append(Fitted(params, learned, own.mutable, history[lane], at))
     return made
 
 

@@ -1,12 +1,14 @@
-"""The training step, compiled into chunks of steps.
+"""The training step, compiled into chunks of steps, and the loop over chunks.
 
-A chunk is one compiled loop whose first and last step are arguments. So one program serves every
-chunk length: a short last chunk compiles nothing, and where chunks end can change no bit.
+A chunk is one compiled loop whose first and last step are arguments. So one program serves chunks
+of any length: a shorter last chunk compiles nothing, and where chunks end changes no bit of the
+result. What happens between chunks is up to the caller.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,13 @@ from dropjax.core.plan import no_weights
 from dropjax.core.scheme import Weights
 from dropjax.ops.keys import check_key
 from dropjax.train.decay import check_spares_learned
-from dropjax.train.devices import check_batch_size, check_devices, parallel, replicate
+from dropjax.train.devices import (
+    check_batch_size,
+    check_count,
+    check_devices,
+    parallel,
+    replicate,
+)
 from dropjax.train.keys import noise_key_of, order_of, step_key_of, steps_per_epoch
 from dropjax.train.objectives import Objective, loss_per_nat
 from dropjax.train.replay import Replay
@@ -191,20 +199,20 @@ class Program:
         scheme = self.problem.scheme
         if scheme is None or not scheme.learns:
             return {}
-        params, learned = state.params["params"], state.params["learned"]
-        found = self.weights(params, state.mutable if self.problem.stateful else None)
-        return jax.tree.map(float, self._report(learned, found))
+        params, learned = state.trained
+        weights = self.weights(params, state.mutable if self.problem.stateful else None)
+        return jax.tree.map(float, self._report(learned, weights))
 
-    def _report_of(self, learned: Any, found: Weights) -> Any:
+    def _report_of(self, learned: Any, weights: Weights) -> Any:
         assert self.problem.scheme is not None
-        return self.problem.scheme.bind(learned).report(self.problem.sites or {}, found)
+        return self.problem.scheme.bind(learned).report(self.problem.sites or {}, weights)
 
     def replay(self, learned: Any = None) -> Replay:
         """The batches and the noise of any step, without training.
 
         Args:
           learned: what the scheme had learned before the step that is asked for, if it learns:
-            `state.params["learned"]`.
+            `state.trained.learned`.
 
         Raises:
           ValueError: the model is batched, and its noise not that of an example.
@@ -274,6 +282,88 @@ class Program:
             return self.step(number, state, noise_key, data, order, first, device)
 
         return jax.lax.fori_loop(start, stop, step, state)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """A part of an epoch that was trained without a break.
+
+    Args:
+      state: after its last step. Its arrays are used up when the next chunk is trained.
+      step: how many steps were done in all.
+      steps: how many of them in this chunk.
+      epoch: the epoch that it is a part of, from 0.
+      ends_epoch: whether it was the last of its epoch.
+      seconds: how long it took.
+    """
+
+    state: State
+    step: int
+    steps: int
+    epoch: int
+    ends_epoch: bool
+    seconds: float
+
+
+class Compiled(Protocol):
+    """What `chunks` trains: a `Program`, or `Lanes`."""
+
+    steps_per_epoch: int
+
+    def run(self, state: State, start: int, stop: int) -> State:
+        """Trains steps `start` to `stop` - 1, all of one epoch."""
+        ...
+
+
+def chunks(
+    program: Compiled, state: State, *, epochs: int, seconds: float = 1.0
+) -> Iterator[Chunk]:
+    """Trains from `state` to the end of the last epoch, and yields after every chunk.
+
+    Args:
+      program: what is trained.
+      state: where to start. Its arrays are used up.
+      epochs: how many in all; those that were done before `state` count.
+      seconds: about how long a chunk should take. Its number of steps follows from how long earlier
+        ones took. No result depends on it. A chunk always ends where an epoch ends.
+
+    Returns:
+      A `Chunk` after each. The first one is a single step, which shows soon that training runs.
+
+    Raises:
+      TypeError: epochs is no whole number.
+      ValueError: it is less than 1.
+    """
+    check_epochs(epochs)
+    return _chunks(program, state, epochs, seconds)
+
+
+def check_epochs(epochs: int) -> None:
+    """Refuses a number of epochs that is no whole number from 1 on.
+
+    Raises:
+      TypeError: epochs is no whole number.
+      ValueError: it is less than 1.
+    """
+    if check_count(epochs, "epochs") < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+
+
+def _chunks(program: Compiled, state: State, epochs: int, seconds: float) -> Iterator[Chunk]:
+    step, size, warm = int(state.step), 1, False
+    while step < epochs * program.steps_per_epoch:
+        epoch = step // program.steps_per_epoch
+        stop = min(step + size, (epoch + 1) * program.steps_per_epoch)
+        began = time.perf_counter()
+        state = program.run(state, step, stop)
+        jax.block_until_ready(state)
+        took = time.perf_counter() - began
+        if warm:
+            size = max(1, min(round((stop - step) * seconds / took), 8 * size))
+        ends = stop % program.steps_per_epoch == 0
+        yield Chunk(state, stop, stop - step, epoch, ends, took)
+        # The first chunk's time is the compiler's.
+        step, warm = stop, True
 
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -13,7 +13,7 @@ from dropjax.core.text import counted
 from experiments import folder, program
 from experiments.ablation import ray_engine
 from experiments.ablation.cells import Outcome
-from experiments.ablation.grid import Grid, Planned, Planner, Reader, plan_cells
+from experiments.ablation.grid import Grid, Planned, Reader, plan_cells
 from experiments.ablation.report import (
     Analysis,
     Verdict,
@@ -25,10 +25,11 @@ from experiments.ablation.report import (
     warnings,
     write,
 )
-from experiments.ablation.run import Engine, local, make_plan, outcomes, run_plan
+from experiments.ablation.runner import Engine, local, make_plan, outcomes, run_plan
 from experiments.ablation.store import ABLATION, Store
 from experiments.console import say
-from experiments.setup import Flags, LaunchError, launching
+from experiments.flags import Flags, may_be
+from experiments.setup import LaunchError, launching
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
       LaunchError: it cannot start.
     """
     _check(grid, options)
-    reader = Reader(say)
+    reader = Reader(grid.experiment, say)
     planned = plan_cells(grid, reader)
     _check_choice(grid, planned)
     store = Store(path, reader.changes)
@@ -91,25 +92,24 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
         if before is not None and before != about["command"]:
             say(f"tables in {path} will be of this grid; before they were of: {before}")
         if options.only != "tables":
-            run_plan(plan, store, grid.experiment, exact=options.exact, engine=engine)
-        found = outcomes(planned, store)
-        absent = sum(outcome.status == "missing" for outcome in found)
+            run_plan(plan, store, exact=options.exact, engine=engine)
+        cells = outcomes(planned, store)
+        absent = sum(outcome.status == "missing" for outcome in cells)
         if absent and shard:
             say(f"{absent} cells of other shards are missing; the last shard writes the tables")
-            return int(any(outcome.status in ("failed", "diverged") for outcome in found))
+            return int(any(outcome.status in ("failed", "diverged") for outcome in cells))
         task = planned[0].resolved.dataset.task
-        analysis = analyse(found, baseline=options.baseline, task=task)
+        analysis = analyse(cells, baseline=options.baseline, task=task)
         verdicts, added = [], []
         if options.stop == "decided":
-            planner = Planner(grid.experiment, reader)
-            decide = _Decide(planner, planned, analysis, store, options, engine)
+            decide = _Decide(reader, planned, analysis, store, options, engine)
             verdicts, added = decide.verdicts(), decide.added()
         program.means(f"the cells are kept in {path}; --only=tables writes the tables")
-        whole = [*found, *added]
+        whole = [*cells, *added]
         about |= {"environment": origin(whole), "warnings": warnings(whole)}
         analysis = write(
             path,
-            found,
+            cells,
             about,
             baseline=options.baseline,
             task=task,
@@ -149,22 +149,22 @@ class _Decide:
 
     def __init__(
         self,
-        planner: Planner,
+        reader: Reader,
         planned: list[Planned],
         analysis: Analysis,
         store: Store,
         options: Options,
         engine: Engine,
     ) -> None:
-        self.planner, self.analysis, self.store = planner, analysis, store
+        self.reader, self.analysis, self.store = reader, analysis, store
         self.options, self.engine = options, engine
         self.metric = f"test_{analysis.metric.name}"
         self._planned: list[Planned] = []
         self._chosen = {
             row.scheme: next(
-                one
-                for one in planned
-                if one.cell.scheme == row.scheme and one.cell.setting == row.chosen.setting
+                each
+                for each in planned
+                if each.cell.scheme == row.scheme and each.cell.setting == row.chosen.setting
             )
             for row in analysis.schemes
             if row.chosen is not None
@@ -201,7 +201,7 @@ class _Decide:
         """How many of the seeds that may be added the baseline was run with, one after another."""
         chosen = self._chosen[self.options.baseline]
         for number in range(most):
-            cell = self.planner.with_seed(chosen, first + number).cell
+            cell = self.reader.with_seed(chosen, first + number).cell
             if self.store.outcome(cell).status == "missing":
                 return number
         return most
@@ -212,22 +212,21 @@ class _Decide:
 
     def _run(self, schemes: Sequence[str], seeds: Sequence[int]) -> dict[str, list[float | None]]:
         new = {
-            scheme: [self.planner.with_seed(self._chosen[scheme], seed) for seed in seeds]
+            scheme: [self.reader.with_seed(self._chosen[scheme], seed) for seed in seeds]
             for scheme in schemes
         }
-        every = [one for of in new.values() for one in of]
+        every = [planned for added in new.values() for planned in added]
         self._planned += every
         if self.options.only != "tables":
             run_plan(
                 make_plan(every, lanes=self.options.lanes),
                 self.store,
-                self.planner.experiment,
                 exact=self.options.exact,
                 engine=self.engine,
             )
         return {
-            scheme: [outcome.result.get(self.metric) for outcome in outcomes(of, self.store)]
-            for scheme, of in new.items()
+            scheme: [outcome.result.get(self.metric) for outcome in outcomes(added, self.store)]
+            for scheme, added in new.items()
         }
 
 
@@ -270,7 +269,7 @@ def _check_folder(store: Store, planned: list[Planned], options: Options) -> Non
     if options.only == "tables":
         if not store.holds():
             raise LaunchError(f"--only=tables: --workdir={path} holds no ablation")
-        if not any(store.has(one.cell) for one in planned):
+        if not any(store.has(each.cell) for each in planned):
             command = store.before().get("command", f"what {ABLATION} says, which is damaged")
             raise LaunchError(
                 f"--only=tables: --workdir={path} has no cell of this grid; its tables were made "
@@ -281,9 +280,9 @@ def _check_folder(store: Store, planned: list[Planned], options: Options) -> Non
 def _check_choice(grid: Grid, planned: list[Planned]) -> None:
     """Refuses a choice among settings without a validation split to make it on."""
     for text in grid.schemes:
-        of = [one for one in planned if one.cell.scheme == text]
-        settings = {tuple(one.cell.setting.items()) for one in of}
-        if len(settings) > 1 and not len(of[0].resolved.dataset.y_validation):
+        own = [each for each in planned if each.cell.scheme == text]
+        settings = {tuple(each.cell.setting.items()) for each in own}
+        if len(settings) > 1 and not len(own[0].resolved.dataset.y_validation):
             raise LaunchError(
                 f"{text} has {len(settings)} settings, and there is no validation split to choose "
                 "one on; give --validation examples, or sweep nothing"
@@ -291,12 +290,12 @@ def _check_choice(grid: Grid, planned: list[Planned]) -> None:
 
 
 def _about(grid: Grid, planned: list[Planned], options: Options) -> dict[str, Any]:
-    configs = [dataclasses.asdict(one.resolved.config) for one in planned]
+    configs = [vars(each.resolved.config) for each in planned]
     first = configs[0]
-    varied = {"dropout", "rate", "seed", "data_dir", *grid.swept}
-    hashes = sorted({one.cell.config["data_sha256"] for one in planned})
+    varied = {"dropout", "rate", "seed", *may_be("place"), *grid.swept}
+    hashes = sorted({each.cell.config["data_sha256"] for each in planned})
     return {
-        "experiment": grid.experiment,
+        "experiment": grid.experiment.name,
         "command": _command(grid, options),
         "shared": {
             name: value
@@ -311,7 +310,7 @@ def _about(grid: Grid, planned: list[Planned], options: Options) -> dict[str, An
 
 def _command(grid: Grid, options: Options) -> str:
     """What makes the ablation, but for where it lies and on how many machines."""
-    words = {"experiment": grid.experiment, "dropout": ",".join(grid.schemes)}
+    words = {"experiment": grid.experiment.name, "dropout": ",".join(grid.schemes)}
     if "rate" in grid.swept:
         words["rate"] = ",".join(map(str, grid.swept["rate"]))
     others = [
@@ -321,11 +320,10 @@ def _command(grid: Grid, options: Options) -> str:
     ]
     words |= {"grid": ";".join(others)} if others else {}
     words |= {"seeds": str(len(grid.seeds)), "baseline": options.baseline}
-    defaults = dataclasses.asdict(Flags())
     words |= {
         flag: str(value)
         for flag, value in grid.fixed.items()
-        if value not in (None, defaults[flag]) and flag != "data_dir"
+        if value not in (None, getattr(Flags, flag)) and flag not in may_be("place")
     }
     return " ".join(
         ["python -m scripts.ablate", *(f"--{k}={shlex.quote(v)}" for k, v in words.items())]

@@ -11,7 +11,6 @@ CPUs.
 """
 
 import contextlib
-import dataclasses
 import functools
 import importlib
 import os
@@ -25,18 +24,20 @@ import jax
 
 from experiments import folder, program
 from experiments.ablation.grid import Reader
-from experiments.ablation.run import (
+from experiments.ablation.runner import (
     Advance,
     Engine,
     Finished,
-    Programs,
+    Trainers,
     Work,
     failed,
     train_group,
 )
-from experiments.ablation.train import Made, alike
+from experiments.ablation.trainer import Made, alike
 from experiments.console import say
-from experiments.setup import Flags, LaunchError, use_compilation_cache
+from experiments.experiment import find
+from experiments.flags import flags_of
+from experiments.setup import LaunchError, launching, use_compilation_cache
 
 _ROOT = Path(__file__).resolve().parents[2]
 _RETRIES = 3
@@ -142,10 +143,12 @@ def _variables() -> dict[str, str]:
 def _needs(ray: ModuleType) -> dict[str, int]:
     """What a task takes, as Ray's options."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if os.environ.get("JAX_PLATFORMS") != "cpu" and any(of.get("GPU", 0) >= 1 for of in machines):
+    if os.environ.get("JAX_PLATFORMS") != "cpu" and any(
+        machine.get("GPU", 0) >= 1 for machine in machines
+    ):
         return {"num_gpus": 1, "num_cpus": 1}
     # A cluster that starts machines when they are needed may have none yet.
-    largest = int(max(of.get("CPU", 0) for of in machines)) or _threads()
+    largest = int(max(machine.get("CPU", 0) for machine in machines)) or _threads()
     return {"num_cpus": min(_threads(), largest)}
 
 
@@ -157,33 +160,34 @@ def _text(needs: dict[str, int]) -> str:
 
 def _arguments(work: Work) -> tuple[Any, ...]:
     """Those of `_train`: plain values, no data set."""
-    configs = [dataclasses.asdict(one.resolved.config) for one in work.cells]
-    hashes = [one.cell.config["data_sha256"] for one in work.cells]
-    return configs, hashes, work.lanes
+    experiment = work.cells[0].resolved.experiment.name
+    configs = [vars(planned.resolved.config) for planned in work.cells]
+    hashes = [planned.cell.config["data_sha256"] for planned in work.cells]
+    return experiment, configs, hashes, work.lanes
 
 
 @functools.cache
-def _kept() -> tuple[Programs, Reader]:
+def _kept(experiment: str) -> tuple[Trainers, Reader]:
     """What a worker keeps from one task to the next."""
     use_compilation_cache()
-    return Programs(), Reader(lambda line: None)
+    with launching():
+        return Trainers(), Reader(find(experiment), lambda line: None)
 
 
 def _train(
-    configs: list[dict[str, Any]], hashes: list[str], lanes: int
+    experiment: str, configs: list[dict[str, Any]], hashes: list[str], lanes: int
 ) -> tuple[list[Made], dict[str, Any]]:
     """The task: trains cells, and says in which environment."""
-    programs, reader = _kept()
+    trainers, reader = _kept(experiment)
     cells = []
     for config, expected in zip(configs, hashes, strict=True):
-        flags: dict[str, Any] = config | {"rate": None}  # the scheme's text has the rate
-        one = reader.resolve(Flags(**flags))
-        if (found := reader.sha256(one)) != expected:
+        cell = reader.resolve(flags_of(config))
+        if (sha256 := reader.sha256(cell)) != expected:
             raise LaunchError(
-                f"{one.config.dataset}: this worker's data has sha256 {found}, and the driver's "
+                f"{cell.config.dataset}: this worker's data has sha256 {sha256}, and the driver's "
                 f"{expected}; give both the same"
             )
-        cells.append(one)
-    # A plan's number of a program would mean another one in the next plan.
-    made = train_group(programs, alike(cells[0]), cells, lanes, lambda n: None)
+        cells.append(cell)
+    # A plan's number of a trainer would mean another one in the next plan.
+    made = train_group(trainers, alike(cells[0]), cells, lanes, lambda n: None)
     return made, folder.environment()

@@ -8,7 +8,6 @@ What is damaged is missing, and runs again. Nothing that stands in a file names 
 the folder.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -19,16 +18,16 @@ from typing import Any
 
 from dropjax.disk import naming
 from dropjax.runs import files, record
+from dropjax.runs.files import CONFIG, METRICS, RESULT
 from dropjax.train.log import NOTHING
 from experiments.ablation.cells import Cell, Outcome
 from experiments.console import say
-from experiments.measure import finite
+from experiments.results import finite
 from experiments.setup import LaunchError
 
-ABLATION = "ablation.json"
-_CONFIG, _HISTORY, _RESULT = files.CONFIG, files.METRICS, files.RESULT
-_FILES = {_CONFIG: dict, _HISTORY: list, "timing.json": dict, _RESULT: dict}
-"""Those of a cell, and of which kind each is."""
+ABLATION, TIMING = "ablation.json", "timing.json"
+_FILES = {CONFIG: dict, METRICS: list, TIMING: dict, RESULT: dict}
+"""The files of a cell, and the type of what each holds."""
 _FOLDERS = ("cells", "groups", "figures", "shards")
 _NOT_RESULTS = (
     *("seconds", "examples_per_second", "resumed_from_step", "status", "error", "files"),
@@ -38,11 +37,6 @@ _NOT_RESULTS = (
 _MEASURED = ("train_", "validation_", "test_", "mc_test_")
 NOT_RUN = "it was not run"
 """What is said of a cell that has no result, and never had one."""
-
-
-def _no_changes(version: str | None, cell: Cell) -> list[str]:
-    del version, cell
-    return []
 
 
 class Store:
@@ -56,7 +50,7 @@ class Store:
     """
 
     def __init__(
-        self, path: Path, changes: Callable[[str | None, Cell], Sequence[str]] = _no_changes
+        self, path: Path, changes: Callable[[str | None, Cell], Sequence[str]] = lambda *_: ()
     ) -> None:
         self.path, self._changes = path, changes
         self._groups = path / "groups"
@@ -78,10 +72,9 @@ class Store:
 
     def _plan(self) -> dict[str, Any]:
         value, sealed = record.read(self.path / ABLATION)
-        if not sealed:
-            # Before 0.6 the version stood in its environment.
-            version = value.get("dropjax", files.version_of(value))
-            _check_unsealed(self.path / ABLATION, version)
+        # Before 0.6 the version stood in its environment.
+        version = value.get("dropjax", files.version_of(value))
+        files.check_seal(self.path / ABLATION, sealed, version)
         return value
 
     def begin(self, plan: dict[str, Any]) -> str | None:
@@ -122,7 +115,7 @@ class Store:
           made: the files of each by name: JSON values, and lists of them for names in .jsonl.
         """
         packed = self._groups / f"{cells[0].id}.json"
-        by_cell = {cell.id: finite(of) for cell, of in zip(cells, made, strict=True)}
+        by_cell = {cell.id: finite(own) for cell, own in zip(cells, made, strict=True)}
         record.write(packed, by_cell)
         self._unpack(packed, by_cell)
 
@@ -135,8 +128,8 @@ class Store:
         try:
             made, sealed = record.read(packed)
             _check_names(packed, made)
-            for of in [] if sealed else made.values():
-                _check_unsealed(packed, files.version_of(of[_CONFIG]))
+            for own in made.values():
+                files.check_seal(packed, sealed, files.version_of(own[CONFIG]))
         except record.RecordError as error:
             if packed.exists():  # else another shard was at it, and is done
                 say(f"{error}: the cells in it run again")
@@ -144,10 +137,10 @@ class Store:
         return made
 
     def _unpack(self, packed: Path, made: dict[str, Any]) -> None:
-        for cell, of in made.items():
+        for cell, own in made.items():
             folder = self.path / "cells" / cell
             folder.mkdir(parents=True, exist_ok=True)
-            for name, data in _encoded(of).items():
+            for name, data in _encoded(own).items():
                 _replace(folder / name, data)
         packed.unlink(missing_ok=True)
 
@@ -178,10 +171,10 @@ class Store:
     def outcome(self, cell: Cell) -> Outcome:
         """What became of a cell. One whose files are damaged is missing; `error` says why."""
         folder = self.folder(cell)
-        if not (folder / _RESULT).exists():
+        if not (folder / RESULT).exists():
             return Outcome(cell, "missing", {}, [], NOT_RUN)
         try:
-            result, sealed = record.read(folder / _RESULT)
+            result, sealed = record.read(folder / RESULT)
             if sealed and result.get("status") == "failed":  # it may have no other file
                 return Outcome(cell, "failed", {}, [], str(result.get("error", "")))
             config, hashed = files.read_config(folder)
@@ -215,11 +208,11 @@ def _another(config: dict[str, Any], cell: Cell) -> str:
 
 def write_failed(folder: Path, result: dict[str, Any]) -> None:
     """Notes in a cell's folder why the cell failed."""
-    record.write(folder / _RESULT, result)
+    record.write(folder / RESULT, result)
 
 
-def _refuse_links(found: Iterable[os.PathLike[str]]) -> None:
-    for path in found:
+def _refuse_links(links: Iterable[os.PathLike[str]]) -> None:
+    for path in links:
         raise LaunchError(
             f"{os.fspath(path)} is a symbolic link, and an ablation writes into its own folder "
             "alone. Replace the link by what it points to, or remove it"
@@ -232,7 +225,7 @@ def _check_numbers(folder: Path, result: dict[str, Any], history: list[Any]) -> 
     Raises:
       RecordError: a status that there is not, a measure that is none, or a line that is no record.
     """
-    where = f"{folder / _RESULT} is damaged"
+    where = f"{folder / RESULT} is damaged"
     if result.get("status") not in ("completed", "diverged", "failed"):
         raise record.RecordError(f"{where}: status={result.get('status')!r}")
     for name, value in result.items():
@@ -243,7 +236,7 @@ def _check_numbers(folder: Path, result: dict[str, Any], history: list[Any]) -> 
         if not number or not math.isfinite(value) or (share and not 0 <= value <= 1):
             raise record.RecordError(f"{where}: {name}={value!r}")
     if not all(isinstance(line, dict) for line in history):
-        raise record.RecordError(f"{folder / _HISTORY} is damaged: a line of it is no record")
+        raise record.RecordError(f"{folder / METRICS} is damaged: a line of it is no record")
 
 
 def _check_names(packed: Path, made: dict[str, Any]) -> None:
@@ -254,44 +247,28 @@ def _check_names(packed: Path, made: dict[str, Any]) -> None:
       RecordError: a file of a cell is not in it, or is of another form.
     """
     odd = [name for name in (packed.stem, *made) if not re.fullmatch("[0-9a-f]{12}", name)]
-    for of in made.values():
-        odd += [name for name in of if name not in _FILES] if isinstance(of, dict) else [of]
+    for own in made.values():
+        odd += [name for name in own if name not in _FILES] if isinstance(own, dict) else [own]
     if odd:
         raise LaunchError(
             f"{packed} was written by no ablation: it has {odd[0]!r}, where only cells (twelve hex "
             f"digits) and their {', '.join(sorted(_FILES))} can be. Nothing was written. Remove "
             "that file, and its cells run again"
         )
-    for cell, of in made.items():
+    for cell, own in made.items():
         for name, kind in _FILES.items():
-            if not isinstance(of.get(name), kind):
+            if not isinstance(own.get(name), kind):
                 raise record.RecordError(f"{packed} is damaged: cell {cell} has no {name}")
 
 
-def _check_unsealed(path: Path, version: Any) -> None:
-    """Refuses a file without a hash of a version that writes one.
-
-    Raises:
-      RecordError: it is one.
-    """
-    if record.sealed_by(version if isinstance(version, str) else None):
-        raise record.RecordError(
-            f"{path} is damaged: it has no sha256, which version {version or 0.6} writes"
-        )
-
-
-def _encoded(of: dict[str, Any]) -> dict[str, bytes]:
+def _encoded(own: dict[str, Any]) -> dict[str, bytes]:
     """A cell's files. The result is the last: a cell that has one is whole."""
-    history = "".join(json.dumps(line, allow_nan=False) + "\n" for line in of[_HISTORY]).encode()
-    hashes = {
-        _CONFIG: record.digest(of[_CONFIG]),
-        _HISTORY: hashlib.sha256(history).hexdigest(),
-    }
+    history = "".join(json.dumps(line, allow_nan=False) + "\n" for line in own[METRICS]).encode()
     return {
-        _CONFIG: record.encode(of[_CONFIG]),
-        _HISTORY: history,
-        "timing.json": record.encode(of["timing.json"]),
-        _RESULT: record.encode(of[_RESULT] | {"files": hashes}),
+        CONFIG: record.encode(own[CONFIG]),
+        METRICS: history,
+        TIMING: record.encode(own[TIMING]),
+        RESULT: record.encode(files.beside(own[RESULT], own[CONFIG], history)),
     }
 
 

@@ -16,7 +16,8 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from dropjax.disk import write_whole
 from dropjax.runs import files, record
 from experiments import report, run
-from experiments.setup import Flags
+from experiments.flags import Flags
+from experiments.mnist import EXPERIMENT
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,7 +69,7 @@ def small_run(compile_once, no_picture, shared) -> Callable[..., Path]:
         with (shared / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (shared / name / "result.json").exists():
-                assert run.run("mnist", flags, shared / name, resume=False, overwrite=False) == 0
+                assert run.run(EXPERIMENT, flags, shared / name, resume=False, overwrite=False) == 0
         return shared / name
 
     return start

@@ -1,10 +1,11 @@
 """The lists of arguments that --model=help and --dropout=help print."""
 
 import pytest
-from absl import flags as absl_flags
+from absl.flags import FlagValues
 
-from experiments import flags, program, run
+from experiments import program, run
 from experiments.arguments import help_on
+from experiments.mnist import EXPERIMENT
 
 
 def test_only_the_word_help_asks_for_a_list():
@@ -21,15 +22,14 @@ def nothing_runs(monkeypatch):
         raise AssertionError("something was run")
 
     monkeypatch.setattr(run, "run", refuse)
-    yield
-    absl_flags.FLAGS.unparse_flags()
 
 
 @pytest.mark.parametrize("flag", ["--model=help", "--dropout=help"])
 def test_help_is_printed_and_nothing_runs(flag, nothing_runs, monkeypatch, capsys):
     launched = []
     monkeypatch.setattr(program, "launch", lambda name, start: launched.append(start))
-    flags.main("mnist")
-    absl_flags.FLAGS(["mnist", flag])
+    values = FlagValues()
+    run.main(EXPERIMENT, values)
+    values(["mnist", flag])
     assert launched[0](["mnist"]) == 0
     assert "takes a name" in capsys.readouterr().out

@@ -9,7 +9,9 @@ from dropjax import __version__, models, schemes
 from dropjax.data import Dataset
 from dropjax.runs import Network
 from experiments import changes
-from experiments.setup import Config, Resolved
+from experiments.flags import Config
+from experiments.mnist import EXPERIMENT
+from experiments.setup import Resolved
 from tests.conftest import ROOT
 
 
@@ -101,7 +103,7 @@ def case(
     flags |= {"model": model, "optimizer": optimizer, "batch_size": batch_size, "seed": 0}
     config = Config(**flags | {"penalty": penalty, "dropout": dropout})
     network = Network(models.parse(model, outputs), schemes.parse(dropout), task)
-    return changes.Case.of(Resolved(config, dataset, dataset, None, network, 1.0, 1.0))
+    return changes.Case.of(Resolved(EXPERIMENT, config, dataset, dataset, None, network, 1.0, 1.0))
 
 
 def test_every_change_is_looked_at():

@@ -14,8 +14,10 @@ import pytest
 import dropjax
 from dropjax.runs import record
 from experiments import folder
+from experiments.flags import Flags
 from experiments.folder import claim, describe, locked
-from experiments.setup import LaunchError
+from experiments.mnist import EXPERIMENT
+from experiments.setup import LaunchError, resolve
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOLDER = """
@@ -30,8 +32,8 @@ OURS = ("config.json", "sites.txt", "metrics.jsonl", "timing.jsonl", "result.jso
 
 @pytest.fixture
 def config() -> dict[str, Any]:
-    flags = {"dropout": "none", "seed": 0, "data_dir": None, "rate": None}
-    return describe(flags, "ab" * 32, "mnist", {"task": "classification"})
+    flags = Flags(dropout="none", dataset="digits", model="mlp(widths=(4,))")
+    return describe(resolve(EXPERIMENT, flags, lambda line: None), data_sha256="ab" * 32)
 
 
 def changed(config: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
@@ -213,9 +215,7 @@ def test_another_environment_is_told_and_not_refused(tmp_path, config, name, val
 
 def test_the_data_may_lie_elsewhere(tmp_path, config):
     claim(tmp_path, config, resume=False, overwrite=False)
-    flags = config["flags"] | {"data_dir": "/elsewhere"}
-    other = describe(flags, config["data_sha256"], "mnist", {"task": "classification"})
-    assert other["command"] != config["command"]
+    other = changed(config, "flags.data_dir", "/elsewhere") | {"command": "another"}
     assert claim(tmp_path, other, resume=True, overwrite=False) == []
 
 
@@ -249,13 +249,13 @@ def test_a_run_of_a_version_without_hashes_is_resumed_with_a_note(tmp_path, conf
     (version,) = claim(tmp_path, config, resume=True, overwrite=False)
     assert version == f"  environment.dropjax: was '0.5.2', is {dropjax.__version__!r}"
     assert "config.json has no sha256" in folder.note_of_seal(tmp_path)
-    folder.write_json(tmp_path / "config.json", config)
+    record.write(tmp_path / "config.json", config)
     assert folder.note_of_seal(tmp_path) == ""
 
 
 def test_numbers_that_json_has_not_are_refused(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        folder.write_json(tmp_path / "a.json", {"a": [math.inf]})
+        record.write(tmp_path / "a.json", {"a": [math.inf]})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -298,7 +298,7 @@ def test_outside_of_git_there_is_no_commit(monkeypatch):
         raise FileNotFoundError
 
     monkeypatch.setattr(folder.subprocess, "run", missing)
-    assert describe({}, "", "mnist", {})["environment"]["git_commit"] is None
+    assert folder.environment()["git_commit"] is None
 
 
 def test_what_is_named_like_ours_but_is_no_run_is_left_alone(tmp_path, config):

@@ -1,9 +1,10 @@
 import json
 
-from absl import flags as absl_flags
+from absl.flags import FlagValues
 
 from dropjax.train.checkpoint import CheckpointError
-from experiments import flags, program, run
+from experiments import program, run
+from experiments.mnist import EXPERIMENT
 
 
 def test_a_scheme_that_does_not_fit_the_model_exits_2(python, tmp_path):
@@ -69,15 +70,13 @@ def test_without_a_good_checkpoint_it_is_said_what_helps(monkeypatch, capsys):
 
     launched = []
     monkeypatch.setattr(program, "launch", lambda name, start: launched.append(start))
-    monkeypatch.setattr(flags, "use_compilation_cache", lambda: None)
-    monkeypatch.setattr(flags.logging, "set_verbosity", lambda level: None)
+    monkeypatch.setattr(run, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(run.logging, "set_verbosity", lambda level: None)
     monkeypatch.setattr(run, "run", fail)
-    absl_flags.FLAGS(["mnist"])
-    try:
-        flags.main("mnist")
-        assert launched[0](["mnist"]) == 2
-    finally:
-        absl_flags.FLAGS.unparse_flags()
+    values = FlagValues()
+    run.main(EXPERIMENT, values)
+    values(["mnist"])
+    assert launched[0](["mnist"]) == 2
     assert capsys.readouterr().err == (
         "mnist: none of the 2 checkpoints in DIR is good; put back a copy of one, or begin the run "
         "anew (--overwrite, without --resume)\n"

@@ -11,18 +11,21 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from absl.testing import flagsaver
+from absl.flags import FlagValues, IllegalFlagValueError
 
 from dropjax import evaluate, runs
 from dropjax.train.log import JsonLines
-from experiments import flags, folder, report, resume, run, settings
+from experiments import flags, folder, report, resume, run
 from experiments.ablation.grid import Grid, Reader, plan_cells
-from experiments.ablation.train import Trainer
-from experiments.measure import losses
-from experiments.setup import Flags, LaunchError, Setup, set_up
+from experiments.ablation.trainer import Trainer
+from experiments.flags import Flags
+from experiments.mnist import EXPERIMENT
+from experiments.results import losses
+from experiments.setup import LaunchError, Setup, read_once, set_up
 from tests.experiments.conftest import table
 
-DRAW_CURVES, FLAGS = report.draw_curves, flags.flags.FLAGS
+DRAW_CURVES, FLAGS = report.draw_curves, FlagValues()
+flags.define(EXPERIMENT, FLAGS)
 TASKS = ("classification", "binary", "regression")
 SMALL = {"model": "mlp(widths=(8,))", "optimizer": "sgd", "learning_rate": 0.02, "mc_samples": 2}
 OF_CLASSES = ["accuracy", "nll", "ece"]
@@ -37,7 +40,7 @@ def made(own_run) -> dict[str, Path]:
 
 def start(path: Path, dataset: str, *, resume: bool = False, **given) -> int:
     return run.run(
-        "mnist",
+        EXPERIMENT,
         Flags(**SMALL | {"dataset": dataset, "epochs": 2} | given),
         path,
         resume=resume,
@@ -69,7 +72,7 @@ def test_the_config_has_the_path_the_task_and_every_default(made, task):
 @pytest.mark.parametrize("task", TASKS)
 def test_the_defaults_of_a_file_are_those_of_the_help(made, task):
     path = read(made[task], "config.json")["flags"]["dataset"]
-    config = set_up(Flags(dataset=path, optimizer="sgd"), lambda line: None).config
+    config = set_up(EXPERIMENT, Flags(dataset=path, optimizer="sgd"), lambda line: None).config
     assert (config.epochs, config.batch_size, config.learning_rate) == (50, 32, 0.001)
     for name, words in {
         "epochs": "less than 10,000 examples 50",
@@ -100,7 +103,7 @@ def test_results_and_metrics_are_the_task_s(made, task):
 def test_the_losses_of_a_regression_are_of_standardised_targets(made):
     """Targets of deviations 30 and 5 count the same, and 1 is what the mean would give."""
     setup_of = read(made["regression"], "config.json")["flags"]
-    setup = set_up(Flags(**setup_of | {"rate": None}), lambda line: None)
+    setup = set_up(EXPERIMENT, Flags(**setup_of | {"rate": None}), lambda line: None)
     y = setup.program._data[1]
     np.testing.assert_allclose(np.mean(y, axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(np.std(y, axis=0), 1, rtol=1e-5)
@@ -152,7 +155,7 @@ def test_a_task_may_be_asked_for(npz):
     arrays = table("classification")
     for task, outputs in (("regression", 1), ("classification", 3)):
         given = Flags(**SMALL, dataset=npz(**arrays), task=task)
-        setup = set_up(given, lambda line: None)
+        setup = set_up(EXPERIMENT, given, lambda line: None)
         assert (setup.config.task, setup.dataset.outputs) == (task, outputs)
 
 
@@ -162,14 +165,17 @@ def test_the_command_of_a_relative_path_repeats_the_run(npz, monkeypatch, datase
     path = Path(npz(**table("classification")))
     monkeypatch.chdir(path.parent)
     monkeypatch.setenv("HOME", str(path.parent))
-    first = set_up(Flags(**SMALL, dataset=dataset, task="regression"), lambda line: None)
+    first = set_up(
+        EXPERIMENT,
+        Flags(**SMALL, dataset=dataset, task="regression"),
+        lambda line: None,
+    )
     monkeypatch.chdir(tmp_path)
-    command = folder.describe(vars(first.config), "", "mnist", {})["command"]
+    command = folder.describe(first)["command"]
     assert f"--dataset={path}" in command and "--task=regression" in command
-    with flagsaver.flagsaver():
-        FLAGS(["mnist", f"--dataset={path}", f"--task={first.config.task}"])
-        again = Flags(**SMALL, dataset=FLAGS.dataset, task=FLAGS.task)
-    assert set_up(again, lambda line: None).config == first.config
+    FLAGS(["mnist", f"--dataset={path}", f"--task={first.config.task}"])
+    again = Flags(**SMALL, dataset=FLAGS.dataset, task=FLAGS.task)
+    assert set_up(EXPERIMENT, again, lambda line: None).config == first.config
 
 
 def test_a_resumed_run_takes_the_same_file_and_no_other(tmp_path, no_picture, monkeypatch):
@@ -272,9 +278,7 @@ TOKENS = {
 
 def untrained(setup: Setup, path: Path) -> runs.Run:
     """What `runs.load` would return of a run, by way of its config.json, before its first step."""
-    config, example = setup.config, setup.dataset.x_train[0]
-    written = folder.describe(vars(config), "", "mnist", setup.network.describe(example))
-    written = json.loads(json.dumps(written))
+    config, written = setup.config, json.loads(json.dumps(folder.describe(setup)))
     network = runs.Network.rebuild(config.model, config.dropout, written["network"])
     # As a checkpoint has them.
     values = jax.tree.map(np.asarray, setup.values(setup.program.init(setup.params), 0))
@@ -283,7 +287,7 @@ def untrained(setup: Setup, path: Path) -> runs.Run:
 
 def test_tokens_names_and_shares_are_in_the_config_and_come_back(npz, tmp_path):
     arrays = sentences()
-    setup = set_up(Flags(dataset=npz(**arrays), **TOKENS), lambda line: None)
+    setup = set_up(EXPERIMENT, Flags(dataset=npz(**arrays), **TOKENS), lambda line: None)
     found = untrained(setup, tmp_path)
     flags_, network = found.config["flags"], found.config["network"]
     assert (flags_["test"], flags_["validation"], setup.program.examples) == (12, 12, 36)
@@ -303,14 +307,14 @@ def test_tokens_names_and_shares_are_in_the_config_and_come_back(npz, tmp_path):
         with pytest.raises(ValueError, match="xs must be tokens, integers from 0 to 8, got values"):
             found.predict(wrong_x)
     # The counts of the record are those of the shares that were typed.
-    again = set_up(Flags(**flags_ | {"rate": None}), lambda line: None)
+    again = set_up(EXPERIMENT, Flags(**flags_ | {"rate": None}), lambda line: None)
     assert again.config == setup.config and again.dataset.sha256() == setup.dataset.sha256()
 
 
 def test_cells_of_tokens_are_trained_side_by_side(npz):
     fixed = {k: v for k, v in TOKENS.items() if k != "dropout"} | {"dataset": npz(**sentences())}
-    grid = Grid("mnist", ("word", "embedding"), {"rate": (0.1, 0.3)}, (0, 1), fixed)
-    planned = plan_cells(grid, Reader(lambda line: None))
+    grid = Grid(EXPERIMENT, ("word", "embedding"), {"rate": (0.1, 0.3)}, (0, 1), fixed)
+    planned = plan_cells(grid, Reader(EXPERIMENT, lambda line: None))
     assert len({one.cell.id for one in planned}) == 8
     assert {one.cell.config["test"] for one in planned} == {12}
     cells = [one.resolved for one in planned[:2]]
@@ -347,31 +351,34 @@ def test_cells_of_tokens_are_trained_side_by_side(npz):
 def test_tokens_and_splits_that_cannot_be_are_refused(npz, changes, given, words):
     flags = {"dataset": npz(**sentences(**changes))} | TOKENS | {"mc_samples": None} | given
     with pytest.raises(LaunchError, match=words):
-        set_up(Flags(**flags), lambda line: None)
+        set_up(EXPERIMENT, Flags(**flags), lambda line: None)
 
 
 def test_without_a_vocabulary_integers_are_numbers_and_the_test_split_a_fifth(npz):
     said: list[str] = []
     given = Flags(dataset=npz(**sentences()), dropout="none", model="mlp(widths=())")
-    setup = set_up(given, said.append)
+    setup = set_up(EXPERIMENT, given, said.append)
     assert setup.dataset.x_train.dtype == np.float32 and setup.network.shift.shape == (6,)
     assert (setup.config.test, setup.config.validation) == (12, 4)
     assert "test=12: so many of the 60 examples are cut for the test data (--test)" in said
-    again = set_up(Flags(**dataclasses.asdict(given) | {"test": 12, "seed": 1}), lambda line: None)
+    again = set_up(
+        EXPERIMENT,
+        Flags(**dataclasses.asdict(given) | {"test": 12, "seed": 1}),
+        lambda line: None,
+    )
     assert again.dataset.sha256() == setup.dataset.sha256()  # whatever the seed
 
 
 @pytest.mark.parametrize("flag", ["validation", "test"])
 def test_counts_and_shares_as_flags(flag):
-    with flagsaver.flagsaver():
-        for text, value in (("20", 20), ("0", 0), ("0.0", 0), ("0.2", 0.2), ("2e-1", 0.2)):
+    for text, value in (("20", 20), ("0", 0), ("0.0", 0), ("0.2", 0.2), ("2e-1", 0.2)):
+        FLAGS(["mnist", f"--{flag}={text}"])
+        found = flags.given(FLAGS)[flag]
+        assert found == value and type(found) is type(value)
+    for text in ("1.5", "1.0", "-0.1", "nan", "0.2x", "a fifth"):
+        words = f"{flag}={text}: must be a count such as 100, or a share .* got '?{text}"
+        with pytest.raises(IllegalFlagValueError, match=words):
             FLAGS(["mnist", f"--{flag}={text}"])
-            found = settings.values()[flag]
-            assert found == value and type(found) is type(value)
-        for text in ("1.5", "1.0", "-0.1", "nan", "0.2x", "a fifth"):
-            words = f"{flag}={text}: must be a count such as 100, or a share .* got '?{text}"
-            with pytest.raises(flags.flags.IllegalFlagValueError, match=words):
-                FLAGS(["mnist", f"--{flag}={text}"])
     assert "0.2" in FLAGS["validation"].help and "a fifth, at most 10,000" in FLAGS["test"].help
 
 
@@ -381,7 +388,7 @@ def test_numbers_far_from_0_are_kept_from_the_file_to_the_exported_model(npz, tm
     x = np.stack([1.7e9 + rng.permutation(300) / 300, rng.normal(size=300)], axis=1)
     y = np.stack([3e8 + rng.permutation(300) / 300, rng.normal(size=300)], axis=1)
     given = Flags(dataset=npz(x=x, y=y), dropout="none", model="mlp(widths=())", test=50)
-    setup = set_up(given, lambda line: None)
+    setup = set_up(EXPERIMENT, given, lambda line: None)
     dataset = setup.dataset
     seen = np.asarray(jax.vmap(setup.network.inputs)(dataset.x_train))
     assert len(np.unique(seen[:, 0])) == len(seen)
@@ -413,13 +420,13 @@ def test_what_a_run_of_an_older_version_says_of_its_network_is_enough(own_run):
 
 
 def test_a_run_goes_on_whose_file_was_moved(own_run):
-    record, load = folder.recorded(own_run("binary")), resume.read_once(lambda line: None)
+    record, load = folder.recorded(own_run("binary")), read_once(EXPERIMENT, lambda line: None)
     place = record["flags"]["dataset"]
     record["flags"]["dataset"] = "/old/place/own.npz"
 
     def agree(**given) -> None:
         flags = resume.flags_of(Flags(**given), given.keys(), record)
-        resume.check_agreement(flags, record, load)
+        resume.check_agreement(EXPERIMENT, flags, record, load)
 
     agree(dataset=place, mc_samples=3)
     with pytest.raises(LaunchError, match=r"^--validation: was \d+, is 5"):

@@ -15,12 +15,12 @@ import pytest
 from absl import app
 
 from dropjax.disk import write_whole
+from dropjax.runs import record
 from dropjax.train.checkpoint import save
 from dropjax.train.log import JsonLines
 from experiments import console, program
-from experiments.ablation import run as ablation
-from experiments.ablation import store
-from experiments.folder import locked, write_json
+from experiments.ablation import runner, store
+from experiments.folder import locked
 from tests.conftest import ROOT
 
 # Waits where no handler of Python's is run, as a program does that waits for a compiler.
@@ -185,7 +185,7 @@ def of_a_console() -> None:
 
 
 def of_an_ablation() -> None:
-    with ablation._progress(2) as advance:
+    with runner._progress(2) as advance:
         advance(1)
         console.say("ü")
 
@@ -203,7 +203,7 @@ WRITERS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("stream", STREAMS)
 def test_no_way_of_writing_to_a_terminal_ends_a_run(monkeypatch, stream, writer, terminal):
     monkeypatch.setattr(program, "is_terminal", lambda: terminal)
-    monkeypatch.setattr(ablation, "_LINE_EVERY", -1.0)
+    monkeypatch.setattr(runner, "_LINE_EVERY", -1.0)
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, STREAMS[stream]())
     WRITERS[writer]()
@@ -328,7 +328,7 @@ def lock(path: Path) -> None:
 
 
 FILES: dict[str, tuple[str, Callable[[Path], Any]]] = {
-    "a record": ("result.json", lambda path: write_json(path, {})),
+    "a record": ("result.json", lambda path: record.write(path, {})),
     "bytes": ("sites.txt", lambda path: write_whole(path, b"sites")),
     "a line": ("metrics.jsonl", lambda path: JsonLines(path).append({})),
     "a checkpoint": ("0000000007", lambda path: save(path.parent, {}, 7)),

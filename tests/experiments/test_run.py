@@ -17,19 +17,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from absl.flags import IllegalFlagValueError
-from absl.testing import flagsaver
+from absl.flags import FlagValues
 
 from dropjax import runs
-from dropjax.runs import Network, files
+from dropjax.runs import Network, files, record
+from dropjax.runs.sources import sources
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import JsonLines, LogError
-from experiments import changes, flags, folder, report, resume, run
-from experiments.setup import Flags, LaunchError, resolve, set_up, sources
+from experiments import changes, flags, folder, report, results, resume, run
+from experiments.flags import Flags
+from experiments.mnist import EXPERIMENT
+from experiments.setup import LaunchError, read_once, resolve, set_up
 from tests.experiments.conftest import rewrite
 
-LOAD = resume.read_once(lambda line: None)
-DRAW_CURVES, FLAGS = report.draw_curves, flags.flags.FLAGS
+LOAD = read_once(EXPERIMENT, lambda line: None)
+DRAW_CURVES = report.draw_curves
 SMALL = Flags(
     dropout="variational",
     model="rnn(width=8)",
@@ -77,7 +79,7 @@ def start(
     # optax's Adam mixes dtypes; all else is held to the suite's strictness.
     mode = "standard" if given.optimizer.startswith("adam") else "strict"
     with jax.numpy_dtype_promotion(mode):
-        return run.run("mnist", given, path, resume=resume, overwrite=overwrite, typed=typed)
+        return run.run(EXPERIMENT, given, path, resume=resume, overwrite=overwrite, typed=typed)
 
 
 @pytest.fixture(scope="module")
@@ -166,10 +168,9 @@ def interrupt(path: Path, *, before: int, saving: bool = True) -> None:
 
 def typed(*words: str) -> tuple[Flags, set[str]]:
     """The flags of a command, and the names of those that it has."""
-    with flagsaver.flagsaver():
-        assert FLAGS(["mnist", *words]) == ["mnist"]
-        given = {f.name: FLAGS[f.name].value for f in dataclasses.fields(Flags)}
-        return Flags(**given), flags.typed()
+    values = run.define_flags(EXPERIMENT, FlagValues())
+    assert values(["mnist", *words]) == ["mnist"]
+    return Flags(**flags.given(values)), flags.typed(values)
 
 
 def checkpoints(path: Path) -> list[int]:
@@ -375,7 +376,7 @@ def test_what_is_read_while_a_run_is_made_longer_is_true(finished, longer, copie
     """Each moment: before the configuration is written, in training, after the new result."""
     more = dataclasses.replace(SMALL, epochs=4)
     with monkeypatch.context() as patch, pytest.raises(Broken):
-        patch.setattr(folder, "write_json", lambda path, value: break_off())
+        patch.setattr(record, "write", lambda path, value: break_off())
         start(copied, more, resume=True)
     (row,) = runs.read(copied)
     assert (row["status"], row["epochs"]) == ("unfinished", 2)
@@ -416,13 +417,14 @@ def test_a_run_is_made_longer_only_if_its_start_would_be_the_same(copied, monkey
 
 def test_the_command_needs_no_flag_but_the_folder(copied, monkeypatch, capsys):
     started: list[Callable[[list[str]], int]] = []
-    monkeypatch.setattr(flags.program, "launch", lambda name, main: started.append(main))
-    flags.main("mnist")
+    monkeypatch.setattr(run.program, "launch", lambda name, main: started.append(main))
     found = []
     for more in ([], ["--seed=1"]):
-        with flagsaver.flagsaver(), jax.numpy_dtype_promotion("standard"):
-            FLAGS(["mnist", "--resume", f"--workdir={copied}", *more])
-            found.append(started[0](["mnist"]))
+        values = FlagValues()
+        run.main(EXPERIMENT, values)
+        with jax.numpy_dtype_promotion("standard"):
+            values(["mnist", "--resume", f"--workdir={copied}", *more])
+            found.append(started.pop()(["mnist"]))
     out, err = capsys.readouterr()
     assert found == [0, 2] and "nothing is left to do" in out
     assert err.startswith("mnist: --seed: was 0, is 1: ") and err.count("\n") == 1
@@ -442,7 +444,7 @@ def test_the_command_needs_no_flag_but_the_folder(copied, monkeypatch, capsys):
 def test_flags_that_agree_with_the_record_may_be_given(finished, words):
     given, record = typed(*words.split()), folder.recorded(finished)
     agreed = resume.flags_of(*given, record)
-    resume.check_agreement(agreed, record, LOAD)
+    resume.check_agreement(EXPERIMENT, agreed, record, LOAD)
 
 
 @pytest.mark.parametrize(
@@ -468,7 +470,7 @@ def test_flags_that_agree_with_the_record_may_be_given(finished, words):
 def test_a_flag_that_differs_from_the_record_is_refused(finished, words, line):
     record = folder.recorded(finished)
     with pytest.raises(LaunchError) as caught:
-        resume.check_agreement(resume.flags_of(*typed(words), record), record, LOAD)
+        resume.check_agreement(EXPERIMENT, resume.flags_of(*typed(words), record), record, LOAD)
     assert str(caught.value).startswith(line)
 
 
@@ -526,9 +528,9 @@ def test_an_edited_file_is_noticed(tmp_path, monkeypatch, capsys):
     for file, text in zip(files.values(), (OWN_BASE, OWN_SCHEME), strict=True):
         file.write_text(text)
     path, given = tmp_path / "run", dataclasses.replace(QUICK, dropout="own_scheme:Mine(rate=0.5)")
-    setup = set_up(given, lambda line: None)
-    resolved = resolve(QUICK, lambda line: None)
-    config = run._described(setup, "mnist")
+    setup = set_up(EXPERIMENT, given, lambda line: None)
+    resolved = resolve(EXPERIMENT, QUICK, lambda line: None)
+    config = folder.describe(setup)
     assert config["sources"].keys() == files.keys() and sources(resolved.network) == {}
     with folder.locked(path):
         folder.claim(path, config, resume=False, overwrite=False)
@@ -638,7 +640,8 @@ def test_a_run_that_diverges_keeps_a_finite_checkpoint(tmp_path, monkeypatch, ca
 )
 def test_an_update_that_broke_parameters_is_noticed_as_a_loss_is(value, diverged_at, found):
     params = {"params": {"w": jnp.array([1.0, value])}, "learned": {}}
-    assert run._diverged(types.SimpleNamespace(params=params, diverged_at=diverged_at)) == found
+    state: Any = types.SimpleNamespace(params=params, diverged_at=diverged_at)
+    assert results.diverged(state) == found
 
 
 def test_a_run_whose_last_step_broke_it_is_diverged(tmp_path, capsys):
@@ -786,9 +789,7 @@ def parsed(command: str) -> Flags:
     assert all(re.fullmatch(r"(JAX_|XLA_|NPROC)\w*=.*", setting) for setting in settings)
     python, dash_m, module, *arguments = words[len(settings) :]
     assert (python, dash_m, module) == ("python", "-m", "experiments.mnist")
-    with flagsaver.flagsaver():
-        assert FLAGS(["mnist", *arguments]) == ["mnist"]
-        return Flags(**{f.name: FLAGS[f.name].value for f in dataclasses.fields(Flags)})
+    return typed(*arguments)[0]
 
 
 def test_the_command_in_config_json_repeats_the_run(finished, tmp_path):
@@ -812,19 +813,8 @@ RAMP = "linear_schedule(init_value=0.0,end_value=1.0,transition_steps=7)"
     ],
 )
 def test_any_command_gives_the_same_configuration(changes):
-    setup = set_up(dataclasses.replace(MLP, **changes), lambda line: None)
+    setup = set_up(EXPERIMENT, dataclasses.replace(MLP, **changes), lambda line: None)
     config = dataclasses.asdict(setup.config)
-    command = folder.describe(config, "", "mnist", {})["command"]
-    again = set_up(parsed(command), lambda line: None)
+    command = folder.describe(setup)["command"]
+    again = set_up(EXPERIMENT, parsed(command), lambda line: None)
     assert dataclasses.asdict(again.config) == config
-
-
-@pytest.mark.parametrize("flag", ["--seed=2147483648", "--seed=-1", "--epochs=0", "--batch_size=0"])
-def test_a_number_out_of_range_is_refused_by_its_flag(flag):
-    with flagsaver.flagsaver(), pytest.raises(IllegalFlagValueError):
-        FLAGS(["mnist", flag])
-
-
-def test_every_flag_of_a_run_has_the_command_lines_default():
-    for name, default in dataclasses.asdict(Flags()).items():
-        assert FLAGS[name].default == default

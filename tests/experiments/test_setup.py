@@ -4,14 +4,18 @@ import re
 import jax
 import numpy as np
 import pytest
+from absl.flags import FlagValues
 
-from dropjax import data, runs
+from dropjax import runs
 from dropjax.core.strength import strength_at
 from dropjax.train.devices import check_batch_size
 from experiments import flags
-from experiments.setup import Flags, LaunchError, set_up
+from experiments.flags import Flags
+from experiments.mnist import EXPERIMENT
+from experiments.setup import LaunchError, set_up
 
-FLAGS = flags.flags.FLAGS
+FLAGS = FlagValues()
+flags.define(EXPERIMENT, FLAGS)
 SMALL = {"dataset": "digits", "model": "mlp(widths=(8,))", "optimizer": "sgd"}
 RAMP = "linear_schedule(init_value={},end_value={},transition_steps=100)"
 
@@ -22,7 +26,7 @@ def silent(line: str) -> None:
 
 def refusal(**given) -> str:
     with pytest.raises(LaunchError) as caught:
-        set_up(Flags(**(SMALL | given)), silent)
+        set_up(EXPERIMENT, Flags(**(SMALL | given)), silent)
     return str(caught.value)
 
 
@@ -44,7 +48,7 @@ def unread(*arguments, **options):
     ],
 )
 def test_an_unknown_name_suggests_the_nearest(monkeypatch, flag, text, nearest, also):
-    monkeypatch.setattr(data, "load", unread)
+    monkeypatch.setitem(vars(EXPERIMENT), "load", unread)
     message = refusal(**{flag: text})
     wrong = re.split(r"[|]", text)[-1].partition("(")[0]
     assert repr(wrong) in message
@@ -65,7 +69,7 @@ def test_an_unknown_name_suggests_the_nearest(monkeypatch, flag, text, nearest, 
     ],
 )
 def test_an_unknown_or_wrong_argument_is_named(monkeypatch, flag, text, words):
-    monkeypatch.setattr(data, "load", unread)
+    monkeypatch.setitem(vars(EXPERIMENT), "load", unread)
     assert re.search(words, refusal(**{flag: text}))
 
 
@@ -73,13 +77,15 @@ def test_an_unknown_or_wrong_argument_is_named(monkeypatch, flag, text, words):
 def test_an_optimizer_argument_of_a_wrong_type_is_found_at_launch(text):
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes dtypes
         assert refusal(optimizer=text).startswith("optimizer=")
-        set_up(Flags(**SMALL | {"optimizer": text.partition("(")[0]}), silent)  # it is the argument
+        set_up(
+            EXPERIMENT, Flags(**SMALL | {"optimizer": text.partition("(")[0]}), silent
+        )  # it is the argument
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan"), float("inf")])
 @pytest.mark.parametrize("by_flag", [True, False])
 def test_a_rate_outside_0_to_1_is_refused(monkeypatch, rate, by_flag):
-    monkeypatch.setattr(data, "load", unread)
+    monkeypatch.setitem(vars(EXPERIMENT), "load", unread)
     if by_flag:
         message = refusal(dropout="bernoulli", rate=rate)
     else:
@@ -114,7 +120,7 @@ def test_a_penalty_without_one_is_refused(dropout, penalty):
 def test_a_penalty_is_a_number_or_a_schedule():
     given = SMALL | {"dropout": "concrete", "batch_size": 128, "epochs": 1}
     for text, values in [("10", [10, 10]), (RAMP.format(0.0, 2.0), [0, 0.02])]:
-        penalty = set_up(Flags(**given, penalty=text), silent).program.problem.penalty
+        penalty = set_up(EXPERIMENT, Flags(**given, penalty=text), silent).program.problem.penalty
         found = [float(strength_at(penalty, step)) for step in (0, 1)]
         assert found == pytest.approx(values)
     assert "penalty must stay in [0, inf)" in refusal(**given, penalty="-1")
@@ -144,7 +150,9 @@ def test_a_strength_that_leaves_0_to_1_is_refused(strength, words):
 
 def test_a_strength_may_leave_0_to_1_after_the_last_step():
     given = SMALL | {"strength": RAMP.format(0.0, 2.0), "batch_size": 128}
-    assert set_up(Flags(**given, epochs=4), silent).program.steps_per_epoch == 11  # 44 steps
+    assert (
+        set_up(EXPERIMENT, Flags(**given, epochs=4), silent).program.steps_per_epoch == 11
+    )  # 44 steps
     assert "at step 51" in refusal(**given, epochs=5)
 
 
@@ -191,14 +199,14 @@ def test_the_batch_is_checked_at_launch():
 
 @pytest.mark.parametrize("implementation", ["rbg", "unsafe_rbg"])
 def test_numbers_that_depend_on_batching_are_refused(monkeypatch, implementation):
-    monkeypatch.setattr(data, "load", unread)
+    monkeypatch.setitem(vars(EXPERIMENT), "load", unread)
     with jax.default_prng_impl(implementation):
         message = refusal()
     assert f"jax_default_prng_impl={implementation}" in message and "threefry2x32" in message
 
 
 def test_numbers_of_the_old_threefry_are_refused(monkeypatch):
-    monkeypatch.setattr(data, "load", unread)
+    monkeypatch.setitem(vars(EXPERIMENT), "load", unread)
     with jax.threefry_partitionable(False):
         assert "jax_threefry_partitionable=False" in refusal()
 
@@ -237,7 +245,7 @@ def test_the_data_may_lie_in_the_home_folder(monkeypatch):
 def test_every_default_is_filled_in_as_the_help_says():
     said: list[str] = []
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes dtypes
-        setup = set_up(Flags(dropout="zoneout"), said.append)
+        setup = set_up(EXPERIMENT, Flags(dropout="zoneout"), said.append)
     config = setup.config
     assert (config.dropout, config.rate) == ("zoneout(rate=0.1)", 0.1)
     assert config.model == 'rnn(cell="lstm",width=128,layers=1,gates="tied")'
@@ -255,20 +263,20 @@ def test_every_default_is_filled_in_as_the_help_says():
 
 
 def test_without_noise_nothing_is_drawn_by_default():
-    config = set_up(Flags(**SMALL, dropout="none"), silent).config
+    config = set_up(EXPERIMENT, Flags(**SMALL, dropout="none"), silent).config
     assert (config.dropout, config.rate, config.mc_samples) == ("none", None, 0)
 
 
 def test_a_rate_goes_to_the_links_that_have_none():
     text = 'bernoulli|bernoulli(rate=0.2,at="input")'
-    config = set_up(Flags(**SMALL, dropout=text, rate=0.3), silent).config
+    config = set_up(EXPERIMENT, Flags(**SMALL, dropout=text, rate=0.3), silent).config
     assert config.dropout == 'bernoulli(rate=0.3)|bernoulli(rate=0.2,at="input")'
     assert config.rate is None
 
 
 def test_initial_weights_follow_the_seed_and_not_the_scheme():
     def kernel(**given) -> np.ndarray:
-        setup = set_up(Flags(**(SMALL | given)), silent)
+        setup = set_up(EXPERIMENT, Flags(**(SMALL | given)), silent)
         return np.asarray(setup.params["layer_0"]["kernel"])
 
     assert np.array_equal(kernel(), kernel(dropout="none"))
@@ -277,7 +285,7 @@ def test_initial_weights_follow_the_seed_and_not_the_scheme():
 
 def test_pixels_are_scaled_to_0_to_1():
     """The weights never see the data set's own range."""
-    setup = set_up(Flags(**SMALL, dropout="none"), silent)
+    setup = set_up(EXPERIMENT, Flags(**SMALL, dropout="none"), silent)
     params = jax.tree.map(np.asarray, setup.params)
     x = setup.dataset.x_test[0]
     hidden = np.maximum(x.ravel() / 16 @ params["layer_0"]["kernel"], 0)
@@ -289,7 +297,11 @@ def test_pixels_are_scaled_to_0_to_1():
 
 def test_a_part_of_the_training_data_is_the_same_for_two_schemes():
     def rows(**given) -> np.ndarray:
-        setup = set_up(Flags(**(SMALL | {"train_examples": 100, "batch_size": 32} | given)), silent)
+        setup = set_up(
+            EXPERIMENT,
+            Flags(**(SMALL | {"train_examples": 100, "batch_size": 32} | given)),
+            silent,
+        )
         assert setup.program.examples == len(setup.dataset.x_train) == 100
         assert setup.program.steps_per_epoch == 4
         assert np.bincount(setup.dataset.y_train).tolist() == [10] * 10

@@ -12,11 +12,12 @@ from scipy.special import expit, logit
 import dropjax
 from dropjax.core.draw import deterministic, sampled
 from dropjax.core.keys import Keys
+from dropjax.core.laws import shape_of
 from dropjax.core.site import Kind
 from dropjax.ops.logistic import Logistic, relaxed_drop
 from dropjax.schemes import parse
 from dropjax.train import Problem, fit
-from tests.cases import SITES, shape_of
+from tests.cases import SITES
 from tests.ops.reference import words_of
 from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.ablation.grid import Grid, Reader, plan_cells
+from experiments.mnist import EXPERIMENT
 from scripts import benchmark_ablation as benchmark
 from scripts.ablation_peer import Cell, Peer, Work
 from scripts.benchmark_ablation import Row, Taken
@@ -15,7 +16,8 @@ from scripts.benchmark_ablation import Row, Taken
 def planned(*schemes, seeds=(0,)):
     fixed = {"model": "mlp(widths=(256,))", "dataset": "digits"}
     return plan_cells(
-        Grid("mnist", schemes, {"rate": (0.1, 0.3)}, seeds, fixed), Reader(lambda line: None)
+        Grid(EXPERIMENT, schemes, {"rate": (0.1, 0.3)}, seeds, fixed),
+        Reader(EXPERIMENT, lambda line: None),
     )
 
 

@@ -6,7 +6,9 @@ import sys
 import jax
 import pytest
 
-from experiments.setup import Flags, set_up
+from experiments.flags import Flags
+from experiments.mnist import EXPERIMENT
+from experiments.setup import set_up
 from scripts import benchmark_training as benchmark
 from scripts.training_peers import Work
 
@@ -53,7 +55,7 @@ def test_dropjax_s_arms_run(tmp_path):
     flags = Flags(dataset=str(tmp_path / "random.npz"), validation=0, batch_size=128)
     net = benchmark.NETS["mlp_1024_1024"]
     flags = dataclasses.replace(flags, model=net.model, dropout=net.dropout)
-    setup = set_up(flags, lambda line: None)
+    setup = set_up(EXPERIMENT, flags, lambda line: None)
     for make in (benchmark.training_loop, benchmark.key_per_batch):
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
             found = make("dropjax", setup, test=True).epoch(0)

@@ -9,12 +9,13 @@ import optax
 import pytest
 
 from dropjax import train
+from dropjax.core.laws import shape_of
 from dropjax.core.plan import no_weights, record
 from dropjax.core.site import Kind, Site
 from dropjax.ops.keys import derive
 from dropjax.ops.lazy import Lazy, is_lazy
 from dropjax.schemes import parse
-from tests.cases import SCHEME_VALUES, SITES, shape_of
+from tests.cases import SCHEME_VALUES, SITES
 from tests.conftest import run_python
 
 KEY = jax.random.key(11)

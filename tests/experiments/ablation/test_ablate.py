@@ -13,10 +13,13 @@ from experiments.ablation import ablate as module
 from experiments.ablation import output
 from experiments.ablation.ablate import Options, ablate
 from experiments.ablation.grid import Grid
+from experiments.mnist import EXPERIMENT
 from experiments.setup import LaunchError
 
 FIXED = {"dataset": "digits", "model": "mlp(widths=(4,))", "epochs": 1, "batch_size": 512}
-GRID = Grid("mnist", ("none", "bernoulli"), {"rate": (0.1, 0.9)}, (0,), FIXED | {"mc_samples": 0})
+GRID = Grid(
+    EXPERIMENT, ("none", "bernoulli"), {"rate": (0.1, 0.9)}, (0,), FIXED | {"mc_samples": 0}
+)
 DECIDED = Options("none", stop="decided", max_seeds=6)
 
 
@@ -117,7 +120,7 @@ def test_adding_seeds_that_could_not_decide_is_refused(options, words, tmp_path)
 
 
 def test_one_scheme_has_nothing_to_be_decided(tmp_path):
-    grid = Grid("mnist", ("none",), {}, (0,), FIXED)
+    grid = Grid(EXPERIMENT, ("none",), {}, (0,), FIXED)
     with pytest.raises(LaunchError, match="there is one scheme"):
         ablate(grid, tmp_path / "new", DECIDED)
 

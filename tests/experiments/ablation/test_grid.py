@@ -8,7 +8,9 @@ import pytest
 from dropjax import data
 from experiments.ablation import grid
 from experiments.ablation.grid import Grid, Planned, Reader, parse_grid, plan_cells, values
-from experiments.setup import Flags, LaunchError
+from experiments.flags import in_id
+from experiments.mnist import EXPERIMENT
+from experiments.setup import LaunchError
 
 FIXED = {"dataset": "digits", "model": "mlp(widths=(4,))", "epochs": 1, "optimizer": "sgd"}
 
@@ -19,7 +21,9 @@ def silent(line: str) -> None:
 
 def plan(*schemes: str, swept=None, seeds=1, say=silent, **fixed) -> list[Planned]:
     given = {k: v for k, v in (FIXED | fixed).items() if v is not None or k not in FIXED}
-    return plan_cells(Grid("mnist", schemes, swept or {}, tuple(range(seeds)), given), Reader(say))
+    return plan_cells(
+        Grid(EXPERIMENT, schemes, swept or {}, tuple(range(seeds)), given), Reader(EXPERIMENT, say)
+    )
 
 
 def refusal(*schemes: str, **given) -> str:
@@ -143,13 +147,12 @@ def test_ids_are_those_of_version_0_5_2_on_every_model(model, id):
     assert ids(plan("none", model=model)) == [id]
 
 
-def test_a_flag_that_came_later_is_in_an_id_where_it_is_set(monkeypatch):
-    """One that 0.5.2 has, as if it had come later."""
-    monkeypatch.setattr(grid, "_FIRST_FLAGS", tuple(set(grid._FIRST_FLAGS) - {"optimizer"}))
-    adam, sgd = (plan("none", optimizer=of)[0].resolved for of in ("adam", "sgd"))
-    assert "optimizer" not in grid._deciding(adam)
-    assert grid._deciding(sgd)["optimizer"] == "sgd"
-    assert set(grid._FIRST_FLAGS) <= set(Flags.__dataclass_fields__)
+def test_a_flag_that_came_later_is_in_an_id_where_it_is_set():
+    """--test, which 0.5.2 did not have."""
+    config = plan("none")[0].resolved.config
+    assert "test" not in in_id(config, {}) and "optimizer" in in_id(config, {})
+    assert in_id(dataclasses.replace(config, test=100), {})["test"] == 100
+    assert "test" not in in_id(dataclasses.replace(config, test=100), {"test": 100})
 
 
 @pytest.mark.parametrize(
@@ -208,7 +211,7 @@ def test_an_id_changes_with_the_scheme_the_seed_and_the_data(monkeypatch):
     digits = data.load("digits", None, say=silent)
     other = dataclasses.replace(digits, x_test=digits.x_test[::-1])
     with monkeypatch.context() as patch:
-        patch.setattr(data, "load", lambda *arguments, **options: other)
+        patch.setitem(vars(EXPERIMENT), "load", lambda *arguments, **options: other)
         assert ids(plan("bernoulli")) != [first]
     monkeypatch.setattr(grid, "jax_setting", lambda name: name == "jax_enable_x64")
     assert ids(plan("bernoulli")) != [first], "in double precision"
@@ -216,7 +219,7 @@ def test_an_id_changes_with_the_scheme_the_seed_and_the_data(monkeypatch):
 
 def test_an_id_does_not_change_with_where_the_data_lies(monkeypatch, tmp_path):
     digits = dataclasses.replace(data.load("digits", None, say=silent), name="mnist")
-    monkeypatch.setattr(data, "load", lambda *arguments, **options: digits)
+    monkeypatch.setitem(vars(EXPERIMENT), "load", lambda *arguments, **options: digits)
     found = []
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
@@ -332,7 +335,7 @@ def test_cells_of_one_split_share_its_arrays_and_read_the_data_once(monkeypatch)
         read.append(arguments)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(data, "load", load)
+    monkeypatch.setitem(vars(EXPERIMENT), "load", load)
     planned = plan("none", "bernoulli", swept={"train_examples": (100, 200)}, seeds=2)
     assert len(read) == 1 and len(planned) == 8
     assert len({id(one.resolved.whole.x_train) for one in planned}) == 1

@@ -10,14 +10,15 @@ import pytest
 
 from experiments.ablation import ray_engine
 from experiments.ablation.grid import Grid, Reader, plan_cells
-from experiments.ablation.run import local, make_plan, run_plan
+from experiments.ablation.runner import local, make_plan, run_plan
 from experiments.ablation.store import Store
+from experiments.mnist import EXPERIMENT
 
 ray = pytest.importorskip("ray")
 
 FIXED = {"dataset": "digits", "model": "mlp(widths=(8,))", "epochs": 2}
 FIXED |= {"optimizer": "sgd", "mc_samples": 0}
-GRID = Grid("mnist", ("bernoulli",), {"rate": (0.2, 0.5)}, (0, 1, 2), FIXED)
+GRID = Grid(EXPERIMENT, ("bernoulli",), {"rate": (0.2, 0.5)}, (0, 1, 2), FIXED)
 LANES = 2
 
 
@@ -25,9 +26,9 @@ def dying_once(folder: Path) -> Callable:
     """The engine's task, in which the first worker that has trained a chunk kills itself."""
 
     def _train(*arguments):
-        from experiments.ablation import ray_engine, train
+        from experiments.ablation import ray_engine, trainer
 
-        original = train.Trainer.run
+        original = trainer.Trainer.run
 
         def run(self, cells, advance):
             def after_chunk(steps):
@@ -38,11 +39,11 @@ def dying_once(folder: Path) -> Callable:
 
             return original(self, cells, after_chunk)
 
-        train.Trainer.run = run
+        trainer.Trainer.run = run
         try:
             return ray_engine._train(*arguments)
         finally:
-            train.Trainer.run = original
+            trainer.Trainer.run = original
 
     return _train
 
@@ -57,7 +58,7 @@ def runs(tmp_path_factory, compile_once) -> dict[str, Path]:
     paths = {name: base / name for name in ("local", "ray", "killed")}
     for path in paths.values():
         path.mkdir()
-    plan = make_plan(plan_cells(GRID, Reader(lambda line: None)), lanes=LANES)
+    plan = make_plan(plan_cells(GRID, Reader(EXPERIMENT, lambda line: None)), lanes=LANES)
     assert [len(group.cells) for group in plan.groups] == [2, 2, 2]
     run_plan(plan, begun(paths["local"]), "mnist", engine=local)
     last = plan.groups[-1]
@@ -89,7 +90,7 @@ def begun(path: Path) -> Store:
 
 
 def outcomes(path: Path):
-    cells = [one.cell for one in plan_cells(GRID, Reader(lambda line: None))]
+    cells = [one.cell for one in plan_cells(GRID, Reader(EXPERIMENT, lambda line: None))]
     return [Store(path).outcome(cell) for cell in cells]
 
 

@@ -6,12 +6,13 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from experiments.ablation import ray_engine, run
+from experiments.ablation import ray_engine, runner
 from experiments.ablation.ablate import Options, ablate
 from experiments.ablation.grid import Grid, Reader, plan_cells
+from experiments.mnist import EXPERIMENT
 from experiments.setup import LaunchError
 
-GRID = Grid("mnist", ("none",), {}, (0,), {"dataset": "digits", "model": "mlp(widths=(8,))"})
+GRID = Grid(EXPERIMENT, ("none",), {}, (0,), {"dataset": "digits", "model": "mlp(widths=(8,))"})
 
 
 def cluster(*machines: dict[str, float]) -> SimpleNamespace:
@@ -92,14 +93,15 @@ class EchoTrainer:
 @pytest.fixture
 def tasks(monkeypatch):
     """The arguments of three tasks; what runs them has not run any, and trains nothing."""
-    monkeypatch.setattr(run, "Trainer", EchoTrainer)
+    monkeypatch.setattr(runner, "Trainer", EchoTrainer)
     ray_engine._kept.cache_clear()
     fixed = GRID.fixed | {"train_examples": 500, "mc_samples": 3, "optimizer": "sgd"}
     swept = {"batch_size": (50, 100, 25), "learning_rate": (0.1, 0.2), "rate": (0.3,)}
     planned = plan_cells(
-        Grid("mnist", ("bernoulli",), swept, (0, 1), fixed), Reader(lambda line: None)
+        Grid(EXPERIMENT, ("bernoulli",), swept, (0, 1), fixed),
+        Reader(EXPERIMENT, lambda line: None),
     )
-    yield [run.Work(tuple(planned[i : i + 4]), 0, 6) for i in (0, 4, 8)]
+    yield [runner.Work(tuple(planned[i : i + 4]), 0, 6) for i in (0, 4, 8)]
     ray_engine._kept.cache_clear()
 
 

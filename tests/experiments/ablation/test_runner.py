@@ -13,13 +13,14 @@ from dropjax import runs
 from dropjax.runs import record
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import LogError
-from experiments.ablation import run
+from experiments.ablation import runner
 from experiments.ablation.cells import Outcome
 from experiments.ablation.grid import Grid, Planned, Reader, plan_cells
-from experiments.ablation.run import Plan, local, make_plan, outcomes, run_plan
+from experiments.ablation.runner import Plan, local, make_plan, outcomes, run_plan
 from experiments.ablation.store import NOT_RUN, Store
-from experiments.ablation.train import alike
+from experiments.ablation.trainer import alike
 from experiments.folder import environment
+from experiments.mnist import EXPERIMENT
 from experiments.setup import LaunchError
 from tests.experiments.conftest import table
 from tests.throwaway import FailsInTraining
@@ -39,7 +40,8 @@ def plan(*schemes: str, swept=None, seeds=1, **fixed) -> list[Planned]:
     swept = swept or {}
     given = {k: v for k, v in (TINY | fixed).items() if k not in swept}
     return plan_cells(
-        Grid("mnist", schemes, swept, tuple(range(seeds)), given), Reader(lambda line: None)
+        Grid(EXPERIMENT, schemes, swept, tuple(range(seeds)), given),
+        Reader(EXPERIMENT, lambda line: None),
     )
 
 
@@ -47,9 +49,7 @@ def go(path: Path, planned: list[Planned], *, exact=False, **options) -> Store:
     path.mkdir(exist_ok=True)
     store = Store(path)
     store.begin({"experiment": "mnist", "exact": exact})
-    run_plan(
-        make_plan(planned, **{"lanes": None} | options), store, "mnist", exact=exact, engine=local
-    )
+    run_plan(make_plan(planned, **{"lanes": None} | options), store, exact=exact, engine=local)
     return store
 
 
@@ -95,8 +95,8 @@ def nothing_is_run(monkeypatch) -> None:
     def refuse(*arguments, **options):
         raise AssertionError("a cell was run")
 
-    monkeypatch.setattr(run, "train_group", refuse)
-    monkeypatch.setattr(run, "_run_alone", refuse)
+    monkeypatch.setattr(runner, "train_group", refuse)
+    monkeypatch.setattr(runner, "_run_alone", refuse)
 
 
 def test_cells_of_other_rates_strengths_and_seeds_are_the_single_runs(small_run, tmp_path):
@@ -162,7 +162,7 @@ def kept(path: Path, planned: list[Planned]) -> Store:
         }
         for one in planned
     ]
-    run.keep(store, "mnist", planned, made, environment())
+    runner.keep(store, planned, made, environment())
     return store
 
 
@@ -239,7 +239,7 @@ def test_a_cell_that_fails_is_listed_and_retried_and_the_others_are_not(
     ],
 )
 def test_who_runs_out_of_memory_hears_of_lanes(lanes, error, hint):
-    made = run.failed(error, 2, lanes)
+    made = runner.failed(error, 2, lanes)
     line = str(error).partition("\n")[0]
     assert [of["result"]["error"] for of in made] == [f"{type(error).__name__}: {line}{hint}"] * 2
 
@@ -249,7 +249,7 @@ def test_an_exact_cell_that_could_not_start_is_retried(tmp_path, monkeypatch):
         raise LaunchError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run.single, "run", refuse)
+        patch.setattr(runner.single, "run", refuse)
         store = go(tmp_path, planned := plan("none"), exact=True)
     (found,) = outcomes(planned, store)
     assert (found.status, found.error) == ("failed", "no room")
@@ -302,7 +302,7 @@ def test_a_larger_grid_runs_what_is_new_alone(tmp_path, request):
 def test_what_was_interrupted_between_groups_ends_as_if_it_was_not(tmp_path, monkeypatch):
     planned = plan("none", seeds=5)
     whole = go(tmp_path / "whole", planned, lanes=2)
-    real, groups = run.keep, []
+    real, groups = runner.keep, []
 
     def keep(*arguments) -> None:
         groups.append(arguments)
@@ -311,7 +311,7 @@ def test_what_was_interrupted_between_groups_ends_as_if_it_was_not(tmp_path, mon
         real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "keep", keep)
+        patch.setattr(runner, "keep", keep)
         with pytest.raises(KeyboardInterrupt):
             go(tmp_path / "cut", planned, lanes=2)
     cut = Store(tmp_path / "cut")
@@ -342,8 +342,8 @@ def test_a_damaged_cell_runs_again_and_says_so(tmp_path, capsys, name):
             made = {"result": result, "history": history, "lanes": 1, "seconds": 1.0}
             yield work.cells, [made], environment()
 
-    groups = [run.Group(tuple(planned), 0)]
-    run_plan(run.Plan(planned, groups, 2, [2], []), store, "mnist", engine=train)
+    groups = [runner.Group(tuple(planned), 0)]
+    run_plan(runner.Plan(planned, groups, 2, [2], []), store, engine=train)
     assert trained == [planned[1]]
     said = capsys.readouterr().out
     assert f"cell {planned[1].cell.id} runs again: " in said and f"{name} " in said
@@ -353,7 +353,7 @@ def test_a_damaged_cell_runs_again_and_says_so(tmp_path, capsys, name):
 def test_damage_is_said_of_a_few_cells_and_counted_of_many(capsys):
     (one,) = plan("none")
     missing = Outcome(one.cell, "missing", {}, [], "it is damaged")
-    run._say_damaged([missing] * 7 + [dataclasses.replace(missing, error=NOT_RUN)])
+    runner._say_damaged([missing] * 7 + [dataclasses.replace(missing, error=NOT_RUN)])
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 6 and said[-1].startswith("2 more cells run again")
 
@@ -381,7 +381,7 @@ def test_an_exact_cell_that_is_damaged_starts_anew_and_one_that_was_cut_off_goes
         seen.append((resume, overwrite, (path / "result.json").exists()))
         return 0
 
-    monkeypatch.setattr(run.single, "run", single)
+    monkeypatch.setattr(runner.single, "run", single)
     go(tmp_path, planned, exact=True)
     assert seen == [(not anew, anew, False)]
 
@@ -402,7 +402,7 @@ def test_an_exact_cell_that_cannot_be_continued_starts_anew(tmp_path, monkeypatc
             raise error
         return 0
 
-    monkeypatch.setattr(run.single, "run", single)
+    monkeypatch.setattr(runner.single, "run", single)
     go(tmp_path, planned, exact=True)
     assert seen == [(True, False), (False, True)]
     assert f"{error}: starting anew" in (folder / "log.txt").read_text()
@@ -424,10 +424,10 @@ def test_outcomes_have_the_flags_and_the_command_that_cells_were_run_by(tmp_path
     (one,) = plan("none")
     flags = one.cell.config | {"data_dir": "/there"}
     kept = {"flags": flags, "command": "XLA_FLAGS=-x python", "environment": {}}
-    found = run._as_recorded(Outcome(one.cell, "completed", {}, [], record=kept), one.cell)
+    found = runner._as_recorded(Outcome(one.cell, "completed", {}, [], record=kept), one.cell)
     assert found.cell.command == "XLA_FLAGS=-x python"
     assert found.cell.config == flags and found.cell.scheme == one.cell.scheme
-    assert run._as_recorded(Outcome(one.cell, "missing", {}, []), one.cell).cell == one.cell
+    assert runner._as_recorded(Outcome(one.cell, "missing", {}, []), one.cell).cell == one.cell
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -438,7 +438,7 @@ def test_a_signal_that_stops_an_exact_cell_stops_the_ablation(tmp_path, monkeypa
     def handler(number: int, frame: Any) -> None:
         raise Stopped(number)
 
-    monkeypatch.setattr(run.single, "run", lambda *arguments, **options: 128 + number)
+    monkeypatch.setattr(runner.single, "run", lambda *arguments, **options: 128 + number)
     before = signal.signal(number, handler)
     try:
         with pytest.raises(Stopped):

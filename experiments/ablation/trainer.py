@@ -15,16 +15,13 @@ from dropjax.core import plan
 from dropjax.core.scheme import Scheme
 from dropjax.runs import Network
 from dropjax.train import Lane, Lanes, State, chunks
-from dropjax.train.checkpoint import tree_hash
-from dropjax.train.keys import eval_key_of, init_key_of
 from dropjax.train.optax_spec import optimizer_of
-from experiments.measure import finite, losses, measures, undefined, why_diverged
-from experiments.setup import Resolved, launching, traced, values_of
+from experiments import results
+from experiments.setup import Resolved, can_be_run, launching, values_of
 
 Array = jax.Array
 Made = dict[str, Any]
 """What a cell has made: its "result", its "history", and how many "lanes" it was trained among."""
-
 
 _EVALUATED = 1000
 """Examples that are evaluated at a time."""
@@ -36,7 +33,7 @@ def alike(resolved: Resolved) -> str:
     Args:
       resolved: a cell.
     """
-    config = dataclasses.asdict(resolved.config)
+    config = vars(resolved.config)
     numbers = ["seed", "dropout", "rate", "learning_rate"]
     numbers += [name for name in ("strength", "penalty") if _constant(config[name]) is not None]
     scheme, network = resolved.network.scheme, resolved.network
@@ -74,10 +71,10 @@ class Trainer:
     def __init__(self, cells: Sequence[Resolved]) -> None:
         first = cells[0]
         self.first, self.network, self.whole = first, first.network, first.whole
-        key, example = init_key_of(first.key), first.dataset.x_train[0]
+        model = first.config.model
         with launching():
-            params, mutable, sites = traced(self.network, key, example)
-            plan.check(self.network.scheme, sites, first.config.model)
+            _, mutable, sites = first.traced()
+            plan.check(self.network.scheme, sites, model)
             self.site_table = plan.table(self.network.scheme, sites)
             problem = first.problem(sites, bool(mutable))
             for name in ("strength", "penalty"):
@@ -86,10 +83,10 @@ class Trainer:
             self.strength = problem.strength
 
             def init(key: Array) -> Any:
-                made, mutable = self.network.init(key, example)
-                return (made, mutable) if problem.stateful else made
+                params, mutable = self.network.init(key, first.dataset.x_train[0])
+                return (params, mutable) if problem.stateful else params
 
-            try:
+            with can_be_run(self.network.scheme, model):
                 self.lanes = Lanes(
                     problem,
                     init,
@@ -98,13 +95,7 @@ class Trainer:
                     batch_size=first.config.batch_size,
                     optimizer=functools.partial(optimizer_of, first.config.optimizer),
                 )
-            except Exception as error:  # whatever a scheme of the user's own does wrong
-                raise ValueError(
-                    f"{self.network.scheme} on {first.config.model} cannot be run: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
         self.steps = first.config.epochs * self.lanes.steps_per_epoch
-        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
 
     def run(self, cells: Sequence[Resolved], advance: Callable[[int], None]) -> list[Made]:
         """Trains and measures cells.
@@ -122,11 +113,11 @@ class Trainer:
             advance(chunk.steps)
             if chunk.ends_epoch:
                 self._note(lanes, cells, state, chunk.step, chunk.epoch + 1, history)
-        results = self._results(lanes, cells, state)
+        measured = self._results(lanes, cells, state)
         seconds = time.perf_counter() - began
         return [
             {"result": result, "history": own, "lanes": len(cells), "seconds": seconds}
-            for result, own in zip(results, history, strict=True)
+            for result, own in zip(measured, history, strict=True)
         ]
 
     def _note(
@@ -142,61 +133,34 @@ class Trainer:
         dataset, validation = self.whole, None
         if len(dataset.y_validation):
             validation = self._predictions(lanes, cells, state, step, dataset.x_validation)
-        diverged = _diverged(state)
+        diverged = results.diverged(state)
         for i, means in enumerate(lanes.means(state)):
-            if diverged[i]:
-                continue
-            record: dict[str, Any] = {"step": step, "epoch": epoch}
-            record |= {f"train_{name}": value for name, value in means.items()}
-            if validation is not None:
-                record |= losses(cells[i].dataset, validation[i])
-            history[i].append(finite(record))
+            if not diverged[i]:
+                own = None if validation is None else validation[i]
+                record = results.epoch_record(cells[i].dataset, step, epoch, means, own)
+                history[i].append(results.finite(record))
 
     def _results(self, lanes: Lanes, cells: Sequence[Resolved], state: State) -> list[Made]:
         whole, config, step = self.whole, self.first.config, int(state.step)
         x_train = whole.x_train
         if self.first.rows is not None:
             x_train = np.stack([cell.dataset.x_train for cell in cells])
-        on = {"train": x_train, "validation": whole.x_validation, "test": whole.x_test}
+        inputs = {"train": x_train, "validation": whole.x_validation, "test": whole.x_test}
         predictions = {
-            f"{part}_": self._predictions(lanes, cells, state, step, x)
-            for part, x in on.items()
+            part: self._predictions(lanes, cells, state, step, x)
+            for part, x in inputs.items()
             if len(getattr(whole, f"y_{part}"))
         }
         if config.mc_samples:
-            predictions["mc_test_"] = self._sampled(lanes, cells, state, step)
-        reports = lanes.report(state)
-        made, all_diverged = [], _diverged(state)
+            predictions["mc_test"] = self._sampled(lanes, cells, state, step)
+        learned, broken, made = lanes.report(state), results.diverged(state), []
         for i, cell in enumerate(cells):
-            own = lanes.alone(state, i)
-            targets = {
-                "train_": cell.dataset.y_train,
-                "validation_": whole.y_validation,
-                "test_": whole.y_test,
-                "mc_test_": whole.y_test,
-            }
-            task = cell.dataset.task
-            broken = [
-                prefix.removesuffix("_")
-                for prefix, of in predictions.items()
-                if not all_diverged[i] and undefined(task, of[i], targets[prefix])
-            ]
-            diverged = bool(all_diverged[i] or broken)
-            result: Made = {"status": "diverged" if diverged else "completed"}
-            if diverged:
-                at = int(own.diverged_at)
-                result |= {"diverged_at": at, "error": why_diverged(at, step - 1, broken)}
-            result |= {
-                "task": task,
-                "parameters": self.parameters,
-                "param_hash": tree_hash(own.params),
-                "learned": reports[i],
-            }
-            for prefix, y in targets.items():
-                found = predictions.get(prefix)
-                found = None if diverged or found is None else found[i]
-                result |= measures(task, prefix, found, y)
-            made.append(finite(result))
+            alone = lanes.alone(state, i)
+            own = {part: predicted[i] for part, predicted in predictions.items()}
+            status = results.status(cell, alone, own, broken=bool(broken[i]))
+            result = status | results.trained(cell, alone, learned[i])
+            result |= results.measures(cell, own if status["status"] == "completed" else {})
+            made.append(results.finite(result))
         return made
 
     def _predictions(
@@ -212,7 +176,7 @@ class Trainer:
     def _sampled(
         self, lanes: Lanes, cells: Sequence[Resolved], state: State, step: int
     ) -> np.ndarray:
-        keys = jnp.stack([eval_key_of(cell.key) for cell in cells])
+        keys = jnp.stack([cell.eval_key for cell in cells])
         values = self._values(lanes, state, step)
         return np.asarray(self._monte_carlo(lanes.schemes, values, keys, self.whole.x_test))
 
@@ -244,14 +208,6 @@ class Trainer:
 
     def _under(self, scheme: Scheme) -> Network:
         return dataclasses.replace(self.network, scheme=scheme)
-
-
-def _diverged(state: State) -> np.ndarray:
-    """(lanes,), where a loss was not finite, or the last update left parameters that are not."""
-    bad = np.asarray(state.diverged_at) >= 0
-    for leaf in jax.tree.leaves(state.params):
-        bad |= ~np.asarray(jnp.isfinite(leaf).all(axis=tuple(range(1, leaf.ndim))))
-    return bad
 
 
 def _lane(cell: Resolved) -> Lane:

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.ablation.train import Trainer
-from experiments.setup import Flags, resolve
+from experiments.ablation.trainer import Trainer
+from experiments.flags import Flags
+from experiments.mnist import EXPERIMENT
+from experiments.setup import resolve
 
 BAD = {
     "train_": "predictions for train are not finite after step 5",
@@ -23,9 +25,9 @@ BAD = {
 def test_a_cell_that_broke_is_diverged_and_the_one_beside_it_is_not(bad, monkeypatch):
     """Nothing is trained: predictions, parameters and losses are given."""
     flags = Flags(dataset="digits", dropout="bernoulli", validation=0, mc_samples=2)
-    cell = resolve(flags, lambda line: None)
+    cell = resolve(EXPERIMENT, flags, lambda line: None)
     trainer: Any = object.__new__(Trainer)
-    trainer.first, trainer.whole, trainer.parameters = cell, cell.whole, 7
+    trainer.first, trainer.whole = cell, cell.whole
 
     def predictions(part: str, examples: int) -> np.ndarray:
         found = np.full((2, examples, 10), np.log(0.1), np.float32)
@@ -37,12 +39,13 @@ def test_a_cell_that_broke_is_diverged_and_the_one_beside_it_is_not(bad, monkeyp
     trainer._sampled = lambda *of: predictions("mc_test_", len(cell.whole.y_test))
     state: Any = SimpleNamespace(
         step=np.int32(6),
-        params={"w": np.float32([0, np.inf if bad == "parameters" else 0])},
+        params={"params": {"w": np.float32([0, np.inf if bad == "parameters" else 0])}},
         diverged_at=np.int32([-1, 3 if bad == "loss" else -1]),
     )
 
     def alone(state: Any, lane: int) -> Any:
-        return SimpleNamespace(params={"w": state.params["w"][lane]}, diverged_at=at[lane])
+        own = {"params": {"w": state.params["params"]["w"][lane]}}
+        return SimpleNamespace(params=own, diverged_at=at[lane], step=state.step)
 
     at = state.diverged_at
     lanes: Any = SimpleNamespace(alone=alone, report=lambda state: [{}, {"a": {"b": np.inf}}])

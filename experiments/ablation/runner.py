@@ -19,10 +19,10 @@ from experiments import folder, program
 from experiments import run as single
 from experiments.ablation.cells import Cell, Outcome
 from experiments.ablation.grid import Planned
-from experiments.ablation.store import NOT_RUN, Store, write_failed
-from experiments.ablation.train import Made, Trainer, alike
+from experiments.ablation.store import NOT_RUN, TIMING, Store, write_failed
+from experiments.ablation.trainer import Made, Trainer, alike
 from experiments.console import bar, say
-from experiments.setup import Flags, LaunchError, Resolved, sources
+from experiments.setup import LaunchError, Resolved
 
 _LINE_EVERY = 30.0  # seconds
 _DAMAGED_SAID = 5  # lines
@@ -34,11 +34,11 @@ class Group:
 
     Args:
       cells: those that belong together, whether or not they were run before.
-      program: the number of the program that they share with other groups.
+      trainer: the number of the trainer, with its compiled program, that other groups use too.
     """
 
     cells: tuple[Planned, ...]
-    program: int
+    trainer: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,32 +47,33 @@ class Work:
 
     Args:
       cells: its missing ones, at least one.
-      program: the number of theirs.
-      lanes: of the program. If they are more than the cells, which are then a whole group smaller
-        than others, it is filled up, so that one program serves all.
+      trainer: the number of their trainer.
+      lanes: that are trained. Where they are more than the cells, the cells are a whole group that
+        is smaller than others, and is filled up, so that one program serves all.
     """
 
     cells: tuple[Planned, ...]
-    program: int
+    trainer: int
     lanes: int
 
 
 Advance = Callable[[float], Any]
+"""Is told how much was trained since it was called last: 1 for all steps of one cell."""
 Finished = tuple[Sequence[Planned], Sequence[Made], dict[str, Any]]
 """Cells that were trained, what they have made, and the environment they were trained in."""
 Engine = Callable[[Sequence[Work], Advance], Generator[Finished, None, None]]
-"""Trains what there is to do, and yields it as it is finished. It is given what is told how many
-cells' worth of training was done."""
+"""Trains the cells of each `Work`, and yields them when they are finished. As training goes on, it
+calls the second argument with the share of a cell's steps that was done, for all cells together."""
 
 
-class Programs:
-    """The compiled programs of an ablation, made when they are needed."""
+class Trainers:
+    """The trainers of an ablation, made when they are needed. The last one is kept."""
 
     def __init__(self) -> None:
         self._made: dict[Hashable, Trainer] = {}
 
-    def of(self, name: Hashable, cells: Sequence[Resolved]) -> Trainer:
-        """The program of that name, of some cells that it trains. The last one is kept."""
+    def get(self, name: Hashable, cells: Sequence[Resolved]) -> Trainer:
+        """The trainer of that name; `cells` are some that it trains."""
         if name not in self._made:
             self._made = {name: Trainer(cells)}
         return self._made[name]
@@ -86,8 +87,8 @@ class Plan:
       planned: every cell of the grid; those of equal configuration share an id.
       groups: the different cells among them, or those of a shard.
       steps: of training, over all cells of the groups.
-      lanes: at a time, by program.
-      site_tables: where the scheme acts, by program.
+      lanes: how many cells are trained at a time, by trainer.
+      site_tables: where the scheme acts, by trainer.
     """
 
     planned: list[Planned]
@@ -99,11 +100,12 @@ class Plan:
     def text(self) -> str:
         """The grid and its cost, as printed before it starts."""
         cells = sum(len(group.cells) for group in self.groups)
-        shared = len(self.planned) - len({one.cell.id for one in self.planned})
+        shared = len(self.planned) - len({planned.cell.id for planned in self.planned})
         rows: dict[tuple[str, str], int] = {}
-        for one in self.planned:
-            setting = ", ".join(f"{k}={v}" for k, v in one.cell.setting.items() if v is not None)
-            rows[one.cell.scheme, setting] = rows.get((one.cell.scheme, setting), 0) + 1
+        for planned in self.planned:
+            cell = planned.cell
+            setting = ", ".join(f"{k}={v}" for k, v in cell.setting.items() if v is not None)
+            rows[cell.scheme, setting] = rows.get((cell.scheme, setting), 0) + 1
         lines = aligned([(*row, counted(n, "seed")) for row, n in rows.items()])
         if shared:
             lines.append(f"{shared} of these are the same run as another")
@@ -120,19 +122,18 @@ class Plan:
 
 def _power(planned: list[Planned]) -> str:
     """Whether the seeds can show a difference between schemes; "" if there is one scheme."""
-    comparisons = len({one.cell.scheme for one in planned}) - 1
+    comparisons = len({each.cell.scheme for each in planned}) - 1
     if not comparisons:
         return ""
-    seeds = len({one.cell.seed for one in planned})
-    least = fewest(0.95, comparisons=comparisons)
+    seeds, least = len({each.cell.seed for each in planned}), fewest(0.95, comparisons=comparisons)
     verb = "takes" if comparisons == 1 else "take"
-    of = f"{counted(comparisons, 'comparison')} with the baseline {verb}"
+    all_take = f"{counted(comparisons, 'comparison')} with the baseline {verb}"
     if seeds < least:
         return (
             f"No difference can be found with {counted(seeds, 'seed')} alone, whatever the results"
-            f": {of} {least} seeds or more (--seeds={least}) for a p of at most 0.05"
+            f": {all_take} {least} seeds or more (--seeds={least}) for a p of at most 0.05"
         )
-    return f"{seeds} seeds can show a difference: {of} {least} for a p of at most 0.05"
+    return f"{seeds} seeds can show a difference: {all_take} {least} for a p of at most 0.05"
 
 
 def make_plan(
@@ -151,12 +152,12 @@ def make_plan(
     Raises:
       LaunchError: a cell cannot be run.
     """
-    different = list({one.cell.id: one for one in planned}.values())[shard[0] :: shard[1]]
-    programs: dict[str, list[Planned]] = {}
-    for one in different:
-        programs.setdefault(alike(one.resolved), []).append(one)
+    different = list({each.cell.id: each for each in planned}.values())[shard[0] :: shard[1]]
+    together: dict[str, list[Planned]] = {}
+    for each in different:
+        together.setdefault(alike(each.resolved), []).append(each)
     groups, at_a_time, tables, steps = [], [], [], 0
-    for number, cells in enumerate(programs.values()):
+    for number, cells in enumerate(together.values()):
         trainer = Trainer([cells[0].resolved])
         most = trainer.lanes.at_a_time() if lanes is None else lanes
         size = math.ceil(len(cells) / math.ceil(len(cells) / most))
@@ -170,7 +171,6 @@ def make_plan(
 def run_plan(
     plan: Plan,
     store: Store,
-    experiment: str,
     *,
     exact: bool = False,
     engine: Engine,
@@ -180,19 +180,22 @@ def run_plan(
     Args:
       plan: from `make_plan`.
       store: where finished cells are, and where they go.
-      experiment: its name.
-      exact: one by one, each as `experiments.<experiment>` runs it, to the same bits.
+      exact: one by one, each as the experiment runs it, to the same bits.
       engine: trains what is not run exactly.
     """
-    left = {one.cell.id: of for group in plan.groups for one, of in missing(group, store)}
+    left = {
+        planned.cell.id: outcome
+        for group in plan.groups
+        for planned, outcome in missing(group, store)
+    }
     _say_damaged(list(left.values()))
     works = [
-        _work(plan, group, [one for one in group.cells if one.cell.id in left])
+        _work(plan, group, [planned for planned in group.cells if planned.cell.id in left])
         for group in plan.groups
     ]
     works = [work for work in works if work.cells]
     total = sum(len(work.cells) for work in works)
-    everything = len({one.cell.id for group in plan.groups for one in group.cells})
+    everything = len({planned.cell.id for group in plan.groups for planned in group.cells})
     if total < everything:
         say(f"{everything - total} cells are there already; {total} are left")
     if not works:
@@ -202,16 +205,16 @@ def run_plan(
     with _progress(total) as advance:
         if exact:
             for work in works:
-                for one in work.cells:
-                    _run_alone(one, store, experiment, anew=_was_damaged(left[one.cell.id]))
+                for planned in work.cells:
+                    _run_alone(planned, store, anew=_was_damaged(left[planned.cell.id]))
                     advance(1)
-                    done += store.has(one.cell)
+                    done += store.has(planned.cell)
                     _say_if_stopped(store, done, everything)
             return
         with contextlib.closing(engine(works, advance)) as finished:
             for cells, made, environment in finished:
-                keep(store, experiment, cells, made, environment)
-                done += sum(store.has(one.cell) for one in cells)
+                keep(store, cells, made, environment)
+                done += sum(store.has(planned.cell) for planned in cells)
                 _say_if_stopped(store, done, everything)
 
 
@@ -225,8 +228,9 @@ def _say_if_stopped(store: Store, done: int, total: int) -> None:
 
 def missing(group: Group, store: Store) -> list[tuple[Planned, Outcome]]:
     """The cells of a group that were not run to their end, and what became of them."""
-    found = [(one, store.outcome(one.cell)) for one in group.cells]
-    return [(one, of) for one, of in found if of.status not in ("completed", "diverged")]
+    ended = ("completed", "diverged")
+    outcomes = [(planned, store.outcome(planned.cell)) for planned in group.cells]
+    return [(planned, outcome) for planned, outcome in outcomes if outcome.status not in ended]
 
 
 def _was_damaged(outcome: Outcome) -> bool:
@@ -244,37 +248,37 @@ def _say_damaged(left: Sequence[Outcome]) -> None:
 
 def _work(plan: Plan, group: Group, cells: Sequence[Planned]) -> Work:
     whole = len(cells) == len(group.cells)
-    return Work(tuple(cells), group.program, plan.lanes[group.program] if whole else len(cells))
+    return Work(tuple(cells), group.trainer, plan.lanes[group.trainer] if whole else len(cells))
 
 
 def local(works: Sequence[Work], advance: Advance) -> Generator[Finished, None, None]:
     """Trains on this machine, one after another; see `Engine`."""
-    programs, environment = Programs(), folder.environment()
+    trainers, environment = Trainers(), folder.environment()
     for work in works:
-        resolved = [one.resolved for one in work.cells]
-        made = train_group(programs, work.program, resolved, work.lanes, advance)
+        resolved = [planned.resolved for planned in work.cells]
+        made = train_group(trainers, work.trainer, resolved, work.lanes, advance)
         yield work.cells, made, environment
 
 
 def train_group(
-    programs: Programs,
-    program: Hashable,
+    trainers: Trainers,
+    name: Hashable,
     cells: Sequence[Resolved],
     lanes: int,
     advance: Advance,
 ) -> list[Made]:
-    """What cells of a group make; those that fail say why.
+    """Trains cells of a group. If that fails, their results say why.
 
     Args:
-      programs: compiled so far.
-      program: the name of theirs.
+      trainers: made so far.
+      name: that of the trainer of these cells.
       cells: all of the group, or some.
-      lanes: of the program; see `Work`.
-      advance: is told how many cells' worth of training was done.
+      lanes: how many are trained; see `Work`.
+      advance: see `Advance`.
     """
     filled = [*cells, *[cells[0]] * (lanes - len(cells))]
     try:
-        trainer = programs.of(program, cells)
+        trainer = trainers.get(name, cells)
         made = trainer.run(filled, lambda n: advance(n * len(cells) / trainer.steps))
     except Exception as error:  # one group's memory, say; the others go on
         return failed(error, len(cells), lanes)
@@ -282,7 +286,7 @@ def train_group(
 
 
 def failed(error: BaseException, cells: int, lanes: int) -> list[Made]:
-    """What cells of a group make that an error ended, side by side in so many lanes."""
+    """The results of cells whose training, in so many lanes, an error ended."""
     result = _failed(error)
     if lanes > 1 and re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.I):
         result["error"] += f" (there were {lanes} at a time; try --lanes={lanes // 2})"
@@ -292,40 +296,32 @@ def failed(error: BaseException, cells: int, lanes: int) -> list[Made]:
 
 def keep(
     store: Store,
-    experiment: str,
     cells: Sequence[Planned],
     made: Sequence[Made],
     environment: dict[str, Any],
 ) -> None:
     """Writes what cells have made."""
-    files = []
-    for one, of in zip(cells, made, strict=True):
-        resolved = one.resolved
-        config = folder.describe(
-            dataclasses.asdict(resolved.config),
-            one.cell.config["data_sha256"],
-            experiment,
-            resolved.network.describe(resolved.dataset.x_train[0]),
-            len(resolved.dataset.x_train),
-            environment,
-            sources(resolved.network),
-        )
-        files.append(
-            {
-                "config.json": config,
-                "metrics.jsonl": of["history"],
-                "timing.json": {name: of[name] for name in ("lanes", "seconds")},
-                "result.json": of["result"],
-            }
-        )
-    store.put([one.cell for one in cells], files)
+    written = [
+        {
+            files.CONFIG: folder.describe(
+                planned.resolved,
+                data_sha256=planned.cell.config["data_sha256"],
+                where=environment,
+            ),
+            files.METRICS: own["history"],
+            TIMING: {name: own[name] for name in ("lanes", "seconds")},
+            files.RESULT: own["result"],
+        }
+        for planned, own in zip(cells, made, strict=True)
+    ]
+    store.put([planned.cell for planned in cells], written)
 
 
 def outcomes(planned: Sequence[Planned], store: Store) -> list[Outcome]:
     """What became of cells, in their order."""
     read = functools.cache(lambda id: store.outcome(cells[id]))
-    cells: dict[str, Cell] = {one.cell.id: one.cell for one in planned}
-    return [_as_recorded(read(one.cell.id), one.cell) for one in planned]
+    cells: dict[str, Cell] = {each.cell.id: each.cell for each in planned}
+    return [_as_recorded(read(each.cell.id), each.cell) for each in planned]
 
 
 def _as_recorded(outcome: Outcome, cell: Cell) -> Outcome:
@@ -340,22 +336,20 @@ def _as_recorded(outcome: Outcome, cell: Cell) -> Outcome:
     return dataclasses.replace(outcome, cell=cell)
 
 
-def _run_alone(one: Planned, store: Store, experiment: str, *, anew: bool) -> None:
-    """Runs a cell as the experiment does, in its folder, what it prints in a file.
+def _run_alone(planned: Planned, store: Store, *, anew: bool) -> None:
+    """Runs a cell as the experiment does, in its folder, and writes what it prints to a file.
 
     Args:
-      one: the cell.
+      planned: the cell.
       store: where its folder is.
-      experiment: its name.
       anew: from the start, as what is there is damaged. Else it continues what was interrupted.
     """
-    path = store.folder(one.cell)
+    path, resolved = store.folder(planned.cell), planned.resolved
     path.mkdir(parents=True, exist_ok=True)
-    store.check_links_of(one.cell)
-    config: dict[str, Any] = dataclasses.asdict(one.resolved.config) | {"rate": None}
-    flags = Flags(**config)  # the scheme's text has the rate
-    (path / "result.json").unlink(missing_ok=True)  # of a cell that failed
-    alone = functools.partial(single.run, experiment, flags, path)
+    store.check_links_of(planned.cell)
+    (path / files.RESULT).unlink(missing_ok=True)  # of a cell that failed
+    flags = resolved.config.as_flags()
+    alone = functools.partial(single.run, resolved.experiment, flags, path)
     resume, status = not anew and _can_resume(path), 0
     log_file = (path / "log.txt").open("a", encoding="utf-8", errors="backslashreplace")
     with log_file as log, contextlib.redirect_stdout(log), program.settled():
