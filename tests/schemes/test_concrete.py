@@ -12,8 +12,8 @@ from scipy.special import expit, logit
 import dropjax
 from dropjax.core.draw import deterministic, sampled
 from dropjax.core.keys import Keys
-from dropjax.core.laws import shape_of
 from dropjax.core.site import Kind
+from dropjax.core.trial import shape_of
 from dropjax.ops.logistic import Logistic, relaxed_drop
 from dropjax.schemes import parse
 from dropjax.train import Problem, fit

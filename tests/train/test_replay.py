@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from dropjax import train
-from dropjax.core.laws import shape_of
 from dropjax.core.plan import no_weights, record
 from dropjax.core.site import Kind, Site
+from dropjax.core.trial import shape_of
 from dropjax.ops.keys import derive
 from dropjax.ops.lazy import Lazy, is_lazy
 from dropjax.schemes import parse
