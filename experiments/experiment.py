@@ -22,7 +22,7 @@ _FEW = 10_000
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Experiment:
-    """An experiment: data, models, what is minimised and what is measured.
+    """An experiment: its data, models, objectives and measures.
 
     Args:
       name: that of its module: `python -m experiments.NAME` starts it.
@@ -32,9 +32,9 @@ class Experiment:
       models: the names of the models that can be trained on its data.
       made_for: the text of the model for a scheme, by the model that the scheme was made for; ""
         stands for none in particular. One that is missing is taken as it is.
-      objectives: what is minimised, by the task of a data set.
-      measures: what is measured of predictions, by task and then by name. A measure takes
-        (predictions, y). The first one of a task is NaN exactly where a prediction is not finite.
+      objectives: for each task of a data set, the loss and what is watched beside it.
+      measures: for each task, the functions (predictions, y) -> number that results have, by name.
+        The first one must be NaN exactly if a prediction is not finite.
       bright_on_dark: the data sets whose images are bright drawings on a dark ground.
     """
 

@@ -1,4 +1,4 @@
-"""From flags to what will run. All that can be wrong at launch is found here."""
+"""From flags to a run that is ready to begin. All that can be wrong at launch is found here."""
 
 import contextlib
 import dataclasses
@@ -36,7 +36,7 @@ class LaunchError(Exception):
 
 @contextlib.contextmanager
 def launching() -> Iterator[None]:
-    """Turns what is wrong with a flag or the data into a `LaunchError`."""
+    """Turns errors in flags or in the data into a `LaunchError`."""
     try:
         yield
     except (ValueError, TypeError, data.DataError) as error:
@@ -52,7 +52,7 @@ class Resolved:
 
     Args:
       experiment: which one.
-      config: what is run.
+      config: its flags.
       dataset: loaded and split.
       whole: the same before a part of its training examples was taken.
       rows: which part: rows of `whole`; None for all.
@@ -113,11 +113,11 @@ class Resolved:
         return Examples(dataset.x_train, y)
 
     def problem(self, sites: Sites | None = None, mutable: bool = False) -> Problem:
-        """What is trained.
+        """The problem that is trained.
 
         Args:
-          sites: of the network.
-          mutable: whether it has mutable variables.
+          sites: those of the network.
+          mutable: whether the network has mutable variables.
         """
         config = self.config
         return Problem(
@@ -175,7 +175,7 @@ def resolve(
       experiment: which one.
       flags: as given.
       say: is told what was chosen for the user.
-      load: reads a data set, as the experiment does, which reads it by default.
+      load: reads a data set; None for `experiment.load`.
 
     Raises:
       LaunchError: the run cannot start; the message says why and what would do.
@@ -298,10 +298,10 @@ def set_up(
 
 @contextlib.contextmanager
 def can_be_run(scheme: Scheme, model: str) -> Iterator[None]:
-    """Names scheme and model where tracing them fails.
+    """Within, an error while scheme and model are traced is one that names them.
 
     Raises:
-      ValueError: whatever was raised, as a scheme of the user's own may raise anything.
+      ValueError: whatever was raised: a scheme of the user's own may raise anything.
     """
     try:
         yield
@@ -312,10 +312,10 @@ def can_be_run(scheme: Scheme, model: str) -> Iterator[None]:
 
 
 def read_once(experiment: Experiment, say: Callable[[str], None]) -> Callable[..., data.Dataset]:
-    """What reads the data sets of an experiment, each of them once.
+    """A function that reads the data sets of an experiment, each of them once.
 
     Args:
-      experiment: whose.
+      experiment: which one.
       say: is told where they were found.
     """
     load = functools.cache(functools.partial(experiment.load, say=say))

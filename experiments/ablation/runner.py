@@ -141,8 +141,8 @@ def make_plan(
 ) -> Plan:
     """Groups cells, and finds out whether they can run.
 
-    How they are grouped depends on the grid, the shard and the machine alone, not on what was run
-    before: what is run again has the same company.
+    How they are grouped depends on the grid, the shard and the machine alone, and not on the cells
+    that are done: so cells that run again run beside the same others.
 
     Args:
       planned: the cells.
@@ -175,13 +175,13 @@ def run_plan(
     exact: bool = False,
     engine: Engine,
 ) -> None:
-    """Runs what is missing of a plan.
+    """Runs the cells of a plan that are missing.
 
     Args:
       plan: from `make_plan`.
       store: where finished cells are, and where they go.
       exact: one by one, each as the experiment runs it, to the same bits.
-      engine: trains what is not run exactly.
+      engine: trains the cells, if they are not run exactly.
     """
     left = {
         planned.cell.id: outcome
@@ -219,8 +219,8 @@ def run_plan(
 
 
 def _say_if_stopped(store: Store, done: int, total: int) -> None:
-    """Keeps ready what is said if the ablation is stopped."""
-    program.means(
+    """Sets the message that is printed if the ablation is stopped."""
+    program.say_if_stopped(
         f"{done} of {counted(total, 'cell')} {'is' if done == 1 else 'are'} done and kept in "
         f"{store.path}; the same command continues, and begins anew those that were in training"
     )
@@ -352,7 +352,7 @@ def _run_alone(planned: Planned, store: Store, *, anew: bool) -> None:
     alone = functools.partial(single.run, resolved.experiment, flags, path)
     resume, status = not anew and _can_resume(path), 0
     log_file = (path / "log.txt").open("a", encoding="utf-8", errors="backslashreplace")
-    with log_file as log, contextlib.redirect_stdout(log), program.settled():
+    with log_file as log, contextlib.redirect_stdout(log), program.same_message():
         try:
             try:
                 status = alone(resume=resume, overwrite=not resume)
