@@ -1,4 +1,4 @@
-"""What a test computes, as one program: called operation by operation, JAX compiles each of them."""
+"""A test's computation as one program: op by op, JAX would compile each operation."""
 
 import functools
 from collections.abc import Callable
