@@ -27,7 +27,7 @@ class NoNoiseError(ValueError):
 
 
 def sample_key_of(key: Array, sample: Any) -> Array:
-    """The key of a Monte-Carlo sample, of which `Keys.of(..., row, sample)` makes an example's."""
+    """The key of a Monte-Carlo sample, from which `Keys.of(..., row, sample)` makes an example's."""
     return derive(key, sample)
 
 
@@ -259,7 +259,7 @@ def _over_samples(
 ) -> Any:
     rows = jnp.arange(_count(xs))
 
-    def one(x_and_row: tuple[Any, Array]) -> Any:
+    def of_example(x_and_row: tuple[Any, Array]) -> Any:
         x, row = x_and_row
 
         def value(sample: Array) -> Any:
@@ -279,4 +279,4 @@ def _over_samples(
         carry, _ = jax.lax.scan(body, start, jnp.arange(samples))
         return reduction.end(carry, samples)
 
-    return _each(one, (xs, rows), batch_size)
+    return _each(of_example, (xs, rows), batch_size)
