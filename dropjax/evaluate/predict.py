@@ -27,7 +27,7 @@ class NoNoiseError(ValueError):
 
 
 def sample_key_of(key: Array, sample: Any) -> Array:
-    """The key of a Monte-Carlo sample, from which `Keys.of(..., row, sample)` makes an example's."""
+    """The key of a Monte-Carlo sample. `Keys.of(..., row, sample)` makes an example's of it."""
     return derive(key, sample)
 
 
