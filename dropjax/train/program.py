@@ -148,8 +148,8 @@ class Program:
         """
         scheme = self.problem.scheme
         if scheme is not None and scheme.learns:
-            both = {"params": params, "learned": self._learned()}
-            check_spares_learned(optimizer, scheme, both)
+            trained = {"params": params, "learned": self._learned()}
+            check_spares_learned(optimizer, scheme, trained)
 
     def _learned(self) -> Any:
         """Values of the shapes of what the scheme learns."""
