@@ -65,7 +65,7 @@ class Law(Generic[T]):
         return self.breach.__name__.strip("_")
 
 
-def _text_is_read_back(scheme: Scheme) -> str:
+def _text_round_trip(scheme: Scheme) -> str:
     named = dataclasses.replace(scheme, at='a"b|(c)') if scheme.acts_on else scheme
     for value, text in [
         (scheme, str(scheme)),
@@ -77,7 +77,7 @@ def _text_is_read_back(scheme: Scheme) -> str:
     return ""
 
 
-def _is_a_value(scheme: Scheme) -> str:
+def _is_a_hashable_value_and_a_pytree_of_numbers(scheme: Scheme) -> str:
     if hash(scheme) != hash(dataclasses.replace(scheme)):
         return "an equal scheme has another hash"
     leaves, structure = jax.tree.flatten(scheme)
@@ -115,7 +115,7 @@ def _acts_somewhere(scheme: Scheme) -> str:
     return ""
 
 
-def _leaves_other_sites_alone(scheme: Scheme) -> str:
+def _sites_it_does_not_want_are_untouched(scheme: Scheme) -> str:
     draws = (sampled(scheme, jax.random.key(1)), deterministic(scheme), CLEAN)
     for kind in Kind:
         if kind in scheme.acts_on:
@@ -133,7 +133,7 @@ def _leaves_other_sites_alone(scheme: Scheme) -> str:
     return ""
 
 
-def _strength_does_nothing_without_a_rate(scheme: Scheme) -> str:
+def _strength_does_nothing_where_there_is_no_rate(scheme: Scheme) -> str:
     if rate_fields(type(scheme)):
         return ""
     scaled = scheme.scaled(0.0)
@@ -144,13 +144,13 @@ SCHEME_LAWS: tuple[Law[Scheme], ...] = (
     Law(
         "It is a hashable value, and a pytree whose leaves are its floats.",
         "Decorate the class with dropjax.schemes.scheme; its numbers are of type float or Rate.",
-        _is_a_value,
+        _is_a_hashable_value_and_a_pytree_of_numbers,
     ),
     Law(
         "Its text is read back as the same scheme.",
         "Let it be a dataclass of numbers, texts and booleans in a module that can be imported, "
         "and leave __str__ as it is.",
-        _text_is_read_back,
+        _text_round_trip,
     ),
     Law(
         "A rate outside [0, 1], a NaN, or what is no number is refused by the name of its field.",
@@ -165,12 +165,12 @@ SCHEME_LAWS: tuple[Law[Scheme], ...] = (
     Law(
         "A site of a kind that it does not name is left as it is.",
         "Leave `wants` as it is, and name the kinds in acts_on.",
-        _leaves_other_sites_alone,
+        _sites_it_does_not_want_are_untouched,
     ),
     Law(
         "Strength changes nothing of a scheme without a rate.",
         "Annotate what strength should scale dropjax.schemes.Rate.",
-        _strength_does_nothing_without_a_rate,
+        _strength_does_nothing_where_there_is_no_rate,
     ),
 )
 
@@ -221,7 +221,7 @@ def _leaves_out_rows_and_nothing_else(trial: Trial) -> str:
     return ""
 
 
-def _noise_fits_the_value(trial: Trial) -> str:
+def _noise_broadcasts_against_the_value(trial: Trial) -> str:
     def noise() -> Any:
         return trial.scheme.sample(trial.keys().within(trial.site.name), trial.site, trial.shape)
 
@@ -252,7 +252,7 @@ def _noise_can_be_looked_at(trial: Trial) -> str:
     return ""
 
 
-def _examples_have_noise_of_their_own(trial: Trial) -> str:
+def _examples_share_their_noise_only_where_they_may(trial: Trial) -> str:
     def noise(example: int) -> list[Array]:
         keys = keys_at(Keys.of(jax.random.key(0), example), trial.site, 0)
         return jax.tree.leaves(trial.scheme.sample(keys, trial.site, trial.shape))
@@ -268,7 +268,7 @@ def _examples_have_noise_of_their_own(trial: Trial) -> str:
     return "their noise differs" if trial.shared and not shared else ""
 
 
-def _nothing_happens_at_rate_0(trial: Trial) -> str:
+def _nothing_happens_at_rate_or_strength_0(trial: Trial) -> str:
     for name, scheme in [
         ("rate 0", trial.at_rate(0.0)),
         ("strength 0", trial.scheme.scaled(0.0)),
@@ -291,12 +291,12 @@ def _first_change(y: np.ndarray, x: np.ndarray) -> str:
     return f"x{list(where)} = {x[where]:g} becomes {y[where]:g}"
 
 
-def _something_happens(trial: Trial) -> str:
+def _something_happens_at_its_rate(trial: Trial) -> str:
     changed = np.any(trial.computed["own"].y[:32] != trial.x)
     return "" if changed else "32 draws left the value as it is"
 
 
-def _mean_is_expected(trial: Trial) -> str:
+def _mean_over_noise_is_expected(trial: Trial) -> str:
     return _mean_broken(trial, trial.computed["own"].y, trial.evaluated(), trial.x)
 
 
@@ -314,7 +314,7 @@ def _mean_broken(trial: Trial, draws: np.ndarray, evaluated: np.ndarray, x: Any)
     return words
 
 
-def _mean_of_a_dense_layer_is_expected(trial: Trial) -> str:
+def _mean_of_a_linear_layer_is_expected(trial: Trial) -> str:
     scheme, site = trial.scheme, trial.site
     w, b = jnp.asarray(trial.x), jnp.arange(trial.shape[1], dtype=jnp.float32)
     x = jnp.asarray(normal(1, trial.shape[:1]))
@@ -332,7 +332,7 @@ def _mean_of_a_dense_layer_is_expected(trial: Trial) -> str:
     return _mean_broken(trial, draws, evaluated, x @ w + b)
 
 
-def _gradient_is_the_factor(trial: Trial) -> str:
+def _gradient_is_the_factor_that_x_was_multiplied_by(trial: Trial) -> str:
     own, ones, zeros = (trial.computed[name] for name in ("own", "ones", "zeros"))
     number = len(ones.y)
     gradient, factor = own.gradient[:number], (ones.y - zeros.y) * np.float32(COTANGENT)
@@ -348,7 +348,7 @@ def _gradient_is_the_factor(trial: Trial) -> str:
     return ""
 
 
-def _gradient_is_the_slope(trial: Trial) -> str:
+def _gradient_is_the_slope_for_given_noise(trial: Trial) -> str:
     forward, backward = trial.computed["forward"].y[0], trial.computed["backward"].y[0]
     slope, tangent = (forward - backward) / (2 * WIDTH), trial.computed["own"].tangent[0]
     if np.allclose(tangent, slope, rtol=2e-2, atol=2e-3):
@@ -356,7 +356,7 @@ def _gradient_is_the_slope(trial: Trial) -> str:
     return f"the derivative is off by up to {np.max(np.abs(tangent - slope)):.3g} from the slope"
 
 
-def _key_decides(trial: Trial) -> str:
+def _same_key_same_output_and_other_key_other_output(trial: Trial) -> str:
     first = trial.eager(trial.keys())
     if not same_bits(first, trial.eager(trial.keys())):
         return "the same key gives another result when it is used again"
@@ -366,7 +366,7 @@ def _key_decides(trial: Trial) -> str:
     return ""
 
 
-def _compiled_is_eager(trial: Trial) -> str:
+def _jit_equals_eager(trial: Trial) -> str:
     return _unlike(trial.computed["own"].y[0], trial.eager(trial.keys()))
 
 
@@ -380,7 +380,7 @@ def _unlike(a: np.ndarray, b: np.ndarray) -> str:
     )
 
 
-def _batch_is_a_loop(trial: Trial) -> str:
+def _vmap_equals_loop(trial: Trial) -> str:
     def one(row: Array) -> Array:
         draw = sampled(trial.scheme, Keys.of(jax.random.key(7), row))
         return trial.through(draw, jnp.asarray(trial.x), jnp.asarray(trial.previous))
@@ -394,7 +394,7 @@ def _batch_is_a_loop(trial: Trial) -> str:
     return ""
 
 
-def _gradients_are_finite(trial: Trial) -> str:
+def _gradients_are_finite_at_a_traced_rate_of_1(trial: Trial) -> str:
     for rate in FINITE_AT:
         rows = trial.computed[f"finite at {rate}"]
         for by, gradient in [("x", rows.gradient), *(("the rate", g) for g in rows.by_rates)]:
@@ -403,7 +403,7 @@ def _gradients_are_finite(trial: Trial) -> str:
     return ""
 
 
-def _one_trace_serves_all_numbers(trial: Trial) -> str:
+def _does_not_retrace_when_rate_strength_or_key_change(trial: Trial) -> str:
     traces = []
 
     @jax.jit
@@ -439,7 +439,7 @@ def _rates_stack_into_lanes(trial: Trial) -> str:
     return ""
 
 
-def _rows_of_noise_serve_a_scan(trial: Trial) -> str:
+def _noise_before_a_scan_and_applied_inside_equals_the_whole(trial: Trial) -> str:
     draw = sampled(trial.scheme, trial.keys())
 
     def scanned(x: Array, previous: Array) -> Array:
@@ -476,7 +476,7 @@ def _links_of_a_chain(trial: Trial) -> str:
     return "a second, equal link draws the noise of the first"
 
 
-def _a_dense_layer_takes_one_link(trial: Trial) -> str:
+def _a_linear_site_takes_one_link(trial: Trial) -> str:
     draw = sampled(Chain((trial.scheme, trial.scheme)), trial.keys())
     try:
         draw.linear(jnp.ones(trial.shape[:1]), jnp.asarray(trial.x), None, trial.site)
@@ -485,7 +485,7 @@ def _a_dense_layer_takes_one_link(trial: Trial) -> str:
     return "two links were taken"
 
 
-def _forks_are_independent(trial: Trial) -> str:
+def _forks_are_independent_of_each_other(trial: Trial) -> str:
     rows = trial.computed["forks"].y
     if not any(not same_bits(rows[0], row) for row in rows[1:]):
         return "eight forks of a draw are the same"
@@ -538,7 +538,7 @@ _SHAPES_FIT = Law(
 _ONE_TRACE = Law(
     "One compiled program serves all rates, strengths and keys.",
     "Compute nothing from a rate when the scheme is made, and keep it in a field of type Rate.",
-    _one_trace_serves_all_numbers,
+    _does_not_retrace_when_rate_strength_or_key_change,
 )
 
 SITE_LAWS: tuple[Law[Trial], ...] = (
@@ -553,7 +553,7 @@ SITE_LAWS: tuple[Law[Trial], ...] = (
     Law(
         "Noise broadcasts to the value, and `noise_shape` tells its shape.",
         "Give noise size 1 along an axis that it is shared over, and else the value's size.",
-        _noise_fits_the_value,
+        _noise_broadcasts_against_the_value,
         lambda trial: trial.samples and not trial.scheme.resizes,
     ),
     Law(
@@ -566,66 +566,66 @@ SITE_LAWS: tuple[Law[Trial], ...] = (
         "Examples of a step have noise of their own, unless the scheme says that they share it.",
         "Draw from keys.example; from keys.step only what all examples are to share. If they are "
         "meant to share it, check it with --shared.",
-        _examples_have_noise_of_their_own,
+        _examples_share_their_noise_only_where_they_may,
         lambda trial: trial.samples and trial.shared is not None,
     ),
     Law(
         "At rate 0, and at strength 0, nothing happens, to the bit.",
         "Look at what `apply` and `expected` make of x when nothing is dropped.",
-        _nothing_happens_at_rate_0,
+        _nothing_happens_at_rate_or_strength_0,
         _rated,
     ),
     Law(
         "At its rate something happens.",
         "Use the noise in `apply`, and the rate in `sample`.",
-        _something_happens,
+        _something_happens_at_its_rate,
         _same_size,
     ),
     Law(
         "The mean over noise is what `expected` returns.",
         "Divide by 1 - rate what is kept, or define `expected`. If evaluation is to take x though "
         "it is not the mean, set expected_is_mean: ClassVar = False.",
-        _mean_is_expected,
+        _mean_over_noise_is_expected,
         _same_size,
     ),
     Law(
         "The mean of a dense layer over noise is what `expected_linear` returns.",
         "Define `expected_linear` for a `linear` of your own.",
-        _mean_of_a_dense_layer_is_expected,
+        _mean_of_a_linear_layer_is_expected,
         _linear_site,
     ),
     Law(
         "The gradient is the factor that x was multiplied by: exactly 0 where x was dropped.",
         "Use jnp.where and products in `apply`. If it is not linear in x for given noise, set "
         "linear_in_x: ClassVar = False.",
-        _gradient_is_the_factor,
+        _gradient_is_the_factor_that_x_was_multiplied_by,
         lambda trial: trial.scheme.linear_in_x and not trial.scheme.resizes,
     ),
     Law(
         "The derivative is the slope, for given noise.",
         "Look for what stops the gradient in `apply`.",
-        _gradient_is_the_slope,
+        _gradient_is_the_slope_for_given_noise,
         lambda trial: not trial.scheme.linear_in_x,
     ),
     Law(
         "The same key gives the same result, another key another.",
         "Draw all that is random from `keys`, with jax.random or dropjax.keep_mask.",
-        _key_decides,
+        _same_key_same_output_and_other_key_other_output,
     ),
     Law(
         "Compiled, the result is what it is operation by operation.",
         "Let no Python branch look at the values of arrays or rates.",
-        _compiled_is_eager,
+        _jit_equals_eager,
     ),
     Law(
         "Mapped over the examples of a batch, the results are those of a loop.",
         "Speak of one example: count axes by site.axes, and draw from keys.example.",
-        _batch_is_a_loop,
+        _vmap_equals_loop,
     ),
     Law(
         "Gradients are finite at traced rates of 0, 0.5 and 1.",
         "At rate 1 divide by jnp.where(rate < 1, 1 - rate, 1), and not by 0.",
-        _gradients_are_finite,
+        _gradients_are_finite_at_a_traced_rate_of_1,
         _rated,
     ),
     Law(
@@ -637,7 +637,7 @@ SITE_LAWS: tuple[Law[Trial], ...] = (
     Law(
         "Noise drawn before a scan and applied step by step inside is that of the whole sequence.",
         "Give noise one row for each step along its first axis, or size 1 there.",
-        _rows_of_noise_serve_a_scan,
+        _noise_before_a_scan_and_applied_inside_equals_the_whole,
         lambda trial: trial.site.axes[0] == "time" and not trial.scheme.resizes,
     ),
     Law(
@@ -649,13 +649,13 @@ SITE_LAWS: tuple[Law[Trial], ...] = (
     Law(
         "Two links on one dense layer are refused.",
         "Leave `linear` to the draw.",
-        _a_dense_layer_takes_one_link,
+        _a_linear_site_takes_one_link,
         _linear_site,
     ),
     Law(
         "Forks of a draw are independent of each other.",
         "Draw all that is random from `keys`.",
-        _forks_are_independent,
+        _forks_are_independent_of_each_other,
     ),
 )
 
@@ -716,7 +716,7 @@ def check(scheme: Scheme, *, shared: bool = False) -> Iterator[Verdict]:
     for law in SCHEME_LAWS:
         verdict = _verdict("", law, scheme)
         yield verdict
-        if verdict.breach and law.breach is _is_a_value:
+        if verdict.breach and law.breach is _is_a_hashable_value_and_a_pytree_of_numbers:
             return
     for kind in sorted(scheme.acts_on | scheme.can_act_on, key=lambda kind: kind.value):
         yield from _verdicts_at(scheme, site_of(kind), shared)
