@@ -15,13 +15,16 @@ from dropjax import blocks, expected, schemes
 from dropjax.core.draw import CLEAN, Draw, deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
+from dropjax.functions.controlled_dropout import controlled_dropout
+from dropjax.functions.information import information_dropout
+from dropjax.functions.max_dropout import max_dropout
+from dropjax.functions.uout import uout
 from dropjax.ops.bernoulli import STREAM, Mask, keep_mask
 from dropjax.ops.keys import derive
 from dropjax.schemes.alpha import alpha_dropout
 from dropjax.schemes.attention import attention_dropout
 from dropjax.schemes.bernoulli import dropout
 from dropjax.schemes.concrete import concrete_dropout
-from dropjax.schemes.controlled_dropout import controlled_dropout
 from dropjax.schemes.cutout import cutout
 from dropjax.schemes.dropblock import dropblock
 from dropjax.schemes.dropconnect import (
@@ -35,10 +38,8 @@ from dropjax.schemes.feature_alpha import feature_alpha_dropout
 from dropjax.schemes.gaussian import gaussian_dropout
 from dropjax.schemes.gaussian_noise import gaussian_noise
 from dropjax.schemes.head_drop import head_drop
-from dropjax.schemes.information import information_dropout
 from dropjax.schemes.layer_drop import layer_drop
 from dropjax.schemes.masksembles import masksembles_masks
-from dropjax.schemes.max_dropout import max_dropout
 from dropjax.schemes.mixout import mixout
 from dropjax.schemes.patch import patch_dropout
 from dropjax.schemes.random_erasing import random_erasing
@@ -50,7 +51,6 @@ from dropjax.schemes.spatial import spatial_dropout
 from dropjax.schemes.standout import standout
 from dropjax.schemes.stochastic_depth import drop_path
 from dropjax.schemes.targeted import targeted_dropout
-from dropjax.schemes.uout import uout
 from dropjax.schemes.variational import variational_dropout
 from dropjax.schemes.variational_gaussian import variational_gaussian_linear
 from dropjax.schemes.weight_drop import weight_drop

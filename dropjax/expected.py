@@ -22,12 +22,12 @@ Ops without a counterpart here:
 - `masksembles_masks` makes masks. Average predictions over them.
 """
 
+from dropjax.functions.information import expected as information_dropout
 from dropjax.schemes.bernoulli import expected as dropout
 from dropjax.schemes.dropblock import expected as dropblock
 from dropjax.schemes.dropconnect import expected as dropconnect
 from dropjax.schemes.dropconnect import expected_linear as dropconnect_gaussian
 from dropjax.schemes.dropconnect import expected_linear as dropconnect_linear
-from dropjax.schemes.information import expected as information_dropout
 from dropjax.schemes.shake_drop import expected as shake_drop
 from dropjax.schemes.sparse_variational import expected as sparse_variational_linear
 from dropjax.schemes.standout import expected as standout

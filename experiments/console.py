@@ -1,4 +1,4 @@
-"""What a person sees of a run."""
+"""What a run shows on the terminal."""
 
 import sys
 import time
@@ -12,12 +12,12 @@ from experiments import program
 class Console:
     """Lines, and on a terminal a progress bar below them.
 
-    A stream that cannot be written to (`| head`, a full disk, a terminal that was closed) is silent
-    from then on; the run goes on.
+    When a stream cannot be written to any more (`| head`, a full disk, a closed terminal), nothing
+    more is shown, and the run goes on.
 
     Args:
-      total: steps in all.
-      done: steps done before.
+      total: number of steps of the run.
+      done: how many of them were done before.
     """
 
     def __init__(self, total: int, done: int = 0) -> None:
@@ -26,13 +26,13 @@ class Console:
         self._validation: dict[str, float] = {}
 
     def advance(self, steps: int, means: dict[str, float]) -> None:
-        """Shows that `steps` more are done, with the epoch's means and the last validation."""
+        """Shows that `steps` more are done, with the means of the epoch and the last validation."""
         shown = means | self._validation
         self._bar.set_postfix({k: f"{v:.4f}" for k, v in shown.items()}, refresh=False)
         self._bar.update(steps)
 
     def epoch(self, record: dict[str, float], epochs: int) -> None:
-        """Shows an epoch's metrics; where there is no bar, a line every two seconds at most."""
+        """Shows the metrics of an epoch; without a bar by a line, at most one in two seconds."""
         self._validation = {k: v for k, v in record.items() if k.startswith("validation_")}
         last = record["epoch"] == epochs
         if self._bar.disable and (last or time.monotonic() - self._last_line > 2):
@@ -51,11 +51,7 @@ _COUNTERS = ("step", "epoch")
 
 
 def bar(**options: Any) -> tqdm.tqdm:
-    """A progress bar, which shows itself on a terminal alone.
-
-    Args:
-      **options: as tqdm takes them.
-    """
+    """A progress bar, shown only on a terminal; the options are tqdm's."""
     return tqdm.tqdm(
         dynamic_ncols=True,
         disable=not program.is_terminal(),
@@ -65,18 +61,17 @@ def bar(**options: Any) -> tqdm.tqdm:
 
 
 class _Stderr:
-    """The standard stream, whose failures do not matter."""
+    """The standard error stream. Its failures are ignored."""
 
     def write(self, text: str) -> None:
         program.write(text, "stderr", end="")
 
     def __eq__(self, other: object) -> bool:
-        return (
-            other is self or other is sys.stderr
-        )  # for tqdm, which makes way for lines on a terminal
+        # tqdm compares: it clears its bar before a line is written to the same terminal.
+        return other is self or other is sys.stderr
 
     def flush(self) -> None:
-        pass  # each write has done so
+        pass  # each write has flushed
 
     __hash__ = object.__hash__
 
@@ -85,6 +80,6 @@ class _Stderr:
 
 
 def say(line: str) -> None:
-    """Prints a line at once. Where it cannot be printed, it is not, and the run goes on."""
+    """Prints a line at once. If it cannot be printed, the run goes on without it."""
     with tqdm.tqdm.external_write_mode():
         program.write(line)

@@ -11,13 +11,12 @@ os.environ.setdefault("NPROC", "16")
 import jax
 import pytest
 
+from dropjax.core.trial import IN_A_HURRY  # noqa: F401  (for a large program that runs once)
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = Path(__file__).resolve().parent.parent
-
-IN_A_HURRY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Options of `jax.stages.Lowered.compile` for a large program that runs once."""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -13,6 +14,7 @@ from dropjax.core.scheme import Chain
 from dropjax.runs import Network
 from dropjax.train import Examples, Problem, Program
 from dropjax.train.objectives import classification
+from dropjax.train.step import Step, on_one_device
 from tests.cases import FIRST_VARIANTS, SCHEME_VALUES
 from tests.throwaway import PreActivation
 
@@ -50,7 +52,7 @@ def without_noise(text):
 def problem(text, scheme):
     network = Network(models.parse(text, outputs=3), scheme)
     params, mutable, sites = without_noise(text)
-    of = Problem(
+    trained = Problem(
         network.forward,
         classification,
         scheme,
@@ -58,36 +60,110 @@ def problem(text, scheme):
         sites,
         stateful=bool(mutable),
     )
-    return of, params, mutable or None
+    return trained, params, mutable
 
 
-# Every scheme on every form of a model, and each of its variants on the first form.
+# Every scheme on every form of a model, and each of its variants on the first form. The schemes of
+# one form stand side by side: many of them are traced as one chain.
 CELLS = [
-    (scheme, text)
-    for scheme in [*SCHEME_VALUES, PreActivation()]
+    (text, scheme)
     for texts in MODELS.values()
-    for text in (texts if scheme in [*FIRST_VARIANTS, PreActivation()] else texts[:1])
+    for text in texts
+    for scheme in [*SCHEME_VALUES, PreActivation()]
+    if text == texts[0] or scheme in [*FIRST_VARIANTS, PreActivation()]
 ]
+EXAMPLES = Examples(np.ones((6, *SHAPE), np.float32), np.zeros(6, np.int32))
+BATCH_SIZE = 4
 
 
-@pytest.mark.parametrize("scheme, text", CELLS, ids=str)
-def test_scheme_on_model(scheme, text):
-    of, params, mutable = problem(text, scheme)
-    kinds = {site.kind for site, _ in of.sites.values()}
-    wanted = [name for name, (site, _) in of.sites.items() if site.kind in scheme.acts_on]
-    reason = scheme.refuses([of.sites[name][0] for name in wanted]) if wanted else "acts on"
-    if scheme.acts_on and reason:
-        with pytest.raises(ValueError, match=reason):
-            plan.check(scheme, of.sites, text)
-        made_for = scheme.made_for and models.parse(scheme.made_for, outputs=3)
-        assert models.parse(text, outputs=3) != made_for, f"{scheme} should act on {kinds}"
-        return
-    plan.check(scheme, of.sites, text)
-    acting = {row["site"] for row in plan.rows(scheme, of.sites) if row["scheme"] != "-"}
-    assert acting == set(wanted)
-    examples = Examples(jnp.ones((6, *SHAPE)), jnp.zeros(6, jnp.int32))
-    program = Program(of, examples, key=jax.random.key(0), batch_size=4, devices=jax.devices()[:1])
-    state = program.init(params, mutable)
-    after = jax.eval_shape(lambda state: program.run(state, 0, 2), state)
-    same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), after, state)
+def trace_step(text, scheme):
+    """Traces a step of training, and looks whether all that it changes keeps its shape."""
+    trained, params, mutable = problem(text, scheme)
+    step = Step(trained, len(EXAMPLES), BATCH_SIZE, jax.devices()[:1])
+    key, number = jax.random.key(0), jnp.int32(0)
+
+    def before_and_after():
+        data = (jnp.asarray(EXAMPLES.x), jnp.asarray(EXAMPLES.y))
+        state = step.state(key, data[0][0], params, mutable, ["accuracy", "loss"])
+        return state, step(number, state, key, data, jnp.arange(len(EXAMPLES)), number, 0)
+
+    before, after = jax.eval_shape(lambda: on_one_device(before_and_after))
+    same_shapes(before, after)
+
+
+def same_shapes(before, after):
+    same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), before, after)
     assert all(jax.tree.leaves(same))
+
+
+@functools.cache
+def groups(text):
+    """The schemes that act on a model, in as few chains as it takes: one acts on a dense layer."""
+    _, _, sites = without_noise(text)
+    together = []
+    for _, scheme in [cell for cell in CELLS if cell[0] == text]:
+        if refusal(text, scheme):
+            continue
+        for group in together:
+            try:
+                plan.check(Chain((*group, scheme)), sites, text)
+            except ValueError:
+                continue
+            group.append(scheme)
+            break
+        else:
+            together.append([scheme])
+    return together
+
+
+@functools.cache
+def fails(text, number):
+    """What a step under a group of schemes, as one chain, raises; None if it is traced."""
+    group = groups(text)[number]
+    try:
+        trace_step(text, Chain(tuple(group)) if len(group) > 1 else group[0])
+    except Exception as error:
+        return error
+    return None
+
+
+def refusal(text, scheme):
+    """Why a scheme is to be refused on a model; "" if it is to act there."""
+    _, _, sites = without_noise(text)
+    wanted = [site for site, _ in sites.values() if site.kind in scheme.acts_on]
+    reason = scheme.refuses(wanted) if wanted else "acts on"
+    return (scheme.acts_on and reason) or ""
+
+
+@pytest.mark.parametrize("text, scheme", CELLS, ids=str)
+def test_scheme_on_model(text, scheme):
+    _, _, sites = without_noise(text)
+    if reason := refusal(text, scheme):
+        with pytest.raises(ValueError, match=reason):
+            plan.check(scheme, sites, text)
+        made_for = scheme.made_for and models.parse(scheme.made_for, outputs=3)
+        assert models.parse(text, outputs=3) != made_for, f"{scheme} should act on {text}"
+        return
+    plan.check(scheme, sites, text)
+    acting = {row["site"] for row in plan.rows(scheme, sites) if row["scheme"] != "-"}
+    assert acting == {name for name, (site, _) in sites.items() if site.kind in scheme.acts_on}
+    (number,) = [i for i, group in enumerate(groups(text)) if scheme in group]
+    if fails(text, number):  # then alone, to see which scheme it is
+        trace_step(text, scheme)
+
+
+@pytest.mark.parametrize("text", [text for texts in MODELS.values() for text in texts])
+def test_the_schemes_of_a_model_are_traced_together(text):
+    errors = [fails(text, number) for number in range(len(groups(text)))]
+    assert not any(errors), errors
+
+
+@pytest.mark.parametrize("text", [*[texts[0] for texts in MODELS.values()], MODELS["cnn"][1]])
+def test_a_program_is_traced_under_many_schemes(text):
+    scheme = Chain(tuple(max(groups(text), key=len)))
+    trained, params, mutable = problem(text, scheme)
+    program = Program(
+        trained, EXAMPLES, key=jax.random.key(0), batch_size=BATCH_SIZE, devices=jax.devices()[:1]
+    )
+    state = program.init(params, mutable or None)
+    same_shapes(state, jax.eval_shape(lambda state: program.run(state, 0, 2), state))

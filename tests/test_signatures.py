@@ -29,7 +29,11 @@ OPS = {
     for name, value in vars(dropjax).items()
     if name in dropjax.__all__ and inspect.isfunction(value) and name not in NOT_OPS
 }
-MODULES = [module.name for module in pkgutil.iter_modules(dropjax.schemes.__path__)]
+MODULES = [
+    f"{package.__name__.rpartition('.')[2]}.{module.name}"
+    for package in (dropjax.schemes, dropjax.functions)
+    for module in pkgutil.iter_modules(package.__path__)
+]
 EXPECTED = {name: getattr(dropjax.expected, name) for name in dropjax.expected.__all__}
 
 
@@ -43,7 +47,7 @@ def of_users(module):
     }
 
 
-PACKAGES = [dropjax.schemes, dropjax.blocks, dropjax.evaluate]
+PACKAGES = [dropjax.schemes, dropjax.functions, dropjax.blocks, dropjax.evaluate]
 COSTLY = {
     name: function
     for module in (
@@ -137,17 +141,17 @@ def test_no_function_is_left_out_of_the_costly_ones():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_scheme_file_has_a_source_a_test_and_its_examples_run(name):
-    module = importlib.import_module(f"dropjax.schemes.{name}")
+    module = importlib.import_module(f"dropjax.{name}")
     assert "\nSource: " in (module.__doc__ or "")
-    assert (ROOT / "tests" / "schemes" / f"test_{name}.py").exists()
+    test = "tests/{}/test_{}.py".format(*name.split("."))
+    assert (ROOT / test).exists(), f"add {test}"
     failed, _ = doctest.testmod(module)
     assert failed == 0
 
 
 def test_examples_of_the_ops_are_tested():
     tried = sum(
-        doctest.testmod(importlib.import_module(f"dropjax.schemes.{name}")).attempted
-        for name in MODULES
+        doctest.testmod(importlib.import_module(f"dropjax.{name}")).attempted for name in MODULES
     )
     assert tried >= 2 * len(OPS)
 

@@ -41,11 +41,11 @@ class Argument:
 _NONE = Argument("-", "-", "-", "takes no argument")
 
 
-def meanings(cls: type) -> dict[str, str]:
-    """What the docstring of a class, and those of the classes it derives from, say of arguments."""
+def meanings(described: Any) -> dict[str, str]:
+    """The meanings of arguments in the docstring of a function, or of a class and its bases."""
     found: dict[str, str] = {}
-    for base in cls.__mro__:
-        text = inspect.cleandoc(vars(base).get("__doc__") or "") + "\n"
+    for base in getattr(described, "__mro__", (described,)):
+        text = inspect.cleandoc(base.__doc__ or "") + "\n"
         for section in _SECTION.finditer(text):
             for names, meaning in _ENTRY.findall(section[1]):
                 for name in names.split(", "):

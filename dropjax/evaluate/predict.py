@@ -327,12 +327,13 @@ def _over_samples(
             )
         if reduction is None:
             return jax.lax.map(value, jnp.arange(samples))
+        start, update, end = reduction
 
         def body(carry: Any, sample: Array) -> tuple[Any, None]:
-            return reduction.update(carry, value(sample), sample), None
+            return update(carry, value(sample), sample), None
 
-        carry, _ = jax.lax.scan(body, reduction.start(shape), jnp.arange(samples))
-        return reduction.end(carry, samples)
+        carry, _ = jax.lax.scan(body, start(shape), jnp.arange(samples))
+        return end(carry, samples)
 
     gathered = _each(one, (xs, rows), batch_size)
     if reduction is None:

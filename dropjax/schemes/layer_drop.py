@@ -5,10 +5,11 @@ Source: Fan, Grave, Joulin 2020, "Reducing Transformer Depth on Demand with Stru
 and all layers (or a part of them) are used at test time.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dropjax.core.keys import Keys
@@ -29,15 +30,16 @@ def layer_drop(
     previous: ArrayLike,
     batch_axes: int | Sequence[int] = (),
 ) -> Array:
-    """What a layer returns, or with probability `rate` what it was given.
+    """The output of a layer, or with probability `rate` its input.
 
-    The layer has been computed; `dropjax.blocks.layer_drop` takes the layer itself and saves that.
+    The layer has been computed; `dropjax.blocks.layer_drop` takes the layer as a function and does
+    not compute it where it is skipped.
 
     Args:
       key: PRNG key, typed or raw.
-      x: what the layer returns, floats of any shape.
+      x: the layer's output, floats of any shape.
       rate: probability of skipping the layer, in [0, 1]; may be traced. Typical: 0.2.
-      previous: what the layer was given, of the shape and dtype of x.
+      previous: the layer's input, of the shape and dtype of x.
       batch_axes: axes whose members have a choice of their own; (), the paper's, for one choice
         for all.
 
@@ -65,6 +67,51 @@ def layer_drop(
     own = normalize_axes(batch_axes, x.ndim, "batch_axes")
     shape = [size if axis in own else 1 for axis, size in enumerate(x.shape)]
     return choose(Mask.of(key, rate, shape), check_floating(x), previous)
+
+
+def block(key: Array, f: Callable[[Any], Any], x: Any, rate: ArrayLike) -> Any:
+    """`f(x)`, or with probability `rate` x itself, and then f is not computed.
+
+    Users call it `dropjax.blocks.layer_drop`. The scheme cannot save the computation: a model
+    computes a layer before the scheme acts on it.
+
+    Args:
+      key: PRNG key, typed or raw; noise inside f needs a key of its own. Under `jax.pmap` or
+        `jax.shard_map` give all devices the same key if they are to skip the same layers.
+      f: the layer, its residual connection included.
+      x: what it reads, an array or a tree of arrays.
+      rate: probability of skipping, in [0, 1]; a number, may be traced. Typical: 0.2.
+
+    Returns:
+      What f returns, which must be like x; nothing is rescaled. At test time use `f(x)`.
+
+    Raises:
+      TypeError: key is no PRNG key.
+      ValueError: rate outside [0, 1] or no scalar; f returns something of another shape or dtype.
+
+    Cost: 32 random bits; that of f, or nothing if it is skipped. For the backward pass the decision
+      is kept, and what f keeps. Under `jax.vmap` over keys there is a decision for each example,
+      and f is computed for all of them.
+
+    Source: Fan et al. 2020, section 3.2.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from dropjax.blocks import layer_drop
+      >>> keys = [jax.random.key(i) for i in range(4)]
+      >>> [float(layer_drop(key, lambda x: 2 * x, jnp.float32(1), 0.5)) for key in keys]
+      [1.0, 2.0, 2.0, 1.0]
+    """
+    keep = Mask.of(check_key(key), rate, ()).keep()
+    x = jax.tree.map(jnp.asarray, x)
+    described = jax.tree.map(_described, (x, jax.eval_shape(f, x)))
+    if described[0] != described[1]:
+        raise ValueError(f"f must return what is like x, {described[0]}; it gives {described[1]}")
+    return jax.lax.cond(keep, f, lambda x: x, x)
+
+
+def _described(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"
 
 
 @scheme

@@ -6,7 +6,6 @@ from dropjax.train.fit import Fitted, fit
 from dropjax.train.keys import keys_of
 from dropjax.train.lane import Lane
 from dropjax.train.lanes import Lanes
-from dropjax.train.loop import Chunk, chunks
 from dropjax.train.losses import (
     fraternal,
     fraternal_loss,
@@ -16,7 +15,7 @@ from dropjax.train.losses import (
     r_drop_loss,
 )
 from dropjax.train.objectives import OBJECTIVES
-from dropjax.train.program import Program
+from dropjax.train.program import Chunk, Program, chunks
 from dropjax.train.replay import Replay
 from dropjax.train.step import Examples, Problem, State
 

@@ -67,8 +67,8 @@ def check_spares_learned(
 
     tried = jax.jit(moved)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        found = [jax.tree.leaves(tried(both, jnp.float32(nearby))) for nearby in (0.0, 0.01)]
-    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*found, strict=True)):
+        outcomes = [jax.tree.leaves(tried(both, jnp.float32(nearby))) for nearby in (0.0, 0.01)]
+    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*outcomes, strict=True)):
         raise ValueError(
             "the optimizer decays what the scheme learns, which has a penalty of its own. Leave it "
             "out: optax.adamw(learning_rate, mask=dropjax.train.weights_alone) and the like; or "

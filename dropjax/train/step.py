@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -125,11 +125,11 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """A data set held on the devices: x (examples, ...) and y (examples, ...), or trees of such.
+    """A data set: x (examples, ...) and y (examples, ...), arrays or trees of arrays.
 
     Raises:
-      TypeError: they hold something else than arrays of numbers.
-      ValueError: the lengths differ, or there is no x.
+      TypeError: x or y holds something else than arrays of numbers.
+      ValueError: their lengths differ, or x holds no array.
     """
 
     x: Any
@@ -161,17 +161,29 @@ def _check_data(leaf: Any, name: str) -> None:
         raise TypeError(f"{name} must hold numbers, got an array of {leaf.dtype}")
 
 
+class Trained(NamedTuple):
+    """What the optimiser trains.
+
+    Args:
+      params: the model's parameters.
+      learned: what the scheme learns, by site name; {} for most.
+    """
+
+    params: Any
+    learned: Any
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-    """All that training changes, and so all that a checkpoint holds: no key is among it.
+    """All that training changes, and so all that a checkpoint holds. No key is in it.
 
     Args:
-      step: steps done.
-      params: {"params": the model's, "learned": the scheme's}.
+      step: how many steps were done.
+      params: `trained` as the optimiser sees it, one tree {"params": ..., "learned": ...}.
       opt_state: the optimiser's.
       mutable: the model's mutable variables; {} for most.
-      totals: sums over the epoch's examples so far of each metric, and of their weight.
+      totals: the sum of each metric, and of the weights, over the examples of the epoch so far.
       diverged_at: the first step whose loss was not finite; -1 if there was none.
     """
 
@@ -182,6 +194,11 @@ class State:
     totals: dict[str, Array]
     diverged_at: Array
 
+    @property
+    def trained(self) -> Trained:
+        """The model's parameters, and what the scheme has learned."""
+        return Trained(**self.params)
+
     def means(self) -> dict[str, float]:
         """The epoch's mean of each metric so far."""
         totals = {name: float(value) for name, value in self.totals.items()}
@@ -191,15 +208,15 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A step of a problem on a data set of one size: pure functions, to be compiled by the caller.
+    """A training step as pure functions, which the caller compiles.
 
     Args:
       problem: what is trained.
-      examples: in the training set.
-      batch_size: of the global batch.
-      devices: that share it, under the axis of `train.devices.parallel`.
+      examples: how many the training set has.
+      batch_size: of the whole batch, over all devices.
+      devices: those that share the batch, under the axis of `train.devices.parallel`.
       rows: (examples,), which rows of the data make up the training set; None for all.
-      loss_per_nat: the unit of the loss, in which the penalty is added to it.
+      loss_per_nat: what a nat of the penalty adds to the loss; see `Problem.penalty`.
     """
 
     problem: Problem
@@ -210,7 +227,7 @@ class Step:
     loss_per_nat: float = 1.0
 
     def with_sites(self, x: Any, params: Any, mutable: Any) -> "Step":
-        """The same with the model's sites, found by tracing it.
+        """The same step, with the model's sites, which are found by tracing the model.
 
         Args:
           x: an example.
@@ -226,13 +243,13 @@ class Step:
         state = (mutable,) if problem.stateful else ()
 
         def call(draw: Draw) -> Any:
-            def over_one() -> Any:
-                one = jax.vmap(
+            def on_a_batch_of_one() -> Any:
+                on_batch = jax.vmap(
                     lambda _: problem.apply(params, x, draw, *state), axis_name=BATCH_AXES[0]
                 )
-                return one(jnp.arange(1))
+                return on_batch(jnp.arange(1))
 
-            return on_one_device(over_one)
+            return on_one_device(on_a_batch_of_one)
 
         sites = record(call)
         check(problem.scheme, sites)
@@ -250,35 +267,40 @@ class Step:
         """
         scheme = self.problem.scheme
         learns = scheme is not None and scheme.learns
-        found = self.found_weights(x, params, mutable) if learns else {}
-        both = {"params": params, "learned": self.learned(key, found)}
+        weights = self.found_weights(x, params, mutable) if learns else {}
+        trained = {"params": params, "learned": self.learned(key, weights)}
         return State(
             step=jnp.zeros((), jnp.int32),
-            params=both,
-            opt_state=self.problem.optimizer.init(both),
+            params=trained,
+            opt_state=self.problem.optimizer.init(trained),
             mutable=mutable,
             totals=dict.fromkeys([*metrics, "weight"], jnp.zeros((), jnp.float32)),
             diverged_at=jnp.full((), -1, jnp.int32),
         )
 
-    def learned(self, key: Array, found: Weights) -> Any:
-        """What the scheme learns, initially, of a run's key and the weights at its sites."""
+    def learned(self, key: Array, weights: Weights) -> Any:
+        """Initial values of what the scheme learns; {} if it learns nothing.
+
+        Args:
+          key: the run's key.
+          weights: at the model's LINEAR, WEIGHT and TABLE sites.
+        """
         scheme = self.problem.scheme
         if scheme is None:
             return {}
-        return scheme.init_learned(learned_key_of(key), self.problem.sites or {}, found)
+        return scheme.init_learned(learned_key_of(key), self.problem.sites or {}, weights)
 
     def weights(self, x: Any, params: Any, mutable: Any) -> Weights:
         """The weights at the model's LINEAR, WEIGHT and TABLE sites, by the sites' names."""
         problem = self.problem
-        # Any values do: what becomes of the example is thrown away.
+        # Any example does: the model's outputs for it are thrown away.
         x = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), x)
         state = (mutable,) if problem.stateful else ()
 
-        def one(_: Array) -> Weights:
+        def of_example(_: Array) -> Weights:
             return weights(lambda draw: problem.apply(params, x, draw, *state))
 
-        return jax.vmap(one, out_axes=None, axis_name=BATCH_AXES[0])(jnp.arange(1))
+        return jax.vmap(of_example, out_axes=None, axis_name=BATCH_AXES[0])(jnp.arange(1))
 
     def found_weights(self, x: Any, params: Any, mutable: Any) -> Weights:
         """`weights` outside of a step, where no axis is mapped."""
@@ -317,7 +339,7 @@ class Step:
             outputs, new = call(x, batch_key_of(step_key, device))
             return jax.vmap(metrics)(outputs, y), new
 
-        def one(x: Any, y: Any, row: Array, weight: Array) -> tuple[dict[str, Array], Any]:
+        def on_example(x: Any, y: Any, row: Array, weight: Array) -> tuple[dict[str, Array], Any]:
             keys = Keys.of(step_key, row)
             if scheme is not None:
                 outputs, new = call(x, sampled(scheme, keys, weight=weight if fillers else None))
@@ -327,7 +349,7 @@ class Step:
                 outputs, new = call(x, keys.example)
             return metrics(outputs, y), new
 
-        over_examples = jax.vmap(one, out_axes=(0, None), axis_name=BATCH_AXES[0])
+        over_examples = jax.vmap(on_example, out_axes=(0, None), axis_name=BATCH_AXES[0])
         return over_examples(x, y, rows, weight)
 
     def __call__(
@@ -353,28 +375,29 @@ class Step:
         """
         problem = self.problem
         position = positions(number - first, self.batch_size, device, len(self.devices))
-        # The epoch's last batch may be smaller: rows past the end weigh nothing. They are other
-        # examples, not copies of one, for the sake of statistics over the batch.
+        # The epoch's last batch may be smaller. It is filled up with other examples, which weigh
+        # nothing. Copies of a single one would distort statistics over the batch.
         weight = (position < self.examples).astype(jnp.float32)
         rows = order[position % self.examples]
-        where = rows if self.rows is None else self.rows[rows]
-        x, y = jax.tree.map(lambda leaf: leaf[where], data)
+        rows_of_data = rows if self.rows is None else self.rows[rows]
+        x, y = jax.tree.map(lambda leaf: leaf[rows_of_data], data)
         batch_weight = sum_over(self.devices, weight.sum())
         step_key = step_key_of(noise_key, number)
         scheme = problem.scheme
         if scheme is not None:
             scheme = scheme.scaled(strength_at(problem.strength, number))
 
-        def objective(both: dict[str, Any]) -> tuple[Array, Any]:
-            bound, params = scheme and scheme.bind(both["learned"]), both["params"]
+        def objective(trained: dict[str, Any]) -> tuple[Array, Any]:
+            bound, params = scheme and scheme.bind(trained["learned"]), trained["params"]
             metrics, new = self.measure(
                 bound, params, state.mutable, x, y, rows, weight, step_key, device
             )
             sums = jax.tree.map(lambda values: jnp.sum(weight * values), metrics)
             loss = sums["loss"] / batch_weight
             if bound is not None and bound.penalises:
-                found = self.weights(jax.tree.map(lambda leaf: leaf[0], x), params, state.mutable)
-                penalty = bound.penalty(problem.sites or {}, found)
+                one_example = jax.tree.map(lambda leaf: leaf[0], x)
+                weights = self.weights(one_example, params, state.mutable)
+                penalty = bound.penalty(problem.sites or {}, weights)
                 penalty = penalty * strength_at(problem.penalty, number) / self.examples
                 if self.loss_per_nat != 1:
                     penalty = penalty * self.loss_per_nat
@@ -388,7 +411,7 @@ class Step:
             updates, opt_state = problem.optimizer.update(gradients, state.opt_state, state.params)
         if scheme is not None:
             updates = updates | {"learned": scheme.trained(updates["learned"])}  # type: ignore[operator]
-        # Of one dtype whatever the metrics are: x64 mode makes these float64.
+        # Of one dtype, whatever the metrics have: in x64 mode that may be float64.
         sums = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), sums)
         sums["weight"] = batch_weight
         fresh = number == first
@@ -407,6 +430,6 @@ class Step:
 
 
 def on_one_device(function: Callable[[], Any]) -> Any:
-    """Calls a function under the axis of the devices, of which there is one, for its shapes."""
+    """Calls a function under the axis of devices, as `parallel` would on a single device."""
     mapped = jax.vmap(lambda _: function(), axis_name=BATCH_AXES[1])(jnp.arange(1))
     return jax.tree.map(lambda leaf: leaf[0], mapped)

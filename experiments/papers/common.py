@@ -1,11 +1,10 @@
-"""What the papers' modules share: targets, a plain network, and the command line."""
+"""Shared by the papers' modules: targets, a plain network, and the command line."""
 
 import dataclasses
 import inspect
 import itertools
 import math
 import os
-import re
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from dropjax import data
+from dropjax.core.arguments import meanings
 from dropjax.core.draw import Draw
 from dropjax.core.site import Kind, Site
 from dropjax.ops.keys import derive
@@ -30,13 +30,13 @@ Activation = Callable[[Array], Array]
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A published result and what was found.
+    """A published result and our own.
 
     Args:
-      name: what is measured.
+      name: of the measured quantity.
       published: the figure, or the claim, in words.
-      low, high: what is accepted, both ends included.
-      found: the result.
+      low, high: the accepted range, both ends included.
+      found: our result.
     """
 
     name: str
@@ -61,13 +61,13 @@ class Target:
 
 
 def near(name: str, published: float, tolerance: float, found: float) -> Target:
-    """A target that is met within a tolerance."""
+    """A target that is met by a result within a tolerance."""
     low, high = round(published - tolerance, 12), round(published + tolerance, 12)
     return Target(name, f"{published:g}", low, high, found)
 
 
 def holds(name: str, published: str, found: bool) -> Target:
-    """A target that is a claim, which holds (1) or does not (0)."""
+    """A target that is a claim: it holds (1) or not (0)."""
     return Target(name, published, 1, math.inf, float(found))
 
 
@@ -83,19 +83,18 @@ _DEFINE: dict[Any, Callable[..., Any]] = {
 def main(targets: Callable[..., Sequence[Target]]) -> None:
     """Runs a paper's targets, prints them and exits: 0 if all passed, 1 if not, 2 if it cannot run.
 
-    Each keyword argument of `targets` is a flag, which its docstring explains.
+    Each keyword argument of `targets` becomes a flag. Its docstring explains it.
     """
-    made = {}
+    made, meaning = {}, meanings(targets)
     hints = typing.get_type_hints(targets)
     for name, parameter in inspect.signature(targets).parameters.items():
-        of = [kind for kind in typing.get_args(hints[name]) if kind in _DEFINE]
-        kind = hints[name] if hints[name] in _DEFINE else of[0]
-        text = re.search(rf"^ +{name}: (.*)", inspect.getdoc(targets) or "", re.M)
+        options = (hints[name], *typing.get_args(hints[name]))
+        kind = next(option for option in options if option in _DEFINE)
         default = parameter.default
         if kind == tuple[int, ...]:
             default = list(map(str, default))
-        # As flags of the program, or --help would not list them.
-        flag = _DEFINE[kind](name, default, text[1] if text else "", module_name=sys.argv[0])
+        # With the name of the program as their module: --help lists such flags.
+        flag = _DEFINE[kind](name, default, meaning[name], module_name=sys.argv[0])
         made[name] = kind, flag
 
     name = Path(sys.argv[0]).stem
@@ -110,13 +109,13 @@ def main(targets: Callable[..., Sequence[Target]]) -> None:
                 name: tuple(map(int, flag.value)) if kind == tuple[int, ...] else flag.value
                 for name, (kind, flag) in made.items()
             }
-            found = targets(**given)
+            results = targets(**given)
         except (data.DataError, ValueError, FloatingPointError) as error:
             program.complain(f"{name}: {error}")
             return 2
-        if status := program.deliver(name, "\n".join(map(str, found))):
+        if status := program.deliver(name, "\n".join(map(str, results))):
             return status
-        return 0 if all(target.passed for target in found) else 1
+        return 0 if all(target.passed for target in results) else 1
 
     program.launch(name, start)
 
@@ -124,12 +123,12 @@ def main(targets: Callable[..., Sequence[Target]]) -> None:
 def dense_params(
     key: Array, sizes: Sequence[int], init: Callable[..., Array] | None = None
 ) -> Params:
-    """Weights and zero biases of dense layers.
+    """Weights of dense layers, and biases, which are 0.
 
     Args:
       key: PRNG key.
       sizes: of the input and of each layer.
-      init: (key, shape) -> weights; Glorot's uniform by default.
+      init: (key, shape) -> weights; by default Glorot's uniform initialiser.
     """
     init = init or jax.nn.initializers.glorot_uniform()
     return [
@@ -150,10 +149,10 @@ def layer(params: dict[str, Array], x: Array, draw: Draw, name: str) -> Array:
 
 
 def network(params: Params, x: Array, draw: Draw, activation: Activation = jax.nn.relu) -> Array:
-    """Dense layers, each a LINEAR site, on a flattened example; the last one is linear."""
+    """Dense layers, each a LINEAR site, on a flattened example; no activation after the last."""
     x = x.reshape(-1)
-    for i, of in enumerate(params):
-        x = layer(of, x, draw, layer_name(i))
+    for i, weights in enumerate(params):
+        x = layer(weights, x, draw, layer_name(i))
         if i + 1 < len(params):
             x = activation(x)
     return x
@@ -165,16 +164,15 @@ def mnist(
     """MNIST's training and test examples.
 
     Args:
-      folder: where its four files are; None to download them.
-      scale: what pixels are divided by.
-      centred: the mean image of the training examples is subtracted from all.
+      folder: has the four files of MNIST; None to download them.
+      scale: pixels are divided by it.
+      centred: whether the mean training image is subtracted from all images.
     """
-    found = data.load(
-        "mnist", None if folder is None else Path(os.path.expanduser(folder)), say=print
-    )
-    x_train, x_test = (x.astype(np.float32) / scale for x in (found.x_train, found.x_test))
+    path = None if folder is None else Path(os.path.expanduser(folder))
+    dataset = data.load("mnist", path, say=print)
+    x_train, x_test = (x.astype(np.float32) / scale for x in (dataset.x_train, dataset.x_test))
     mean = x_train.mean(axis=0) if centred else np.float32(0)
-    return (x_train - mean, found.y_train), (x_test - mean, found.y_test)
+    return (x_train - mean, dataset.y_train), (x_test - mean, dataset.y_test)
 
 
 def shorten(

@@ -10,21 +10,21 @@
 Source: Kingma, Salimans, Welling 2015 (arXiv 1506.02557), table 1 and figure 1. Three hidden ReLU
 layers, Adam, alpha from the rates 0.2 for the input and 0.5 for hidden units.
 
-Table 1: a network is trained with variational dropout of type B, which has noise on weights; then
-the variance of the first (bottom) and last (top) layer's gradient is that of noise drawn on outputs
-(local), on weights for each example (separate) or for the batch (single), and of none, at the same
-parameters and alphas. The ratios are 1.8 to 2.3 (separate to local) and 3.0 to 6.3 (single to
-local). The one independent replication found nearly the same order, other magnitudes. Gradients are
-those of batches of 1000, as in the paper: with one noise for all, only a part of their variance
-falls with the batch. Training is in batches of 1000 too, on pixels in [0, 1]. How wide the paper's
-network was is not known here; ours has 500 units a layer, with which all variances after 100 epochs
-are near those of the paper.
+Table 1: a network is trained with variational dropout of type B, which has noise on weights. Then
+the variance of the gradient of the first (bottom) and the last (top) layer is measured, at the same
+parameters and alphas, with noise drawn on outputs (local), on weights for each example (separate),
+on weights for the batch (single), and without noise. The ratios are 1.8 to 2.3 (separate to local)
+and 3.0 to 6.3 (single to local). The one independent replication found nearly the same order, and
+other magnitudes. Gradients are those of batches of 1000, as in the paper: with one noise for the
+batch, only a part of their variance falls with its size. Training is in batches of 1000 too, on
+pixels in [0, 1]. We do not know the width of the paper's network. Ours has 500 units in each layer:
+with these all variances after 100 epochs are near those of the paper.
 
-Figure 1, 100 units a layer, type A, which has noise on inputs: 1.42 % error with learned alpha
-(variational), 2.40 % with the same noise at a fixed alpha, which is Gaussian dropout, 1.44 %
+Figure 1, 100 units in each layer, type A, which has noise on inputs: 1.42 % error with a learned
+alpha (variational), 2.40 % with the same noise at a fixed alpha, which is Gaussian dropout, 1.44 %
 without dropout. Errors are those of parameters averaged over time, as in the paper, and means over
-runs; ours train for a fixed number of epochs, on pixels without their mean image, where the paper
-stops early by a validation set.
+runs. Ours train for a fixed number of epochs, on pixels without their mean image; the paper stops
+early by a validation set.
 """
 
 from experiments import program
@@ -59,17 +59,17 @@ from experiments.papers.common import Target
 Array = jax.Array
 Data = tuple[np.ndarray, np.ndarray]
 
-BATCH, RATE = 1000, 1e-3  # for the variances: of a gradient's examples, and of learning
-# For the errors; with 1e-3 and 0.999 no dropout had 1.81 %, farther from the paper's 1.44 %.
+BATCH, RATE = 1000, 1e-3  # for the variances: examples of a gradient, learning rate
+# For the errors. With 1e-3 and 0.999 no dropout had 1.81 %, farther from the paper's 1.44 %.
 SMALL_BATCH, SMALL_RATE = 200, 3e-3
-AVERAGED = 0.9998  # what an average over time keeps of itself in a step
+AVERAGED = 0.9998  # the share of itself that an average over time keeps in a step
 PART = 100
 FIRST = common.layer_name(0)
 
 
 @scheme
 class WeightNoise(VariationalGaussian):
-    """The same noise, drawn as the weights': what local reparameterisation stands for."""
+    """The same noise, drawn on weights: local reparameterisation draws it on outputs instead."""
 
     draws: Literal["step", "example"] = "example"
 
@@ -81,7 +81,7 @@ class WeightNoise(VariationalGaussian):
 
 @scheme
 class Frozen(VariationalGaussian):
-    """The noise of variational dropout with an alpha that stays, and so without its penalty."""
+    """The noise of variational dropout with an alpha that is not trained, without the penalty."""
 
     learned: dict[str, Any] | None = dataclasses.field(default=None, repr=False)
 
@@ -120,7 +120,7 @@ class Average(NamedTuple):
 
 
 def averaging(decay: float = AVERAGED) -> optax.GradientTransformation:
-    """Changes no update, and keeps an exponential average of what they make of the parameters."""
+    """Keeps an exponential average of the parameters, and changes no update."""
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         params = optax.apply_updates(params, updates)
@@ -139,17 +139,17 @@ def train(
     rate: float,
     seeds: Sequence[int],
 ) -> list[State]:
-    """What training ends with, for each seed."""
+    """The last state of training, for each seed."""
     sizes = [int(np.prod(training[0].shape[1:])), width, width, width, 10]
 
     def init(key: Array) -> common.Params:
         return common.dense_params(derive(key, "weights"), sizes, jax.nn.initializers.he_normal())
 
-    found: list[State] = []
+    last: list[State] = []
 
     def after_epoch(program: lanes.Lanes, epoch: int, state: State) -> None:
         if epoch == epochs:
-            found.extend(program.alone(state, lane) for lane in range(len(program)))
+            last.extend(program.alone(state, lane) for lane in range(len(program)))
 
     optimizer = optax.chain(optax.adam(rate), averaging())
     problem = Problem(common.network, classification, scheme, optimizer)
@@ -162,12 +162,12 @@ def train(
         batch_size=batch,
         after_epoch=after_epoch,
     )
-    for seed, state in zip(seeds, found, strict=False):
+    for seed, state in zip(seeds, last, strict=False):
         if int(state.diverged_at) >= 0:
             raise FloatingPointError(
                 f"seed {seed}: the loss is not finite at step {int(state.diverged_at)}"
             )
-    return found[: len(seeds)]
+    return last[: len(seeds)]
 
 
 def gradient_variances(
@@ -180,17 +180,17 @@ def gradient_variances(
     shared: bool,
     seed: int,
 ) -> dict[str, float]:
-    """The mean variance of a batch's gradient, of the likelihood of all the training data.
+    """The mean variance of a batch's gradient, for the likelihood of all the training data.
 
     Args:
       params: of the network.
       scheme: with its learned values bound.
-      training: what batches are drawn from.
-      batch: examples in each, a multiple of 100 or less.
-      draws: gradients, each of another batch and other noise.
-      shared: whether a batch has one noise. If each example has its own, gradients of fewer
-        examples say the same: their variance is larger in the ratio of the batches' sizes.
-      seed: of both, the same for all schemes.
+      training: the data that batches are drawn from.
+      batch: examples in each batch, a multiple of 100 or less.
+      draws: number of gradients, each with another batch and other noise.
+      shared: whether a batch has one noise. If each example has its own, gradients of smaller
+        batches say the same: their variance is larger in the ratio of the sizes.
+      seed: of batches and noise, the same for all schemes.
     """
     x, y = (jnp.asarray(part) for part in training)
     total, part = len(y), min(batch, PART)
@@ -208,15 +208,14 @@ def gradient_variances(
         key = derive(jax.random.key(seed), "gradients", number)
         rows = jax.random.randint(derive(key, "rows"), (parts, part), 0, total)
         noise = derive(key, "noise")
-        # A part of the batch at a time: weights of its own for each example need much memory.
-        gradient, _ = jax.lax.scan(
-            lambda sums, of: (
-                jax.tree.map(jnp.add, sums, jax.grad(loss)(params, *of, noise)),
-                None,
-            ),
-            jax.tree.map(jnp.zeros_like, params),
-            (rows, jnp.arange(parts * part).reshape(rows.shape)),
-        )
+
+        def add(sums: common.Params, part: tuple[Array, Array]) -> tuple[common.Params, None]:
+            return jax.tree.map(jnp.add, sums, jax.grad(loss)(params, *part, noise)), None
+
+        # A part of the batch at a time: noisy weights for each example take much memory.
+        places = jnp.arange(parts * part).reshape(rows.shape)
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        gradient, _ = jax.lax.scan(add, zeros, (rows, places))
         return gradient[0]["w"], gradient[-1]["w"]
 
     sums = None
@@ -241,78 +240,52 @@ def measure_variances(
         training, TYPE_B, width=width, epochs=epochs, batch=batch, rate=RATE, seeds=[seed]
     )
     params, learned = state.params["params"], state.params["learned"]
-    found = {}
+    variances = {}
     for name, noise in TABLE.items():
         bound = noise.bind(learned) if noise.learns else noise
-        # Smaller batches, until they have as many examples; but not where each has its own weights.
+        # More draws make up for smaller batches, except where each example has its own weights.
         often = 1 if name in ("separate", "single") else max(batch // PART, 1)
-        found[name] = gradient_variances(
-            params,
-            bound,
-            training,
-            batch=batch,
-            draws=draws * often,
-            shared=name == "single",
-            seed=seed,
-        )
-        print(f"{name}: " + ", ".join(f"{k} {v:.3g}" for k, v in found[name].items()), flush=True)
-    made = []
+        options = {"batch": batch, "draws": draws * often, "shared": name == "single", "seed": seed}
+        variances[name] = measured = gradient_variances(params, bound, training, **options)
+        print(f"{name}: " + ", ".join(f"{k} {v:.3g}" for k, v in measured.items()), flush=True)
+    judged = []
     for end, separate, single in (
         ("top", "1.8 to 2.2", "3.6 to 6.3"),
         ("bottom", "2.3", "3 to 4.5"),
     ):
-        local, order = found["local"][end], [of[end] for of in found.values()]
-        rises = all(a < b for a, b in itertools.pairwise(order))
-        made += [
+        of_end = {name: measured[end] for name, measured in variances.items()}
+        rises = all(a < b for a, b in itertools.pairwise(of_end.values()))
+        ratio = {name: variance / of_end["local"] for name, variance in of_end.items()}
+        judged += [
             common.holds(f"{end} layer, none < local < separate < single", "it is", rises),
-            Target(
-                f"{end} layer, separate / local", separate, 1.5, 3, found["separate"][end] / local
-            ),
-            Target(f"{end} layer, single / local", single, 2.5, 7, found["single"][end] / local),
+            Target(f"{end} layer, separate / local", separate, 1.5, 3, ratio["separate"]),
+            Target(f"{end} layer, single / local", single, 2.5, 7, ratio["single"]),
         ]
-    return made
+    return judged
 
 
 def measure_errors(
     training: Data, testing: Data, *, width: int, epochs: int, seeds: Sequence[int]
 ) -> list[Target]:
     """Figure 1 at its smallest width."""
-    found = {}
-    for name, of in FIGURE.items():
+    means = {}
+    options = {"width": width, "epochs": epochs, "batch": SMALL_BATCH, "rate": SMALL_RATE}
+    for name, noise in FIGURE.items():
         errors = []
-        for state in train(
-            training,
-            of,
-            width=width,
-            epochs=epochs,
-            batch=SMALL_BATCH,
-            rate=SMALL_RATE,
-            seeds=seeds,
-        ):
+        for state in train(training, noise, seeds=seeds, **options):
             average = optax.tree_utils.tree_get(state.opt_state, "average")["params"]
-            # Deterministic, and so the plain network under each of them.
+            # Without noise each of the schemes leaves the plain network.
             logits = map_examples(
                 lambda params, x: common.network(params, x, CLEAN), average, testing[0]
             )
             errors.append(100 * (1 - accuracy(logits, testing[1])))
-        found[name] = float(np.mean(errors))
+        means[name] = float(np.mean(errors))
         each = ", ".join(f"{error:.2f}" for error in errors)
-        print(f"{name}: {found[name]:.2f} % error, the mean of {each}", flush=True)
+        print(f"{name}: {means[name]:.2f} % error, the mean of {each}", flush=True)
+    to_fixed, to_none = (means["variational"] / means[name] for name in ("fixed", "none"))
     return [
-        Target(
-            "variational / fixed alpha, errors",
-            "1.42 / 2.40",
-            -math.inf,
-            0.75,
-            found["variational"] / found["fixed"],
-        ),
-        Target(
-            "variational / no dropout, errors",
-            "1.42 / 1.44",
-            0.9,
-            1.1,
-            found["variational"] / found["none"],
-        ),
+        Target("variational / fixed alpha, errors", "1.42 / 2.40", -math.inf, 0.75, to_fixed),
+        Target("variational / no dropout, errors", "1.42 / 1.44", 0.9, 1.1, to_none),
     ]
 
 
@@ -334,45 +307,36 @@ def targets(
     """Measures variances, errors or both.
 
     Args:
-      data_dir: the folder of MNIST's files; they are downloaded without it.
+      data_dir: the folder of MNIST's files; without it they are downloaded.
       variances: measure the variances of table 1.
       width: hidden units for table 1.
       epochs: passes over the data before variances are measured.
-      batch: examples that a gradient is taken of, a multiple of 100 or less; for table 1 the
-        network is trained with as many.
-      draws: gradients of whole batches that a variance is taken of.
+      batch: examples of a gradient, a multiple of 100 or less; for table 1 training has batches of
+        the same size.
+      draws: number of gradients, of whole batches, from which a variance is computed.
       errors: measure the errors of figure 1.
       small_width: hidden units for figure 1.
       small_epochs: passes over the data for figure 1.
-      runs: for figure 1, of which errors are means, with seeds from `seed` on.
-      examples: train on the first so many only.
+      runs: for figure 1, whose errors are means over them; their seeds begin at `seed`.
+      examples: train on this many examples, the first ones; all by default.
       seed: of weights, data order and noise.
     """
     if batch < 1 or (batch > PART and batch % PART):
         raise ValueError(f"batch must be a multiple of {PART}, or less; got {batch}")
     if errors and runs < 1:
         raise ValueError(f"runs must be at least 1; got {runs}")
-    found = []
+    judged = []
     if variances:
-        training, _ = common.mnist(data_dir, centred=False)
-        found += measure_variances(
-            common.shorten(training, examples),
-            width=width,
-            epochs=epochs,
-            batch=batch,
-            draws=draws,
-            seed=seed,
-        )
+        training = common.shorten(common.mnist(data_dir, centred=False)[0], examples)
+        options = {"width": width, "epochs": epochs, "batch": batch, "draws": draws, "seed": seed}
+        judged += measure_variances(training, **options)
     if errors:
         training, testing = common.mnist(data_dir, centred=True)
-        found += measure_errors(
-            common.shorten(training, examples),
-            testing,
-            width=small_width,
-            epochs=small_epochs,
-            seeds=range(seed, seed + runs),
+        training, seeds = common.shorten(training, examples), range(seed, seed + runs)
+        judged += measure_errors(
+            training, testing, width=small_width, epochs=small_epochs, seeds=seeds
         )
-    return found
+    return judged
 
 
 if __name__ == "__main__":

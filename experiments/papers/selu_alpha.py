@@ -31,8 +31,8 @@ Array = jax.Array
 
 def apply(params: common.Params, x: Array, draw: Draw) -> Array:
     """SELU layers, each with a HIDDEN site, the last one too."""
-    for i, of in enumerate(params):
-        x = jax.nn.selu(common.layer(of, x, draw, common.layer_name(i)))
+    for i, weights in enumerate(params):
+        x = jax.nn.selu(common.layer(weights, x, draw, common.layer_name(i)))
         x = draw(x, Site(f"layer_{i}/hidden", Kind.HIDDEN, ("feature",)))
     return x
 
@@ -40,7 +40,7 @@ def apply(params: common.Params, x: Array, draw: Draw) -> Array:
 def moments(
     scheme: Scheme, *, depth: int, width: int, examples: int, seed: int
 ) -> tuple[float, float]:
-    """Mean and variance, over units and examples, of what the last layer returns."""
+    """Mean and variance of the last layer's outputs, over units and examples."""
     key = jax.random.key(seed)
     init = jax.nn.initializers.lecun_normal()
     params = common.dense_params(derive(key, "weights"), [width] * (depth + 1), init)
@@ -53,8 +53,8 @@ def moments(
 
         return jax.vmap(one)(jnp.arange(examples), x)
 
-    found = np.asarray(outputs(params), np.float64)
-    return float(found.mean()), float(found.var())
+    last = np.asarray(outputs(params), np.float64)
+    return float(last.mean()), float(last.var())
 
 
 def targets(
@@ -64,17 +64,17 @@ def targets(
 
     Args:
       depth: layers.
-      width: units of each.
-      examples: inputs, at random.
+      width: units of each layer.
+      examples: number of inputs, which are random.
       rate: of both schemes.
       seed: of inputs, weights and noise.
     """
-    found = {}
+    results = {}
     for name in ("alpha", "bernoulli"):
         scheme = parse(f"{name}(rate={rate})")
-        found[name] = moments(scheme, depth=depth, width=width, examples=examples, seed=seed)
-        print(f"{name}: mean {found[name][0]:.3f}, variance {found[name][1]:.3f}", flush=True)
-    (mean, variance), (plain_mean, plain_variance) = found.values()
+        results[name] = moments(scheme, depth=depth, width=width, examples=examples, seed=seed)
+        print(f"{name}: mean {results[name][0]:.3f}, variance {results[name][1]:.3f}", flush=True)
+    (mean, variance), (plain_mean, plain_variance) = results.values()
     drifts = plain_variance > 1.3 or abs(plain_mean) > 0.1
     return [
         Target("alpha dropout, |mean|", "0", -math.inf, 0.1, abs(mean)),

@@ -39,8 +39,19 @@ def log_probabilities(params, x, keys):
     return jax.nn.log_softmax(10 * x * w)
 
 
+def log_probabilities_of(x, keys):
+    return log_probabilities(PARAMS, x, keys)
+
+
 def keys_of(sample, example):
     return dropjax.Keys.of(dropjax.derive(KEY, sample), example, sample)
+
+
+def loop_of(function, samples):
+    """The function of (x, keys) called for each example and sample: (samples, examples, ...)."""
+    one = jax.jit(lambda x, sample, example: function(x, keys_of(sample, example)))
+    rows = [[one(x, s, i) for i, x in enumerate(XS)] for s in range(samples)]
+    return np.array(jax.device_get(rows), np.float64)
 
 
 def test_map_examples_is_the_loop():
@@ -62,13 +73,7 @@ def test_map_examples_of_trees():
 
 @pytest.mark.parametrize("samples", [2, 9])
 def test_monte_carlo_is_the_loop(samples):
-    loop = np.array(
-        [
-            [noisy(PARAMS, x, keys_of(s, i).example) for i, x in enumerate(XS)]
-            for s in range(samples)
-        ],
-        np.float64,
-    )
+    loop = loop_of(lambda x, keys: noisy(PARAMS, x, keys.example), samples)
     mean, deviation = monte_carlo(noisy, PARAMS, XS, KEY, samples=samples, batch_size=3)
     np.testing.assert_allclose(mean, loop.mean(axis=0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(deviation, loop.std(axis=0, ddof=1), rtol=1e-5, atol=1e-6)
@@ -100,8 +105,8 @@ def test_monte_carlo_of_trees():
     def function(params, example, key):
         return {"noisy": noisy(params, example["x"], key), "y": example["y"]}
 
-    mean, deviation = monte_carlo(function, PARAMS, {"x": XS, "y": LABELS}, KEY, samples=3)
-    expected = monte_carlo(noisy, PARAMS, XS, KEY, samples=3)
+    mean, deviation = monte_carlo(function, PARAMS, {"x": XS, "y": LABELS}, KEY, samples=4)
+    expected = monte_carlo(noisy, PARAMS, XS, KEY, samples=4)
     np.testing.assert_allclose(mean["noisy"], expected[0], rtol=1e-5)
     np.testing.assert_allclose(deviation["noisy"], expected[1], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(mean["y"], LABELS)
@@ -115,30 +120,25 @@ def test_a_small_spread_around_a_large_mean_is_kept():
         return 4096 + jax.random.uniform(key)
 
     _, deviation = monte_carlo(function, (), XS, KEY, samples=50)
-    loop = [[function((), x, keys_of(s, i).example) for s in range(50)] for i, x in enumerate(XS)]
-    np.testing.assert_allclose(deviation, np.std(np.float64(loop), axis=1, ddof=1), rtol=1e-3)
+    loop = loop_of(lambda x, keys: function((), x, keys.example), 50)
+    np.testing.assert_allclose(deviation, loop.std(axis=0, ddof=1), rtol=1e-3)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_a_model_of_low_precision(dtype):
+def test_models_of_low_precision():
     def function(params, x, key):
-        return noisy(params, x, key).astype(dtype)
+        return {dtype: noisy(params, x, key).astype(dtype) for dtype in ("bfloat16", "float16")}
 
-    mean, deviation = monte_carlo(function, PARAMS, XS, KEY, samples=4)
+    found = monte_carlo(function, PARAMS, XS, KEY, samples=4)
     exact = monte_carlo(noisy, PARAMS, XS, KEY, samples=4)
-    for value, expected in zip((mean, deviation), exact, strict=True):
-        np.testing.assert_allclose(np.float32(value), expected, rtol=0.03, atol=0.03)
+    for by_dtype, expected in zip(found, exact, strict=True):
+        assert set(by_dtype) == {"bfloat16", "float16"}
+        for value in by_dtype.values():
+            np.testing.assert_allclose(np.float32(value), expected, rtol=0.03, atol=0.03)
 
 
 def test_log_mean_exp_is_that_of_numpy():
     samples = 6
-    loop = np.array(
-        [
-            [log_probabilities(PARAMS, x, keys_of(s, i)) for i, x in enumerate(XS)]
-            for s in range(samples)
-        ],
-        np.float64,
-    )
+    loop = loop_of(log_probabilities_of, samples)
     expected = np.log(np.mean(np.exp(loop), axis=0))
     for batch_size in (2, 1000):
         actual = monte_carlo_log_probabilities(
@@ -152,31 +152,26 @@ def test_log_mean_exp_is_that_of_numpy():
     np.testing.assert_allclose(np.exp(expected).sum(axis=1), 1, rtol=1e-6)
 
 
-def test_probabilities_too_small_for_float32_are_kept():
+def test_probabilities_too_small_for_float32_are_kept_and_one_of_0_stays_0():
     assert np.exp(np.float32(-200)) == 0
 
     def function(params, x, keys):
         rare = -199 - jnp.asarray(keys.sample_id, jnp.float32)
-        return jnp.stack([rare, jnp.zeros(())])
+        certain_and_never = jnp.array([0.0, -jnp.inf]) + 0 * jax.random.uniform(keys.example)
+        return jnp.concatenate([jnp.stack([rare, jnp.zeros(())]), certain_and_never])
 
     actual = monte_carlo_log_probabilities(function, (), XS, KEY, samples=3)
     rare = np.log(np.mean(np.exp(np.array([-200.0, -201, -202]))))
-    np.testing.assert_allclose(actual, np.tile([rare, 0], (EXAMPLES, 1)), rtol=1e-6, atol=1e-6)
-
-
-def test_a_probability_of_0_stays_0():
-    def function(params, x, keys):
-        return jnp.array([0.0, -jnp.inf]) + 0 * jax.random.uniform(keys.example)
-
-    actual = monte_carlo_log_probabilities(function, (), XS, KEY, samples=3)
-    np.testing.assert_allclose(actual[:, 0], 0, atol=1e-6)
-    assert (actual[:, 1] == -jnp.inf).all()
+    wanted = np.tile([rare, 0], (EXAMPLES, 1))
+    np.testing.assert_allclose(actual[:, :2], wanted, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(actual[:, 2], 0, atol=1e-6)
+    assert (actual[:, 3] == -jnp.inf).all()
 
 
 def test_one_sample_is_that_sample():
     actual = monte_carlo_log_probabilities(log_probabilities, PARAMS, XS, KEY, samples=1)
-    expected = [log_probabilities(PARAMS, x, keys_of(0, i)) for i, x in enumerate(XS)]
-    np.testing.assert_allclose(actual, np.stack(expected), rtol=1e-5, atol=1e-5)
+    (expected,) = loop_of(log_probabilities_of, 1)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_no_result_depends_on_the_batch_size():
@@ -202,41 +197,47 @@ def test_a_function_of_all_keys_may_share_a_mask_between_inputs():
     assert deviation.max() > 0
 
 
-def drawn(function, samples):
-    """What a function of (example's number, keys) gives: (samples, examples, ...)."""
-    numbers = np.arange(EXAMPLES)
+@pytest.fixture(scope="module")
+def drawn():
+    """What four samples are given, as (samples, examples, ...): noise, and their numbers."""
+    samples = 4
 
-    def wrapped(params, number, keys):
+    def function(params, number, keys):
         at = jax.nn.one_hot(keys.sample_id - 1, samples)
-        return jnp.where(at[:, None] > 0, function(number, keys)[None], -jnp.inf)
+        right = number == keys.example_id
+        values = [
+            jax.random.uniform(keys.step, (3,)),
+            jax.random.uniform(keys.example, (3,)),
+            jnp.where(right, 0.0, -jnp.inf)[None],
+            keys.sample_id.astype(jnp.float32)[None],
+        ]
+        # Each sample writes a row of its own, so log-mean-exp keeps them apart.
+        return jnp.where(at[:, None] > 0, jnp.concatenate(values)[None], -jnp.inf)
 
-    # Each sample writes a row of its own, so log-mean-exp keeps them apart.
-    values = monte_carlo_log_probabilities(wrapped, (), numbers, KEY, samples=samples, batch_size=3)
-    return np.asarray(values).swapaxes(0, 1) + np.log(samples)
+    values = monte_carlo_log_probabilities(
+        function, (), np.arange(EXAMPLES), KEY, samples=samples, batch_size=3
+    )
+    rows = np.asarray(values).swapaxes(0, 1) + np.log(samples)
+    parts = np.split(rows, [3, 6, 7], axis=-1)
+    return dict(zip(("weights", "noise", "right", "sample_id"), parts, strict=True))
 
 
-def test_weight_noise_is_shared_within_a_sample_and_differs_between_samples():
-    weights = drawn(lambda number, keys: jax.random.uniform(keys.step, (3,)), samples=4)
+def test_weight_noise_is_shared_within_a_sample_and_differs_between_samples(drawn):
+    weights = drawn["weights"]
     np.testing.assert_array_equal(weights, np.broadcast_to(weights[:, :1], weights.shape))
     assert len(np.unique(weights[:, 0, 0])) == 4
 
 
-def test_noise_on_activations_differs_between_examples_and_samples():
-    noise = drawn(lambda number, keys: jax.random.uniform(keys.example, (3,)), samples=4)
+def test_noise_on_activations_differs_between_examples_and_samples(drawn):
+    noise = drawn["noise"]
     assert noise.shape == (4, EXAMPLES, 3)
     assert len(np.unique(noise)) == noise.size
 
 
-def test_numbers_of_example_and_sample():
-    def function(number, keys):
-        right = number == keys.example_id
-        return jnp.stack([jnp.where(right, 0.0, -jnp.inf), keys.sample_id.astype(jnp.float32)])
-
-    values = drawn(function, samples=3)
-    np.testing.assert_allclose(values[..., 0], 0, atol=1e-6)
-    np.testing.assert_allclose(
-        values[..., 1], np.arange(1.0, 4.0)[:, None].repeat(EXAMPLES, 1), atol=1e-6
-    )
+def test_numbers_of_example_and_sample(drawn):
+    np.testing.assert_allclose(drawn["right"], 0, atol=1e-6)
+    wanted = np.arange(1.0, 5.0)[:, None].repeat(EXAMPLES, 1)
+    np.testing.assert_allclose(drawn["sample_id"][..., 0], wanted, atol=1e-6)
 
 
 def inside_a_scan(x, key):
@@ -350,9 +351,9 @@ def test_an_open_number_of_examples_gives_what_a_number_gives():
 
 def test_raw_keys_and_other_keys():
     args = (noisy, PARAMS, XS)
-    typed, _ = monte_carlo(*args, jax.random.key(8), samples=2)
-    raw, _ = monte_carlo(*args, jax.random.PRNGKey(8), samples=2)
-    other, _ = monte_carlo(*args, jax.random.key(9), samples=2)
+    typed, _ = monte_carlo(*args, jax.random.key(8), samples=4)
+    raw, _ = monte_carlo(*args, jax.random.PRNGKey(8), samples=4)
+    other, _ = monte_carlo(*args, jax.random.key(9), samples=4)
     np.testing.assert_array_equal(raw, typed)
     assert (np.asarray(other) != typed).any()
 

@@ -5,13 +5,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dropjax import models, schemes
+from dropjax import __version__, models, schemes
 from dropjax.data import Dataset
 from dropjax.runs import Network
 from experiments import changes
 from experiments.flags import Config
 from experiments.mnist import EXPERIMENT
 from experiments.setup import Resolved
+from tests.conftest import ROOT
+
+
+def test_the_changelog_names_every_change_under_its_version():
+    text = " ".join((ROOT / "dropjax" / "CHANGELOG.md").read_text().split())
+    for change in changes.CHANGES:
+        section = text.partition(f"## {change.since[0]}.{change.since[1]}.0 ")[2].partition(" ## ")[
+            0
+        ]
+        assert f"- {change.sentence}. Concerns " in section, change.sentence
+
+
+def test_the_changelog_has_this_version():
+    assert f"\n## {__version__} (" in (ROOT / "dropjax" / "CHANGELOG.md").read_text()
+
 
 MEETS = {
     "dropblock": [

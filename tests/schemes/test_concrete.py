@@ -13,10 +13,11 @@ import dropjax
 from dropjax.core.draw import deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind
+from dropjax.core.trial import shape_of
 from dropjax.ops.logistic import Logistic, relaxed_drop
 from dropjax.schemes import parse
 from dropjax.train import Problem, fit
-from tests.cases import SITES, shape_of
+from tests.cases import SITES
 from tests.ops.reference import words_of
 from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean

@@ -18,6 +18,7 @@ from dropjax.core.keys import Keys
 from dropjax.core.plan import check, record, rows, table
 from dropjax.core.site import Kind, Site
 from dropjax.models.cnn import CNN
+from dropjax.ops.block_masks import seed_chance
 from dropjax.schemes import dropblock, parse
 from tests.ops.reference import words_of
 from tests.ops.test_covering import along_one, some_kept
@@ -68,7 +69,7 @@ def realised(gamma, sizes, blocks):
 
 
 def solved(rate, spans, gamma="exact"):
-    return np.asarray(dropblock._gamma(jnp.float32(rate), spans, gamma))
+    return np.asarray(seed_chance(jnp.float32(rate), spans, gamma))
 
 
 # The rate.

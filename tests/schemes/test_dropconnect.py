@@ -14,12 +14,16 @@ from dropjax.core.keys import Keys
 from dropjax.core.site import Kind
 from dropjax.schemes import parse
 from tests.cases import SITES
+from tests.compiled import compiled, normal
 from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 
 LINEAR = SITES[Kind.LINEAR]
-W = jax.random.normal(jax.random.key(0), (4, 6))
-X = jax.random.normal(jax.random.key(1), (4,))
+W, X = normal(4, 6), normal(4, seed=1)
+
+dropconnect_gaussian = compiled(dropjax.dropconnect_gaussian)
+dropconnect_linear = compiled(dropjax.dropconnect_linear)
+dropconnect_moments = compiled(dropjax.dropconnect_moments)
 
 
 def outputs(text, examples=None, keys=20_000):
@@ -29,27 +33,28 @@ def outputs(text, examples=None, keys=20_000):
         step = jax.random.key(i if examples is None else 0)
         return sampled(scheme, Keys.of(step, i)).linear(X, W, None, LINEAR)
 
-    return jax.vmap(one)(jnp.arange(examples or keys))
+    return compiled(jax.vmap(one))(np.arange(examples or keys))
 
 
 def test_one_mask_for_the_whole_batch_by_default():
-    batch = np.asarray(outputs("dropconnect", examples=5))
+    batch = outputs("dropconnect", examples=5)
     assert (batch == batch[0]).all()
 
 
 def test_one_mask_an_example_as_in_the_paper():
-    batch = np.asarray(outputs('dropconnect(mode="example")', examples=5))
+    batch = outputs('dropconnect(mode="example")', examples=5)
     assert all((batch[0] != row).any() for row in batch[1:])
 
 
 def test_moments_are_those_of_the_paper_s_gaussian():
     """Section 3: u = (M * W) v has mean q W v and variance p q (W * W)(v * v)."""
-    u = np.asarray(outputs('dropconnect(rate=0.3,scaling="test")'))
-    mean = np.asarray(0.7 * (X @ W))
+    u = outputs('dropconnect(rate=0.3,scaling="test")')
+    mean = 0.7 * (X @ W)
     assert_mean(u, mean)
     assert_mean((u - mean) ** 2, 0.3 * 0.7 * (X**2 @ W**2))
     test_time = deterministic(parse('dropconnect(rate=0.3,scaling="test")'))
-    np.testing.assert_allclose(test_time.linear(X, W, None, LINEAR), mean, rtol=1e-5)
+    y = compiled(test_time.linear)(X, W, None, LINEAR)
+    np.testing.assert_allclose(y, mean, rtol=1e-5)
 
 
 def test_masks_of_a_batch_and_of_examples_agree_in_mean_gradient_not_in_its_variance():
@@ -65,12 +70,16 @@ def test_masks_of_a_batch_and_of_examples_agree_in_mean_gradient_not_in_its_vari
 
         return jax.grad(loss)(W)
 
-    many = jax.vmap(lambda step: gradient("dropconnect", step))(jnp.arange(3000))
-    own = jax.vmap(lambda step: gradient('dropconnect(mode="example")', step))(jnp.arange(3000))
-    exact = jnp.tile(X[:, None] / 6, (1, 6))
+    @compiled
+    @jax.vmap
+    def gradients(step):
+        return gradient("dropconnect", step), gradient('dropconnect(mode="example")', step)
+
+    many, own = gradients(np.arange(3000))
+    exact = np.tile(X[:, None] / 6, (1, 6))
     assert_mean(many, exact)
     assert_mean(own, exact)
-    ratio = np.asarray(many).var(axis=0) / np.asarray(own).var(axis=0)
+    ratio = many.var(axis=0) / own.var(axis=0)
     np.testing.assert_allclose(ratio.mean(), 16, rtol=0.1)
 
 
@@ -107,77 +116,92 @@ def layer(f, *arguments, rate, scaling):
     return f(*arguments, SMALL_X, rate, w=SMALL_W, b=SMALL_B, scaling=scaling)
 
 
-@pytest.mark.parametrize("scaling", ["train", "test"])
 @pytest.mark.parametrize("rate", RATES, ids=["one", "by input", "by output"])
-def test_moments_are_those_of_all_masks(rate, scaling):
-    mean, variance = enumerated(rate, scaling)
-    found = jax.jit(lambda r: layer(dropjax.dropconnect_moments, rate=r, scaling=scaling))(rate)
-    np.testing.assert_allclose(found[0], mean, rtol=1e-6)
-    np.testing.assert_allclose(found[1], variance, rtol=1e-6)
-    for name in ("dropconnect_linear", "dropconnect_gaussian"):
-        expected = layer(getattr(dropjax.expected, name), rate=rate, scaling=scaling)
-        np.testing.assert_allclose(expected, mean, rtol=1e-6)
+def test_moments_are_those_of_all_masks(rate):
+    @compiled
+    def moments_and_means(traced):
+        return {
+            scaling: (
+                layer(dropjax.dropconnect_moments, rate=traced, scaling=scaling),
+                layer(dropjax.expected.dropconnect_linear, rate=rate, scaling=scaling),
+                layer(dropjax.expected.dropconnect_gaussian, rate=rate, scaling=scaling),
+            )
+            for scaling in ("train", "test")
+        }
+
+    for scaling, (moments, *means) in moments_and_means(np.float32(rate)[...]).items():
+        mean, variance = enumerated(rate, scaling)
+        np.testing.assert_allclose(moments[0], mean, rtol=1e-6)
+        np.testing.assert_allclose(moments[1], variance, rtol=1e-6)
+        for expected in means:
+            np.testing.assert_allclose(expected, mean, rtol=1e-6)
 
 
 @pytest.mark.parametrize("scaling", ["train", "test"])
-@pytest.mark.parametrize("op", [dropjax.dropconnect_gaussian, dropjax.dropconnect_linear])
+@pytest.mark.parametrize("op", [dropconnect_gaussian, dropconnect_linear])
 def test_samples_have_the_moments_of_all_masks(op, scaling):
     mean, variance = enumerated(0.3, scaling)
-    x = jnp.tile(jnp.asarray(SMALL_X), (50_000, 1))
+    x = np.tile(SMALL_X, (50_000, 1))
     u = np.asarray(op(KEY, x, 0.3, w=SMALL_W, b=SMALL_B, scaling=scaling), np.float64)
     assert_mean(u, mean)
     assert_mean((u - mean) ** 2, variance)
     assert_mean((u[:, 0] - mean[0]) * (u[:, 1] - mean[1]), 0)  # outputs share no weight
-    masks = op is dropjax.dropconnect_linear
+    masks = op is dropconnect_linear
     assert len(np.unique(u[:, 0])) == 8 if masks else len(np.unique(u[:, 0])) > 10_000
 
 
 def test_inference_averages_what_follows_not_the_pre_activation():
     """Algorithm 2: the mean of relu(u), for which the Gaussian has a closed form."""
     mean, variance = (np.asarray(m, np.float64) for m in enumerated(0.3, "test"))
-    x = jnp.tile(jnp.asarray(SMALL_X), (50_000, 1))
-    u = dropjax.dropconnect_gaussian(KEY, x, 0.3, w=SMALL_W, b=SMALL_B, scaling="test")
+    x = np.tile(SMALL_X, (50_000, 1))
+    u = dropconnect_gaussian(KEY, x, 0.3, w=SMALL_W, b=SMALL_B, scaling="test")
     std = np.sqrt(variance)
     normal = scipy.stats.norm
     closed = mean * normal.cdf(mean / std) + std * normal.pdf(mean / std)
-    assert_mean(jax.nn.relu(u), closed)
+    assert_mean(np.maximum(u, 0), closed)
     assert (np.abs(closed - np.maximum(mean, 0)) > 1e-3).any()
 
 
 def test_at_rate_0_it_is_the_layer_and_at_rate_1_the_bias_with_finite_gradients():
-    for scaling in ("train", "test"):
-        for op in (dropjax.dropconnect_gaussian, dropjax.dropconnect_linear):
+    ops = (dropjax.dropconnect_gaussian, dropjax.dropconnect_linear)
+    kinds = itertools.product(("train", "test"), ops)
 
-            @jax.jit
-            def f(x, w, rate, op=op, scaling=scaling):
-                return op(KEY, x, rate, w=w, b=SMALL_B, scaling=scaling)
+    def outputs_and_slopes(scaling, op):
+        def f(x, w, rate):
+            return op(KEY, x, rate, w=w, b=SMALL_B, scaling=scaling)
 
-            plain = SMALL_X @ SMALL_W + SMALL_B
-            np.testing.assert_allclose(f(SMALL_X, SMALL_W, 0.0), plain, rtol=1e-6)
-            np.testing.assert_array_equal(f(SMALL_X, SMALL_W, 1.0), SMALL_B)
-            for rate in (0.0, 0.5, 1.0):
-                for x in (SMALL_X, np.zeros(3, np.float32)):
-                    slopes = jax.grad(lambda *a, f=f: jnp.sum(f(*a) ** 2), (0, 1, 2))(
-                        x, SMALL_W, rate
-                    )
-                    assert all(bool(jnp.isfinite(slope).all()) for slope in slopes)
-                    assert slopes[2] == 0
-                    if rate == 1:
-                        assert all((slope == 0).all() for slope in slopes)
+        slopes = jax.grad(lambda *arguments: jnp.sum(f(*arguments) ** 2), (0, 1, 2))
+        each = [jax.vmap(of, (None, None, 0)) for of in (f, slopes)]
+        return lambda x, w, rates: [of(x, w, rates) for of in each]
+
+    of_each = [outputs_and_slopes(*kind) for kind in kinds]
+
+    @compiled
+    def by_kind_and_input(xs, w, rates):
+        return [[of(x, w, rates) for x in xs] for of in of_each]
+
+    xs, rates = [SMALL_X, np.zeros(3, np.float32)], np.float32([0.0, 0.5, 1.0])
+    for at_x, at_zeros in by_kind_and_input(xs, SMALL_W, rates):
+        first, _, last = at_x[0]
+        np.testing.assert_allclose(first, SMALL_X @ SMALL_W + SMALL_B, rtol=1e-6)
+        np.testing.assert_array_equal(last, SMALL_B)
+        for _, slopes in (at_x, at_zeros):
+            assert all(np.isfinite(slope).all() for slope in slopes)
+            assert (slopes[2] == 0).all()
+            assert all((slope[2] == 0).all() for slope in slopes)
 
 
 def test_without_noise_the_gaussian_is_the_layer_to_the_bit():
-    x = jax.random.normal(KEY, (5, 40), jnp.bfloat16)
-    w = jax.random.normal(jax.random.key(1), (40, 6), jnp.bfloat16)
-    y = dropjax.dropconnect_gaussian(KEY, x, 0.0, w=w)
+    x, w = normal(5, 40).astype(jnp.bfloat16), normal(40, 6, seed=1).astype(jnp.bfloat16)
+    y = dropconnect_gaussian(KEY, x, 0.0, w=w)
     assert y.dtype == x.dtype
-    np.testing.assert_array_equal(y, x @ w)
+    np.testing.assert_array_equal(y, compiled(jnp.matmul)(x, w))
 
 
 def test_half_precision_squares_in_float32():
     """In float16 squares of weights of 1e-3 are 1e-6, and of 1e-4 are 0."""
-    x, w = jnp.ones(100, jnp.float16), jnp.full((100, 2), 1e-4, jnp.float16)
-    mean, variance = dropjax.dropconnect_moments(x, 0.5, w=w)
+    x, w = np.ones(100, np.float16), np.full((100, 2), 1e-4, np.float16)
+    mean, variance = dropconnect_moments(x, 0.5, w=w)
     assert mean.dtype == jnp.float16 and variance.dtype == jnp.float32
     np.testing.assert_allclose(variance, 100 * float(w[0, 0]) ** 2, rtol=1e-5)
 
@@ -185,28 +209,36 @@ def test_half_precision_squares_in_float32():
 # A mask for each row.
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 3, 100])
 @pytest.mark.parametrize("scaling, scale", [("train", 1 / 0.7), ("test", 1.0)])
-def test_each_row_has_a_mask_of_its_own_whatever_the_chunk(chunk, scaling, scale):
+def test_each_row_has_a_mask_of_its_own_whatever_the_chunk(scaling, scale):
     x = np.random.default_rng(0).normal(size=(2, 4, 5)).astype(np.float32)
     w = np.random.default_rng(1).normal(size=(5, 6)).astype(np.float32)
     keep = np.asarray(dropjax.keep_mask(KEY, 0.3, (8, 5, 6)))
-    named = {"scaling": scaling, "chunk": chunk}
 
-    def loss(x, w):
-        return (dropjax.dropconnect_linear(KEY, x, 0.3, w=w, **named) ** 2).sum()
+    def ours(chunk):
+        def layer(x, w):
+            y = dropjax.dropconnect_linear(KEY, x, 0.3, w=w, scaling=scaling, chunk=chunk)
+            return (y**2).sum(), y
+
+        return layer
 
     def reference(x, w):
         rows = jnp.einsum("ni,nio->no", x.reshape(8, 5), jnp.where(keep, w[None] * scale, 0))
         return (rows**2).sum()
 
-    y = dropjax.dropconnect_linear(KEY, x, 0.3, w=w, **named)
+    @compiled
+    def by_chunk(x, w):
+        gradients = [
+            jax.grad(ours(chunk), argnums=(0, 1), has_aux=True)(x, w) for chunk in (None, 1, 3, 100)
+        ]
+        return gradients, jax.grad(reference, argnums=(0, 1))(x, w)
+
+    gradients, wanted = by_chunk(x, w)
     rows = [x.reshape(8, 5)[n] @ (keep[n] * w * np.float32(scale)) for n in range(8)]
-    np.testing.assert_allclose(np.asarray(y).reshape(8, 6), rows, rtol=1e-5, atol=1e-6)
-    for got, wanted in zip(
-        jax.grad(loss, argnums=(0, 1))(x, w), jax.grad(reference, argnums=(0, 1))(x, w), strict=True
-    ):
-        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    for slopes, y in gradients:
+        np.testing.assert_allclose(y.reshape(8, 6), rows, rtol=1e-5, atol=1e-6)
+        for slope, of_reference in zip(slopes, wanted, strict=True):
+            np.testing.assert_allclose(slope, of_reference, rtol=1e-4, atol=1e-5)
 
 
 def test_it_needs_the_memory_of_a_few_masks_not_of_one_for_each_row():
@@ -226,9 +258,9 @@ def test_it_needs_the_memory_of_a_few_masks_not_of_one_for_each_row():
 
 
 def test_half_precision_sums_in_float32():
-    x, w = jnp.ones((3, 4096), jnp.bfloat16), jnp.ones((4096, 2), jnp.bfloat16)
-    y = dropjax.dropconnect_linear(KEY, x, 0.5, w=w)
-    exact = dropjax.dropconnect_linear(KEY, x.astype(jnp.float32), 0.5, w=w.astype(jnp.float32))
+    x, w = np.ones((3, 4096), jnp.bfloat16), np.ones((4096, 2), jnp.bfloat16)
+    y = dropconnect_linear(KEY, x, 0.5, w=w)
+    exact = dropconnect_linear(KEY, x.astype(np.float32), 0.5, w=w.astype(np.float32))
     assert y.dtype == jnp.bfloat16
     np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))
 
@@ -238,24 +270,25 @@ def test_half_precision_sums_in_float32():
 
 @pytest.mark.parametrize("scaling", ["train", "test"])
 def test_the_gaussian_mode_has_the_masks_moments_at_dense_layers_and_kernels(scaling):
-    u = np.asarray(outputs(f'dropconnect(rate=0.3,mode="gaussian",scaling="{scaling}")'))
-    mean, variance = dropjax.dropconnect_moments(X, 0.3, w=W, scaling=scaling)
+    u = outputs(f'dropconnect(rate=0.3,mode="gaussian",scaling="{scaling}")')
+    mean, variance = dropconnect_moments(X, 0.3, w=W, scaling=scaling)
     assert_mean(u, mean)
-    assert_mean((u - np.asarray(mean)) ** 2, variance)
+    assert_mean((u - mean) ** 2, variance)
     assert scipy.stats.kstest((u[:, 0] - mean[0]) / np.sqrt(variance[0]), "norm").pvalue > 1e-3
     scheme = parse(f'dropconnect(rate=0.3,mode="gaussian",scaling="{scaling}")')
     site = SITES[Kind.WEIGHT]
-    noisy = jax.vmap(lambda i: sampled(scheme, Keys.of(KEY, i))(W, site))(jnp.arange(20_000))
+    draws = compiled(jax.vmap(lambda i: sampled(scheme, Keys.of(KEY, i))(W, site)))
+    noisy = draws(np.arange(20_000))
     q, scale = 0.7, 1 / 0.7 if scaling == "train" else 1
     assert_mean(noisy, q * scale * W)
-    assert_mean((np.asarray(noisy) - np.asarray(q * scale * W)) ** 2, 0.3 * q * scale**2 * W**2)
+    assert_mean((noisy - q * scale * W) ** 2, 0.3 * q * scale**2 * W**2)
 
 
 def test_in_gaussian_mode_each_example_and_each_row_has_noise_of_its_own():
-    batch = np.asarray(outputs('dropconnect(mode="gaussian")', examples=5))
+    batch = outputs('dropconnect(mode="gaussian")', examples=5)
     assert len(np.unique(batch[:, 0])) == 5
     draw = sampled(parse('dropconnect(mode="gaussian")'), KEY)
-    rows = np.asarray(draw.linear(jnp.tile(X, (3, 1)), W, None, LINEAR))
+    rows = compiled(draw.linear)(np.tile(X, (3, 1)), W, None, LINEAR)
     assert len(np.unique(rows[:, 0])) == 3
 
 
@@ -286,11 +319,20 @@ def test_errors(x, rate, named, error, match):
             f(x, rate, **named)
 
 
-@pytest.mark.parametrize("shape", [(0, 4), (2, 0), (0, 0)])
-def test_no_rows_or_no_inputs(shape):
-    for f in (dropjax.dropconnect_linear, dropjax.dropconnect_gaussian):
-        y = f(KEY, jnp.ones(shape), 0.5, w=jnp.ones((shape[1], 3)))
-        assert y.shape == (shape[0], 3) and not y.any()
+def test_no_rows_or_no_inputs():
+    shapes = [(0, 4), (2, 0), (0, 0)]
+
+    @compiled
+    def of_ones():
+        ops = (dropjax.dropconnect_linear, dropjax.dropconnect_gaussian)
+        return [
+            [f(KEY, jnp.ones(shape), 0.5, w=jnp.ones((shape[1], 3))) for f in ops]
+            for shape in shapes
+        ]
+
+    for shape, outputs in zip(shapes, of_ones(), strict=True):
+        for y in outputs:
+            assert y.shape == (shape[0], 3) and not y.any()
 
 
 @pytest.mark.parametrize("chunk", [0, 1.5, True])

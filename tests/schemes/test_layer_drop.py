@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import dropjax
+from dropjax import blocks
 from dropjax.core.draw import deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
@@ -69,3 +70,68 @@ def test_the_function():
         dropjax.layer_drop(jax.random.key(0), X, 0.5, previous=PREVIOUS[:1])
     with pytest.raises(ValueError, match="needs the layer's input as fallback"):
         sampled(parse("layer_drop"), jax.random.key(0))(X, SITE)
+
+
+# The block, which leaves out the computation: section 3.2.
+
+BLOCK_KEY = jax.random.key(5)
+BLOCK_X = np.float32([1.0, -2.0])
+
+
+def twice(x):
+    return 2 * x
+
+
+def test_a_block_is_skipped_with_the_rate_and_nothing_is_rescaled():
+    keys = jax.random.split(BLOCK_KEY, 20_000)
+    y = np.asarray(jax.jit(jax.vmap(lambda key: blocks.layer_drop(key, twice, BLOCK_X, 0.2)))(keys))
+    kept = (y == 2 * BLOCK_X).all(axis=1)
+    assert ((y == BLOCK_X).all(axis=1) ^ kept).all()
+    assert_mean(kept, 0.8)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_a_block_at_rates_0_and_1_and_its_gradients(rate):
+    factor = 2 if rate == 0 else 1
+    f = jax.jit(lambda x, rate: blocks.layer_drop(BLOCK_KEY, twice, x, rate).sum())
+    for x, r in ((BLOCK_X, jnp.float32(rate)), (BLOCK_X, rate)):
+        assert f(x, r) == factor * BLOCK_X.sum()
+        assert (jax.grad(f)(x, r) == factor).all()
+        assert jax.grad(f, argnums=1)(x, jnp.float32(r)) == 0
+
+
+def test_a_skipped_layer_is_not_computed():
+    seen = []
+
+    def f(x):
+        jax.debug.callback(lambda: seen.append(None))
+        return 2 * x
+
+    run = jax.jit(lambda key: blocks.layer_drop(key, f, BLOCK_X, 0.5))
+    outputs = [np.asarray(run(jax.random.key(i))) for i in range(20)]
+    jax.effects_barrier()
+    kept = sum(bool((y == 2 * BLOCK_X).all()) for y in outputs)
+    assert 0 < kept < 20
+    assert len(seen) == kept
+
+
+def test_a_block_takes_trees():
+    x = {"a": jnp.ones(2), "b": jnp.zeros((), jnp.int32)}
+    y = blocks.layer_drop(BLOCK_KEY, lambda t: {"a": t["a"] + 1, "b": t["b"] + 1}, x, 0.0)
+    assert y["a"].tolist() == [2, 2] and y["b"] == 1
+
+
+@pytest.mark.parametrize(
+    "key, f, rate, error, match",
+    [
+        (0, twice, 0.5, TypeError, "^key must be a PRNG key"),
+        (BLOCK_KEY, twice, 1.5, ValueError, "^rate is the probability"),
+        (BLOCK_KEY, twice, jnp.full(2, 0.5), ValueError, "does not broadcast"),
+        (BLOCK_KEY, jnp.sum, 0.5, ValueError, r"like x, float32\[2\]; it gives float32\[\]"),
+        (BLOCK_KEY, lambda x: (x, x), 0.5, ValueError, "f must return what is like x"),
+        (BLOCK_KEY, lambda x: x > 0, 0.5, ValueError, r"it gives bool\[2\]"),
+    ],
+)
+def test_errors_of_a_block(key, f, rate, error, match):
+    with pytest.raises(error, match=match):
+        blocks.layer_drop(key, f, BLOCK_X, rate)

@@ -11,8 +11,8 @@ import scipy.integrate
 import scipy.stats
 
 import dropjax
+from dropjax.functions.information import log_normal_kl, log_uniform_kl
 from dropjax.ops.gaussian import Normal
-from dropjax.schemes.information import log_normal_kl, log_uniform_kl
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(4)
@@ -136,7 +136,7 @@ def test_errors(key, x, alpha, error, match):
 
 
 def test_examples_run():
-    failed, tried = doctest.testmod(importlib.import_module("dropjax.schemes.information"))
+    failed, tried = doctest.testmod(importlib.import_module("dropjax.functions.information"))
     assert tried and not failed
 
 

@@ -50,7 +50,7 @@ def information_dropout(key: Array, x: ArrayLike, alpha: ArrayLike) -> Array:
       backward pass, and x and alpha where alpha has a gradient.
 
     Source: Achille & Soatto 2018, section 5. What it costs in the loss: `log_uniform_kl` and
-      `log_normal_kl` of `dropjax.schemes.information`.
+      `log_normal_kl` of `dropjax.functions.information`.
 
     Example:
       >>> import jax, jax.numpy as jnp, dropjax

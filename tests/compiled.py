@@ -1,0 +1,59 @@
+"""A test's computation as one program: op by op, JAX would compile each operation."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from dropjax.core.draw import sampled
+
+
+def compiled(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f` as one program for each structure, shape and fixed value of its arguments.
+
+    Arrays are arguments of the program. All else (numbers, texts, functions) is fixed in it, as it
+    is where `f` is called without `jax.jit`. The results are arrays of NumPy.
+    """
+    programs: dict[Any, Callable[..., Any]] = {}
+
+    @functools.wraps(f)
+    def call(*args: Any, **named: Any) -> Any:
+        leaves, structure = jax.tree.flatten((args, named))
+        arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array | np.ndarray)]
+        fixed = [None if isinstance(leaf, jax.Array | np.ndarray) else leaf for leaf in leaves]
+        program = (structure, *((type(value), value) for value in fixed))
+
+        def of_arrays(arrays: list[Any]) -> Any:
+            given = iter(arrays)
+            whole = [next(given) if value is None else value for value in fixed]
+            args, named = jax.tree.unflatten(structure, whole)
+            return f(*args, **named)
+
+        if program not in programs:
+            programs[program] = jax.jit(of_arrays)
+        return jax.tree.map(in_numpy, programs[program](arrays))
+
+    return call
+
+
+def in_numpy(value: Any) -> Any:
+    """The array in NumPy, unless it is still to be computed, or holds keys."""
+    computed = isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
+    return np.asarray(value) if computed and not is_key(value) else value
+
+
+def is_key(value: jax.Array) -> bool:
+    return jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+@compiled
+def draw_at(scheme: Any, keys: Any, x: Any, site: Any, fallback: Any = None) -> Any:
+    """What a scheme makes of x at a site, with noise of these keys."""
+    return sampled(scheme, keys)(x, site, fallback)
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    """Standard normal numbers, in float32."""
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
