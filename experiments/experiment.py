@@ -8,7 +8,7 @@ import dataclasses
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,15 @@ class Experiment:
 
 
 def names() -> list[str]:
-    """The names of all experiments."""
-    return sorted(_modules())
+    """The names of all experiments: of the modules that have an EXPERIMENT. None is imported."""
+    files = [
+        Path(folder) / f"{module.name}.py"
+        for folder in experiments.__path__
+        for module in pkgutil.iter_modules([folder])
+        if not module.ispkg
+    ]
+    has = re.compile(r"^EXPERIMENT\b", re.M)
+    return sorted(file.stem for file in files if has.search(file.read_text("utf-8")))
 
 
 def find(name: Any) -> Experiment:
@@ -119,12 +126,3 @@ def find(name: Any) -> Experiment:
     if not isinstance(found, Experiment) or found.name != name:
         raise ValueError(f"experiments.{name}: EXPERIMENT must be an Experiment of that name")
     return found
-
-
-def _modules() -> Iterator[str]:
-    """The modules that have an EXPERIMENT. They are read, and none is run for that."""
-    for folder in experiments.__path__:
-        for module in pkgutil.iter_modules([folder]):
-            file = Path(folder) / f"{module.name}.py"
-            if file.is_file() and re.search(r"^EXPERIMENT\b", file.read_text("utf-8"), re.M):
-                yield module.name
