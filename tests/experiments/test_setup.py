@@ -313,9 +313,6 @@ def test_a_number_that_is_too_small_is_refused(flag, value, least):
     assert refusal(**{flag: value}) == f"{flag} must be at least {least}, got {value}"
 
 
-RAMP = "linear_schedule(init_value=0.5,end_value=1.0,transition_steps=30)"  # as in tests/runs
-
-
 def test_a_run_on_a_part_says_so_and_is_replayed(small_run):
     path = small_run(train_examples=300, seed=1, mc_samples=0)
     config = json.loads((path / "config.json").read_text())
@@ -326,6 +323,7 @@ def test_a_run_on_a_part_says_so_and_is_replayed(small_run):
     assert replay.examples == 300 and replay.steps == 4
     batches = [replay.batch(step) for step in (0, 1)]
     assert sorted(np.concatenate(batches).tolist()) == list(range(300))
-    whole = json.loads((small_run(strength=RAMP) / "config.json").read_text())
+    grows = "linear_schedule(init_value=0.5,end_value=1.0,transition_steps=30)"  # as in tests/runs
+    whole = json.loads((small_run(strength=grows) / "config.json").read_text())
     assert whole["train_examples"] == 1293 and whole["flags"]["train_examples"] is None
     assert config["data_sha256"] != whole["data_sha256"]
