@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import dropjax
 from dropjax.core.draw import deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
 from dropjax.models.transformer import Transformer
 from dropjax.schemes import parse
+from tests.compiled import jit, normal, ops
 from tests.statistics import assert_mean
 
 SITE = Site("layer", Kind.LAYER, ("time", "feature"))
@@ -48,9 +48,9 @@ def test_all_layers_are_used_at_test_time():
 
 def test_a_transformer_of_which_all_layers_are_skipped_is_its_embedding_and_head():
     model = Transformer(3, width=4, layers=2, heads=2, hidden=5, patch=2)
-    x, key = jax.random.normal(jax.random.key(0), (4, 4, 1)), jax.random.key(1)
+    x, key = normal(4, 4, 1), jax.random.key(1)
     scheme = parse("layer_drop(rate=1.0)")
-    params = jax.jit(lambda: model.init(key, x, deterministic(scheme)))()
+    params = jit(lambda: model.init(key, x, deterministic(scheme)))()
     shallow = {k: v for k, v in params["params"].items() if not k.startswith("layer_")}
     zeroed = jax.tree.map(jnp.zeros_like, params["params"])
     y = model.apply(params, x, sampled(scheme, key))
@@ -61,11 +61,11 @@ def test_a_transformer_of_which_all_layers_are_skipped_is_its_embedding_and_head
 
 
 def test_the_function():
-    y = dropjax.layer_drop(jax.random.key(0), X, 1.0, previous=PREVIOUS)
+    y = ops.layer_drop(jax.random.key(0), X, 1.0, previous=PREVIOUS)
     np.testing.assert_array_equal(y, PREVIOUS)
-    per_row = dropjax.layer_drop(jax.random.key(2), X, 0.5, previous=PREVIOUS, batch_axes=0)
+    per_row = ops.layer_drop(jax.random.key(2), X, 0.5, previous=PREVIOUS, batch_axes=0)
     assert len(np.unique(np.asarray(per_row)[:, 0])) == 2
     with pytest.raises(ValueError, match="previous must have the shape"):
-        dropjax.layer_drop(jax.random.key(0), X, 0.5, previous=PREVIOUS[:1])
+        ops.layer_drop(jax.random.key(0), X, 0.5, previous=PREVIOUS[:1])
     with pytest.raises(ValueError, match="needs the layer's input as fallback"):
         sampled(parse("layer_drop"), jax.random.key(0))(X, SITE)

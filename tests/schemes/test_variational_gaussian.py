@@ -13,13 +13,14 @@ from dropjax.schemes import parse
 from dropjax.schemes.variational_gaussian import VariationalGaussian
 from experiments.papers.local_reparameterization import WeightNoise
 from tests.cases import SITES
+from tests.compiled import expected, jit, normal, ops
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(7)
 LINEAR = SITES[Kind.LINEAR]
 SITES_OF_LAYER = {LINEAR.name: (LINEAR, (4, 6))}
-W = jax.random.normal(jax.random.key(0), (4, 6))
-X = jax.random.normal(jax.random.key(1), (4,))
+W = normal(4, 6)
+X = normal(4, seed=1)
 B = jnp.arange(6.0)
 NOISES = pytest.mark.parametrize("noise", ["weights", "inputs"])
 
@@ -31,7 +32,7 @@ def initial(scheme):
 
 def outputs(scheme, count=20_000):
     keys = jax.vmap(lambda i: Keys.of(jax.random.key(0), i))(jnp.arange(count))
-    draws = jax.jit(jax.vmap(lambda k: sampled(scheme, k).linear(X, W, B, LINEAR)))(keys)
+    draws = jit(jax.vmap(lambda k: sampled(scheme, k).linear(X, W, B, LINEAR)))(keys)
     return np.asarray(draws, np.float64)
 
 
@@ -66,7 +67,7 @@ def test_each_weight_unit_or_layer_has_an_alpha():
 
 
 def test_alphas_of_weights_are_their_own():
-    log_alpha = jax.random.normal(jax.random.key(3), (4, 6)) - 2
+    log_alpha = normal(4, 6, seed=3) - 2
     scheme = parse('variational_gaussian(alphas="element")')
     y = outputs(scheme.bind({LINEAR.name: {"log_alpha": log_alpha}}))
     assert_mean((y - MEAN) ** 2, np.asarray(X**2 @ (np.exp(log_alpha) * W**2)))
@@ -109,11 +110,11 @@ def test_alpha_stays_at_most_1_and_can_come_back():
 
 def test_the_variance_of_the_gradient_is_least_with_local_noise_and_most_with_one_sample():
     """Section 2.2 and table 1: local < weights drawn for each example < for the batch."""
-    xs = jax.random.normal(jax.random.key(5), (32, 4)) + 1
+    xs = normal(32, 4, seed=5) + 1
     targets = jnp.sin(xs @ W)
 
     def gradients(scheme):
-        @jax.jit
+        @jit
         @jax.vmap
         def one(step):
             def loss(w):
@@ -170,8 +171,8 @@ def test_a_variance_that_is_no_number_is_seen(noise):
 @NOISES
 def test_the_result_is_of_the_dtype_of_x_whatever_that_of_the_weights(noise):
     x = X.astype(jnp.bfloat16)
-    y = dropjax.variational_gaussian_linear(KEY, x, -1.0, w=W, b=B, noise=noise)
-    mean = dropjax.expected.variational_gaussian_linear(x, w=W, b=B)
+    y = ops.variational_gaussian_linear(KEY, x, -1.0, w=W, b=B, noise=noise)
+    mean = expected.variational_gaussian_linear(x, w=W, b=B)
     assert y.dtype == mean.dtype == jnp.bfloat16
     np.testing.assert_allclose(mean.astype(jnp.float32), MEAN, rtol=0.05, atol=0.05)
 
