@@ -12,8 +12,22 @@ import dropjax.expected
 from dropjax.core.draw import sampled
 from tests.conftest import IN_A_HURRY
 
-jit = functools.partial(jax.jit, compiler_options=IN_A_HURRY)
-"""`jax.jit` with few optimisations, for a program that runs once. Not for use inside another."""
+
+def jit(f: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """`jax.jit` with few optimisations, unless it is a part of a larger program."""
+    whole = jax.jit(f, compiler_options=IN_A_HURRY, **options)
+    part = jax.jit(f, **options)
+
+    @functools.wraps(f)
+    def call(*args: Any, **named: Any) -> Any:
+        return (part if is_traced((args, named)) else whole)(*args, **named)
+
+    return call
+
+
+def is_traced(values: Any) -> bool:
+    """Whether a transformation of JAX is about to see what is computed from these."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
 def compiled(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,7 +52,7 @@ def compiled(f: Callable[..., Any]) -> Callable[..., Any]:
             args, named = jax.tree.unflatten(structure, whole)
             return f(*args, **named)
 
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in arrays):
+        if is_traced(arrays):
             return f(*args, **named)  # a part of a larger program
         if program not in programs:
             programs[program] = jit(of_arrays)
@@ -54,6 +68,18 @@ def in_numpy(value: Any) -> Any:
 
 def is_key(value: jax.Array) -> bool:
     return jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+@compiled
+def keep_of(mask: Any) -> Any:
+    """Where a mask that is not drawn yet keeps."""
+    return mask.keep()
+
+
+@compiled
+def outputs_of(model: Any, variables: Any, x: Any, draw: Any) -> Any:
+    """What a model of Flax makes of one example."""
+    return model.apply(variables, x, draw)
 
 
 class Functions:

@@ -100,7 +100,7 @@ def test_a_large_square_can_cover_all():
 
 def test_the_dtype_is_kept():
     x = jnp.ones((4, 4, 1), jnp.bfloat16)
-    assert jax.eval_shape(lambda: ops.cutout(KEY, x, size=2)).dtype == jnp.bfloat16
+    assert jax.eval_shape(lambda: dropjax.cutout(KEY, x, size=2)).dtype == jnp.bfloat16
 
 
 def test_the_scheme_is_for_training_only():

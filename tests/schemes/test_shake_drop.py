@@ -14,7 +14,7 @@ from dropjax.core.site import Kind, Site
 from dropjax.models.cnn import CNN
 from dropjax.schemes import parse
 from dropjax.schemes.shake_drop import ShakeDrop
-from tests.compiled import expected, jit, ops
+from tests.compiled import compiled, expected, jit, ops
 from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 
@@ -25,12 +25,15 @@ MAP = ("height", "width", "feature")
 
 def factors(rate, n=MANY, **options):
     """The forward and the backward factor of each of n examples."""
-    ones = np.ones((n, 2), np.float32)
-    y, pullback = jax.vjp(
-        jit(lambda x: ops.shake_drop(KEY, x, rate, batch_axes=0, **options)), ones
-    )
-    (gradient,) = pullback(ones)
-    y, gradient = np.asarray(y), np.asarray(gradient)
+
+    @compiled
+    def both(x, rate):
+        y, pullback = jax.vjp(
+            lambda x: dropjax.shake_drop(KEY, x, rate, batch_axes=0, **options), x
+        )
+        return y, pullback(jnp.ones_like(y))[0]
+
+    y, gradient = both(np.ones((n, 2), np.float32), rate)
     assert (y == y[:, :1]).all() and (gradient == gradient[:, :1]).all()
     return y[:, 0], gradient[:, 0]
 
@@ -86,11 +89,9 @@ def test_forward_mode_and_vmap_have_the_backward_factor_of_each_example():
     def one(key, x):
         return ops.shake_drop(key, x, 0.7, batch_axes=())
 
-    mapped = jit(jax.grad(lambda x: jax.vmap(one)(keys, x).sum()))(x)
-    loop = [
-        jax.grad(lambda x, key=key: one(key, x).sum())(row)
-        for key, row in zip(keys, x, strict=True)
-    ]
+    mapped = compiled(jax.grad(lambda x: jax.vmap(one)(keys, x).sum()))(x)
+    slope = compiled(jax.grad(lambda x, key: one(key, x).sum()))
+    loop = [slope(row, key) for key, row in zip(keys, x, strict=True)]
     np.testing.assert_allclose(mapped, np.stack(loop), rtol=1e-6)
     assert len(np.unique(mapped)) > 10
 

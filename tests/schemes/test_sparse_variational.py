@@ -15,7 +15,7 @@ from dropjax.schemes import parse
 from dropjax.schemes.sparse_variational import log_alpha_of, prune
 from dropjax.train import Problem, fit
 from tests.cases import SITES
-from tests.compiled import expected, jit, normal, ones, ops
+from tests.compiled import compiled, expected, normal, ones, ops
 from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 
@@ -23,9 +23,9 @@ KEY = jax.random.key(7)
 LINEAR = SITES[Kind.LINEAR]
 W = normal(4, 6)
 X = normal(4, seed=1) + 1
-B = jnp.arange(6.0)
-LOG_ALPHA = np.clip(3 * np.asarray(normal(4, 6, seed=2)) + 1, -7, 7)
-LOG_SIGMA2 = jnp.asarray(LOG_ALPHA + np.log(np.square(W)))
+B = np.arange(6, dtype=np.float32)
+LOG_ALPHA = np.clip(3 * normal(4, 6, seed=2) + 1, -7, 7)
+LOG_SIGMA2 = LOG_ALPHA + np.log(np.square(W))
 PRUNED = np.where(LOG_ALPHA >= 3, 0, W)
 
 
@@ -39,9 +39,13 @@ def test_some_weights_are_pruned_here():
 
 def test_moments_are_those_of_independent_weights_with_variances_of_their_own():
     """Additive noise: sigma does not depend on w. Pruned weights have mean 0, and are noise."""
-    keys = jax.vmap(lambda i: Keys.of(jax.random.key(0), i))(jnp.arange(20_000))
-    draws = jit(jax.vmap(lambda k: sampled(bound(), k).linear(X, W, B, LINEAR)))(keys)
-    y, mean = np.asarray(draws, np.float64), np.asarray(X @ PRUNED + B, np.float64)
+
+    @compiled
+    @jax.vmap
+    def draws(i):
+        return sampled(bound(), Keys.of(jax.random.key(0), i)).linear(X, W, B, LINEAR)
+
+    y, mean = np.float64(draws(np.arange(20_000))), np.float64(X @ PRUNED + B)
     assert_mean(y, mean)
     assert_mean((y - mean) ** 2, np.square(X) @ np.exp(LOG_SIGMA2))
     assert_mean((y[:, 0] - mean[0]) * (y[:, 1] - mean[1]), 0.0)
@@ -49,9 +53,9 @@ def test_moments_are_those_of_independent_weights_with_variances_of_their_own():
 
 def test_evaluation_is_the_mean_and_what_is_noise_is_pruned():
     """Not weights drawn for each batch, with nothing pruned, as elsewhere."""
-    y = deterministic(bound()).linear(X, W, B, LINEAR)
+    y = compiled(lambda x, w, b: deterministic(bound()).linear(x, w, b, LINEAR))(X, W, B)
     np.testing.assert_allclose(y, X @ PRUNED + B, rtol=1e-5)
-    np.testing.assert_array_equal(prune(W, LOG_SIGMA2), PRUNED)
+    np.testing.assert_array_equal(compiled(prune)(W, LOG_SIGMA2), PRUNED)
     op = expected.sparse_variational_linear(X, LOG_SIGMA2, w=W, b=B)
     np.testing.assert_array_equal(op, y)
 
@@ -105,10 +109,11 @@ def test_gradients_are_finite_where_variances_or_weights_are_0(log_sigma2):
         y = sampled(scheme, KEY).linear(x, w, None, LINEAR).sum()
         return y + scheme.penalty_at(LINEAR, (4, 6), w)
 
-    some = W.at[0].set(0.0).at[1].set(1e-12)
-    for x, w in [(jnp.zeros(4), W), (X, jnp.zeros((4, 6))), (X, some), (1e-25 * X, some)]:
-        arguments = (x, w, jnp.full((4, 6), log_sigma2))
-        gradients = jax.grad(total, argnums=(0, 1, 2))(*arguments)
+    some = W.copy()
+    some[0], some[1] = 0.0, 1e-12
+    slopes = compiled(jax.grad(total, argnums=(0, 1, 2)))
+    for x, w in [(0 * X, W), (X, 0 * W), (X, some), (np.float32(1e-25) * X, some)]:
+        gradients = slopes(x, w, np.full((4, 6), log_sigma2, np.float32))
         assert all(np.isfinite(g).all() for g in gradients)
 
 
@@ -116,7 +121,7 @@ def test_a_pruned_mean_has_no_gradient_but_its_variance_has():
     def total(w, log_sigma2):
         return jnp.square(sampled(bound(log_sigma2), KEY).linear(X, w, None, LINEAR)).sum()
 
-    to_w, to_variance = jax.grad(total, argnums=(0, 1))(W, LOG_SIGMA2)
+    to_w, to_variance = compiled(jax.grad(total, argnums=(0, 1)))(W, LOG_SIGMA2)
     gone = PRUNED == 0
     np.testing.assert_allclose(to_w[gone], 0, atol=1e-3)
     assert np.all(np.abs(to_w[~gone]) > 1e-4) and np.all(to_variance != 0)
