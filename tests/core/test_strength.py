@@ -47,6 +47,15 @@ def test_a_number_out_of_range_is_refused(strength, steps):
         check_strength(strength, steps)
 
 
+def test_without_a_bound_infinity_is_refused():
+    def rising(step):
+        return 1 / (3 - step.astype(jnp.float32))
+
+    check_strength(rising, 3, "penalty", at_most=np.inf)  # steps 0 to 2
+    with pytest.raises(ValueError, match=r"penalty must stay in \[0, inf\); it is inf at step 3"):
+        check_strength(rising, 4, "penalty", at_most=np.inf)
+
+
 def test_the_first_wrong_step_is_named():
     def rising(step):
         return step.astype(jnp.float32) * 0.25

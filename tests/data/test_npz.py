@@ -583,6 +583,7 @@ def test_values_that_are_not_finite_are_counted_and_located(own, name, value):
         (LABELS + (LABELS > 1), None, r"class 2 of 0 to 3 never occurs \(1 do not\)"),
         (LABELS * 4, None, r"class 1 of 0 to 8 never occurs \(6 do not\)"),
         (LABELS, np.arange(6), r"y_test has the label 5, which is not among y_train's 0 to 2"),
+        (LABELS, np.arange(6) % 4, r"y_test has the label 3, which is not among y_train's 0 to 2"),
         (BITS, np.arange(6) % 3, r"y_test has 2; task=binary needs 0 and 1 only"),
         (np.zeros(30, int), None, r"the label 0 only; two classes"),
         (np.ones(30, bool), None, r"the label 1 only; both"),

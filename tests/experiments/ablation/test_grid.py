@@ -347,7 +347,9 @@ def test_cells_of_one_split_share_its_arrays_and_read_the_data_once(monkeypatch)
         rows = one.resolved.whole.train_rows(config.train_examples, config.seed)
         assert np.array_equal(one.resolved.rows, rows)
         assert np.array_equal(one.resolved.dataset.x_train, one.resolved.whole.x_train[rows])
-    assert len(by_subset) == 4 and all(len(of) == 1 for of in by_subset.values())
+    assert len(by_subset) == 4 and all(len(arrays) == 1 for arrays in by_subset.values())
+    # Each subset has a hash of its own, whatever the scheme.
+    assert len({one.cell.config["data_sha256"] for one in planned}) == 4
 
 
 def test_a_grid_of_too_many_cells_is_refused(monkeypatch):

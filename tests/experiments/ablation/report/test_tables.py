@@ -72,6 +72,14 @@ def test_the_intervals_of_six_seeds_by_hand():
     assert "(with 6 seeds 96.88 %)" in text
 
 
+def test_the_mean_of_the_middle_half_leaves_out_a_seed_that_failed():
+    cells = grid({"none": {}, "a": {}}, seeds=4)
+    test = [0.90, 0.91, 0.92, 0.93, 0.50, 0.90, 0.91, 0.92]
+    text = written([completed(c, test_accuracy=t) for c, t in zip(cells, test, strict=True)])
+    row = next(row for row in rows_of(text) if row[0] == "`a`")
+    assert "90.50" in row and any(cell.startswith("80.75 ±") for cell in row)
+
+
 def test_what_the_answer_is_about_stands_beside_it():
     outcomes = classifiers(grid({"none": {}, "a": {}}, seeds=6))
     said = "All of this is about the same 360 test examples, of which one is 0.28 points: p and"
