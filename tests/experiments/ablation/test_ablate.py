@@ -10,7 +10,7 @@ import pytest
 from dropjax.runs import record
 from experiments import folder
 from experiments.ablation import ablate as module
-from experiments.ablation import output
+from experiments.ablation import report
 from experiments.ablation.ablate import Options, ablate
 from experiments.ablation.grid import Grid
 from experiments.mnist import EXPERIMENT
@@ -32,7 +32,7 @@ def rows(path):
 @pytest.fixture
 def no_figures(monkeypatch):
     """They take longer than the rest."""
-    monkeypatch.setattr(output, "_draw", lambda *arguments: ({}, {}))
+    monkeypatch.setattr(report, "_draw", lambda *arguments: ({}, {}))
 
 
 def test_seeds_are_added_to_the_chosen_settings_alone(tmp_path, monkeypatch, capsys, no_figures):
