@@ -60,7 +60,7 @@ def runs(tmp_path_factory, compile_once) -> dict[str, Path]:
         path.mkdir()
     plan = make_plan(plan_cells(GRID, Reader(EXPERIMENT, lambda line: None)), lanes=LANES)
     assert [len(group.cells) for group in plan.groups] == [2, 2, 2]
-    run_plan(plan, begun(paths["local"]), "mnist", engine=local)
+    run_plan(plan, begun(paths["local"]), engine=local)
     last = plan.groups[-1]
     other = [
         dataclasses.replace(
@@ -78,7 +78,7 @@ def runs(tmp_path_factory, compile_once) -> dict[str, Path]:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else it writes a token to the home folder
         plan = dataclasses.replace(plan, groups=groups)
         with ray_engine.connected() as engine:
-            run_plan(plan, begun(paths["ray"]), "mnist", engine=engine)
+            run_plan(plan, begun(paths["ray"]), engine=engine)
     assert not ray.is_initialized()
     return paths
 

@@ -115,9 +115,9 @@ def test_a_worker_resolves_what_the_driver_planned_under_its_own_program(tasks):
 
 
 def test_a_worker_refuses_data_that_the_driver_does_not_have(tasks):
-    configs, hashes, lanes = ray_engine._arguments(tasks[0])
+    experiment, configs, hashes, lanes = ray_engine._arguments(tasks[0])
     with pytest.raises(LaunchError, match=r"digits: this worker's data .* the driver's other"):
-        ray_engine._train(configs, [*hashes[:-1], "other"], lanes)
+        ray_engine._train(experiment, configs, [*hashes[:-1], "other"], lanes)
 
 
 def test_what_a_task_is_given_holds_no_data(tasks):
