@@ -23,8 +23,9 @@ class Drop(eqx.Module):
       axes: names for the last axes of x, in their order: "feature", ("time", "feature"), and where
         channels come first ("feature", "height", "width"). Axes before them are a batch, whose
         members get noise of their own; under `jax.vmap` over examples map over keys too.
-      inference: evaluates: the scheme's expectation instead of a sample.
-      depth: of the place, for rates that grow with depth: 1 for a rate as it is written.
+      inference: True to evaluate: the scheme's expectation instead of a sample.
+      depth: of the place in the model, from 0 to 1, for schemes whose rate grows with depth. At 1
+        the rate is the one that is written.
 
     Raises:
       ValueError, TypeError: the scheme needs a previous state, weights, or values that it learns;

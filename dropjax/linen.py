@@ -18,10 +18,12 @@ class Drop(nn.Module):
       scheme: a scheme, or its text, such as "spatial(rate=0.2)". Its `at` would do nothing.
       axes: names for the last axes of x: "feature", ("time", "feature"), ("height", "width",
         "feature"). All axes before them are the batch, whose members get noise of their own.
-      deterministic: evaluates: the scheme's expectation instead of a sample. Here or in the call.
-      depth: of the place, for rates that grow with depth: 1 for a rate as it is written.
-      rng_collection: the name of the PRNG. None is asked for where nothing happens: under "none",
-        and where all rates are 0.
+      deterministic: True to evaluate: the scheme's expectation instead of a sample. Set it here or
+        in the call.
+      depth: of the place in the model, from 0 to 1, for schemes whose rate grows with depth. At 1
+        the rate is the one that is written.
+      rng_collection: the name of the PRNG. No key is taken from it where nothing is random: under
+        "none", and where all rates are 0.
       broadcast_dims: axes along which one decision is shared: numbers of axes of x, batch included,
         as in Flax's Dropout, or names out of `axes`.
 
@@ -50,7 +52,7 @@ class Drop(nn.Module):
 
         Args:
           x: floats.
-          deterministic: evaluates; here or as an attribute.
+          deterministic: True to evaluate. Set it here or as an attribute.
           rng: a key to use in place of the PRNG of that name.
         """
         decided = nn.merge_param("deterministic", self.deterministic, deterministic)

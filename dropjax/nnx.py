@@ -18,11 +18,13 @@ class Drop(nnx.Module):
       scheme: a scheme, or its text, such as "spatial(rate=0.2)". Its `at` would do nothing.
       axes: names for the last axes of x: "feature", ("time", "feature"), ("height", "width",
         "feature"). All axes before them are the batch, whose members get noise of their own.
-      deterministic: evaluates: the scheme's expectation instead of a sample. `model.eval()` sets
-        it, `model.train()` unsets it, and a call can override it; with None someone has to.
-      depth: of the place, for rates that grow with depth: 1 for a rate as it is written.
-      rng_collection: the name of the stream in `rngs`. None is asked for where nothing happens:
-        under "none", and where all rates are 0.
+      deterministic: True to evaluate: the scheme's expectation instead of a sample. `model.eval()`
+        sets it, `model.train()` unsets it, and a call can override it. If it is None, one of them
+        has to be used.
+      depth: of the place in the model, from 0 to 1, for schemes whose rate grows with depth. At 1
+        the rate is the one that is written.
+      rng_collection: the name of the stream in `rngs`. No key is taken from it where nothing is
+        random: under "none", and where all rates are 0.
       rngs: where keys come from; here or in the call. A call may have a key instead.
       broadcast_dims: axes along which one decision is shared: numbers of axes of x, batch included,
         as in Flax's Dropout, or names out of `axes`.
@@ -74,8 +76,8 @@ class Drop(nnx.Module):
         """`x` with noise, or at its expectation.
 
         Raises:
-          ValueError: nobody has said whether to evaluate; or noise is to be drawn, and no `rngs`
-            was given here or before; or x has fewer axes than are named.
+          ValueError: `deterministic` is None here and in the layer; or noise is to be drawn, and no
+            `rngs` was given here or to the layer; or x has fewer axes than are named.
           TypeError: x holds no floats.
         """
         decided = self.deterministic if deterministic is None else deterministic
@@ -97,7 +99,7 @@ class Drop(nnx.Module):
         """For `nnx.view`.
 
         Args:
-          deterministic: evaluates.
+          deterministic: True to evaluate.
         """
         if deterministic is not None:
             self.deterministic = deterministic

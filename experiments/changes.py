@@ -1,7 +1,7 @@
-"""What this version computes otherwise than an older one.
+"""Where the numbers of this version differ from those of an older one.
 
-A run is not resumed across such a change, and a cell of an ablation that has it runs again. Also
-the place for what of a run depends on its length: such a run cannot be made longer.
+A run that such a change concerns is not resumed, and such a cell of an ablation runs again. What
+would depend on the length of a run stands here too: such a run could not be made longer.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from experiments.setup import Resolved, Setup
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What a change may depend on.
+    """The facts of a run that a change may depend on.
 
     Args:
       config: of the run.
@@ -44,7 +44,7 @@ class Case:
 
     @classmethod
     def of(cls, run: Setup | Resolved) -> "Case":
-        """Of a run that is ready, or of flags that are understood, whose model is then traced."""
+        """The facts of a run. If it is not set up yet, its model is traced."""
         if isinstance(run, Setup):
             sites, stateful = run.program.problem.sites or {}, bool(run.mutable)
         else:
@@ -66,8 +66,8 @@ class Change:
 
     Args:
       since: the first version that has it, such as (0, 6).
-      sentence: what is other, as a reader of an error message should know it.
-      meets: whether a run has it.
+      sentence: what has changed, for the reader of an error message.
+      meets: whether a run is concerned.
     """
 
     since: tuple[int, int]
@@ -76,7 +76,7 @@ class Change:
 
 
 def _dropblock(case: Case) -> bool:
-    """Whether the scale of what is kept is another one, be it by rounding."""
+    """Whether the scale of what is kept has changed, if only by rounding."""
     for link, site, shape in case.places():
         if not isinstance(link, DropBlock) or link.normalize == "none":
             continue
@@ -92,7 +92,7 @@ def _depth_in_transformer(case: Case) -> bool:
 
 
 def _rate_of_1(case: Case) -> bool:
-    """Whether all is dropped at a site, where evaluation was by the value itself."""
+    """Whether all is dropped at some site; evaluation took the value itself there."""
     rates = (
         rate
         for link, site, _ in case.places()
@@ -108,7 +108,7 @@ def _penalised_regression(case: Case) -> bool:
 
 
 def _decayed_learning(case: Case) -> bool:
-    """Whether the optimiser has a decay, and moved by it what a scheme learns."""
+    """Whether the optimiser has a weight decay that acted on what a scheme learns."""
     learn = any(
         isinstance(link, Learned) and type(link).trained is Scheme.trained
         for link in case.network.scheme.links
@@ -160,24 +160,24 @@ CHANGES: tuple[Change, ...] = (
 """All of them, the oldest first."""
 
 OF_LENGTH: dict[str, Callable[[Setup], bool]] = {}
-"""What depends on how many steps a run has in all, by a sentence that says so. All schedules of
-this version name their steps, so that none is here."""
+"""By a sentence that says it: whether the numbers of a run depend on how many steps it has in all.
+It is empty, as all schedules of this version name their steps."""
 
 
 def is_older(version: str | None) -> bool:
-    """Whether some change came after a version; an unknown one is taken for the first."""
+    """Whether some change came after a version. An unknown version counts as the first."""
     return any(_number(version) < change.since for change in CHANGES)
 
 
 def reasons(version: str | None, case: Case) -> list[str]:
-    """Why the numbers of a run would be other ones now.
+    """Why the numbers of a run would be different now.
 
     Args:
       version: of dropjax, which began the run; None if it is not known.
       case: the run.
 
     Returns:
-      A sentence each; none if the numbers are the same.
+      A sentence for each reason; none if the numbers are the same.
     """
     later = [change for change in CHANGES if _number(version) < change.since]
     return [change.sentence for change in later if change.meets(case)]
@@ -189,5 +189,5 @@ def _number(version: str | None) -> tuple[int, int]:
 
 
 def reasons_of_length(setup: Setup) -> list[str]:
-    """Why a longer run would have had other numbers from the start."""
+    """Why a longer run would have had different numbers from the start."""
     return [sentence for sentence, meets in OF_LENGTH.items() if meets(setup)]

@@ -8,7 +8,7 @@ import dataclasses
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ _FEW = 10_000
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Experiment:
-    """An experiment: data, models, what is minimised and what is measured.
+    """An experiment: its data, models, objectives and measures.
 
     Args:
       name: that of its module: `python -m experiments.NAME` starts it.
@@ -32,9 +32,9 @@ class Experiment:
       models: the names of the models that can be trained on its data.
       made_for: the text of the model for a scheme, by the model that the scheme was made for; ""
         stands for none in particular. One that is missing is taken as it is.
-      objectives: what is minimised, by the task of a data set.
-      measures: what is measured of predictions, by task and then by name. A measure takes
-        (predictions, y). The first one of a task is NaN exactly where a prediction is not finite.
+      objectives: for each task of a data set, the loss and what is watched beside it.
+      measures: for each task, the functions (predictions, y) -> number that results have, by name.
+        The first one must be NaN exactly if a prediction is not finite.
       bright_on_dark: the data sets whose images are bright drawings on a dark ground.
     """
 
@@ -101,8 +101,15 @@ class Experiment:
 
 
 def names() -> list[str]:
-    """The names of all experiments."""
-    return sorted(_modules())
+    """The names of all experiments: of the modules that have an EXPERIMENT. None is imported."""
+    files = [
+        Path(folder) / f"{module.name}.py"
+        for folder in experiments.__path__
+        for module in pkgutil.iter_modules([folder])
+        if not module.ispkg
+    ]
+    has = re.compile(r"^EXPERIMENT\b", re.M)
+    return sorted(file.stem for file in files if has.search(file.read_text("utf-8")))
 
 
 def find(name: Any) -> Experiment:
@@ -119,12 +126,3 @@ def find(name: Any) -> Experiment:
     if not isinstance(found, Experiment) or found.name != name:
         raise ValueError(f"experiments.{name}: EXPERIMENT must be an Experiment of that name")
     return found
-
-
-def _modules() -> Iterator[str]:
-    """The modules that have an EXPERIMENT. They are read, and none is run for that."""
-    for folder in experiments.__path__:
-        for module in pkgutil.iter_modules([folder]):
-            file = Path(folder) / f"{module.name}.py"
-            if file.is_file() and re.search(r"^EXPERIMENT\b", file.read_text("utf-8"), re.M):
-                yield module.name

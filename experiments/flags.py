@@ -63,22 +63,14 @@ class _CountOrShare(flags.ArgumentParser):
 
     def parse(self, argument: Any) -> int | float:
         """The value of a text."""
-        if isinstance(argument, str):
-            try:
-                argument = int(argument)
-            except ValueError:
-                try:
-                    argument = float(argument)
-                except ValueError:
-                    argument = repr(argument)
-        if argument == 0:
-            return 0  # 0.0 too: no share, but none
-        if isinstance(argument, str) or (isinstance(argument, float) and not 0 < argument < 1):
-            raise ValueError(
-                "must be a count such as 100, or a share between 0 and 1 such as 0.2, got "
-                f"{argument}"
-            )
-        return argument
+        for kind in (int, float):
+            with contextlib.suppress(ValueError):
+                value = kind(str(argument))
+                if kind is int or value == 0 or 0 < value < 1:
+                    return value or 0  # 0.0 too: no share, but none
+        raise ValueError(
+            f"must be a count such as 100, or a share between 0 and 1 such as 0.2, got {argument!r}"
+        )
 
     def flag_type(self) -> str:
         """What --help calls it."""
@@ -293,11 +285,6 @@ def type_of(name: str) -> type:
     hint = typing.get_type_hints(Flags)[name]
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     return next(option for option in options if option is not types.NoneType)
-
-
-def without_list() -> list[str]:
-    """The names of the flags that have no list of values in scripts.ablate."""
-    return [name for name, flag in DECLARED.items() if flag.sweep in ("", "--grid")]
 
 
 def define(

@@ -1,4 +1,4 @@
-"""A run's folder: who may write there, and what it says of the run."""
+"""The folder of a run: which process may write there, and what its config.json says."""
 
 import contextlib
 import fcntl
@@ -45,9 +45,9 @@ def default_folder(name: str) -> Path:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds a folder for this process; makes it if need be.
+    """Locks a folder for this process, and makes it if there is none.
 
-    The kernel drops the lock with the process, so one left by a dead process is taken over.
+    The kernel releases the lock when the process ends, however it ends.
 
     Raises:
       LaunchError: another process holds it, or it cannot be written to.
@@ -96,7 +96,7 @@ def recorded(path: Path) -> dict[str, Any]:
 
 
 def note_of_seal(path: Path) -> str:
-    """What there is to say of a config.json of a version that wrote no hashes; "" of others."""
+    """A note on a config.json of a version that wrote no hashes; "" if it has one."""
     if _read(path)[1]:
         return ""
     return f"NOTE: {path / CONFIG} has no sha256, which its version did not write: not checked"
@@ -149,13 +149,13 @@ def claim(path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) 
 def begin_session(path: Path, config: dict[str, Any], step: int) -> None:
     """Writes in config.json that a run goes on here, and to how many epochs.
 
-    If they are more than before, the result of fewer epochs gets another name first: a folder never
-    has a configuration with the result of another one.
+    If there are more epochs than before, the result of fewer is renamed first: so a folder never
+    has a configuration beside the result of another one.
 
     Args:
       path: the folder, which `claim` has checked.
       config: what it was checked with.
-      step: from which step on.
+      step: the step from which it goes on.
     """
     before = recorded(path)
     epochs = before["flags"]["epochs"]
@@ -183,19 +183,19 @@ def old_result(epochs: int) -> str:
 
 
 def drop_old_results(path: Path) -> None:
-    """Removes the results of fewer epochs, now that there is one of all."""
+    """Removes the results of fewer epochs, after that of all epochs was written."""
     for old in path.glob(_OLD_RESULTS):
         old.unlink(missing_ok=True)
 
 
 def completed(path: Path, status: str = "completed") -> tuple[dict[str, Any] | None, str]:
-    """The result of the run in a folder, if it is complete, and what is wrong with it, if anything.
+    """The result of the run in a folder, or None; and why a result that is there does not count.
 
-    A result that is damaged, or that was made beside other files, is none.
+    A result does not count if it is damaged, or if one of the files beside it was changed.
 
     Args:
       path: the folder.
-      status: that of the results that are looked for.
+      status: the result must have this one; else it is None.
     """
     try:
         result = files.read_result(path, files.read_config(path)[0])
@@ -211,16 +211,16 @@ def describe(
     data_sha256: str | None = None,
     where: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What config.json says: all that a repetition needs, and where the run was made.
+    """The content of config.json: all that is needed to repeat a run, and where it was made.
 
-    "environment" is where the run was begun; "sessions" has that of each process that went on with
-    it, and from which step.
+    "environment" is where the run was begun; "sessions" has the environment of each process that
+    went on with it, and the step from which it did.
 
     Args:
-      run: what is run.
-      flags: as its record has them, if it has one; None for those of `run`.
-      data_sha256: the data set's fingerprint, if it was taken before.
-      where: from `environment`, if it was asked for before.
+      run: the run.
+      flags: as a record has them; None for those of `run`.
+      data_sha256: the hash of the data, if it is known; None to compute it.
+      where: from `environment`, if it is known.
     """
     flags = vars(run.config) if flags is None else flags
     where = environment() if where is None else where
@@ -259,7 +259,7 @@ def command_of(flags: dict[str, Any], experiment: Experiment) -> str:
 
 
 def _settings() -> dict[str, str]:
-    """The environment variables that change what JAX computes, or how."""
+    """The environment variables that change what JAX computes, or how it does."""
     names = [k for k in os.environ if k.startswith(("JAX_", "XLA_")) or k == "NPROC"]
     return {name: os.environ[name] for name in sorted(names)}
 
@@ -341,7 +341,7 @@ def _read(path: Path) -> tuple[dict[str, Any], bool]:
 
 
 def _compared(config: dict[str, Any]) -> dict[str, Any]:
-    """What must be equal, and the environment of the last session."""
+    """The part of a record that must be equal, with the environment of the last session."""
     last = config.get("sessions", [config])[-1]
     left = {k: v for k, v in config.items() if k not in ("sources", "sessions")}
     return left | {"environment": last.get("environment", {})}

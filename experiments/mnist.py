@@ -35,17 +35,14 @@ if __name__ == "__main__":  # before what takes time is imported
 from experiments import run
 from experiments.experiment import Experiment
 
+_LARGE = {"validation": 5000, "epochs": 10, "batch_size": 128, "learning_rate": 1e-3}
+
 EXPERIMENT = Experiment(
     name="mnist",
     defaults={
         "digits": {"validation": 144, "epochs": 100, "batch_size": 32, "learning_rate": 3e-3},
-        "mnist": {"validation": 5000, "epochs": 10, "batch_size": 128, "learning_rate": 1e-3},
-        "fashion_mnist": {
-            "validation": 5000,
-            "epochs": 10,
-            "batch_size": 128,
-            "learning_rate": 1e-3,
-        },
+        "mnist": _LARGE,
+        "fashion_mnist": _LARGE,
     },
     bright_on_dark=("digits", "mnist", "fashion_mnist"),
 )

@@ -1,8 +1,8 @@
-"""How a program ends that is stopped, or that a file or a terminal fails.
+"""How a program ends when it is stopped, or when a file or a terminal fails.
 
-The module that is run calls `begin` before it imports what takes time. From then on Ctrl-C and
-SIGTERM end the program soon, with one line. No exception is raised for that: in a callback of JAX's
-it would be swallowed, and the program would go on.
+The module that is run calls `begin` before it imports modules that take time. From then on Ctrl-C
+and SIGTERM end the program soon, with one line. No exception is raised: in a callback of JAX it
+would be swallowed, and the program would go on.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ _ADVICE = {
 }
 
 
-class _State:
-    """What the signals' thread needs to know."""
+class _Ending:
+    """What is known of the program by the thread that waits for signals."""
 
     def __init__(self) -> None:
         self.name = ""  # of the program, once it has begun
@@ -44,18 +44,18 @@ class _State:
         self.tidying: tuple[Callable[[], Any], ...] = ()
 
 
-_state = _State()
+_ending = _Ending()
 
 
 def begin(name: str, after: str = _NOTHING) -> None:
     """Makes SIGINT and SIGTERM end this process with a line, and status 130 or 143.
 
-    Also makes standard streams such that writing text to them can be tried: one that was closed
-    goes nowhere, and a letter that a stream cannot show is written as its number.
+    Afterwards any text can be written to the standard streams: what goes to a stream that was
+    closed is lost, and a letter that a stream cannot show is written as its number.
 
     Args:
       name: of the program, which begins the line.
-      after: see `means`.
+      after: see `say_if_stopped`.
     """
     for number in range(3):
         try:
@@ -67,7 +67,7 @@ def begin(name: str, after: str = _NOTHING) -> None:
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
         else:
             getattr(sys, stream).reconfigure(errors="backslashreplace")
-    _state.name, _state.after = name, after
+    _ending.name, _ending.after = name, after
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     for number in _SIGNALS:
@@ -77,53 +77,53 @@ def begin(name: str, after: str = _NOTHING) -> None:
     threading.Thread(target=_watch, args=(reader,), daemon=True).start()
 
 
-def means(after: str | Callable[[], str] = _NOTHING) -> None:
-    """Sets what is said from now on if the program is stopped or a file fails.
+def say_if_stopped(after: str | Callable[[], str] = _NOTHING) -> None:
+    """Sets the message that is printed if the program is stopped or a file fails.
 
     Args:
-      after: what is there then, and what continues it; or what returns that.
+      after: what is kept, and how it is continued; or a function that returns this text.
     """
-    if not _state.settled:
-        _state.after = after
+    if not _ending.settled:
+        _ending.after = after
 
 
 @contextlib.contextmanager
-def settled() -> Iterator[None]:
-    """Within, `means` changes nothing: what is run is a part of what was spoken of."""
-    before, _state.settled = _state.settled, True
+def same_message() -> Iterator[None]:
+    """Within, `say_if_stopped` changes nothing, as what runs is a part of something larger."""
+    before, _ending.settled = _ending.settled, True
     try:
         yield
     finally:
-        _state.settled = before
+        _ending.settled = before
 
 
-def meaning() -> str:
-    """What `means` was given last."""
-    after = _state.after
+def message_if_stopped() -> str:
+    """The message that `say_if_stopped` has set."""
+    after = _ending.after
     return after if isinstance(after, str) else after()
 
 
 @contextlib.contextmanager
 def tidying(function: Callable[[], Any]) -> Iterator[None]:
     """Calls a function if a signal ends the process within."""
-    before, _state.tidying = _state.tidying, (*_state.tidying, function)
+    before, _ending.tidying = _ending.tidying, (*_ending.tidying, function)
     try:
         yield
     finally:
-        _state.tidying = before
+        _ending.tidying = before
 
 
 @contextlib.contextmanager
 def held() -> Iterator[Callable[[], int]]:
-    """Within, a first signal is only noted; a second one acts at once.
+    """Within, a first signal is only noted; a second one ends the program at once.
 
     Yields:
-      What returns the first signal's number, or 0.
+      A function that returns the number of the first signal, or 0.
     """
     mark = object()
     before = {}
-    if not _state.name:  # a caller of the functions, with handlers of its own
-        _state.received = ()
+    if not _ending.name:  # a caller of the functions, with handlers of its own
+        _ending.received = ()
         before = {number: signal.getsignal(number) for number in _SIGNALS}
 
         def note(number: int, frame: Any) -> None:
@@ -133,29 +133,29 @@ def held() -> Iterator[Callable[[], int]]:
 
         for number in _SIGNALS:
             signal.signal(number, note)
-    _state.held = mark
+    _ending.held = mark
     try:
-        yield lambda: _state.received[0] if _state.received else 0
+        yield lambda: _ending.received[0] if _ending.received else 0
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         # After a first one the program is ending; only a second one may be quicker.
-        if before or not _state.received:
-            _state.held = None
+        if before or not _ending.received:
+            _ending.held = None
 
 
 @contextlib.contextmanager
 def raising() -> Iterator[None]:
-    """Within, a first signal raises KeyboardInterrupt, for what must be ended in order."""
-    _state.raises = True
+    """Within, a first signal raises KeyboardInterrupt, so that what runs can end in order."""
+    _ending.raises = True
     try:
         yield
     finally:
-        _state.raises = False
+        _ending.raises = False
 
 
 def guarded(name: str) -> Callable[[Callable[[list[str]], int]], Callable[[list[str]], int]]:
-    """Makes a main function say in one line what file failed, with status 2.
+    """Makes a main function return 2, after a line that names the file, if a file fails.
 
     Args:
       name: of the program, which begins the line.
@@ -167,10 +167,10 @@ def guarded(name: str) -> Callable[[Callable[[list[str]], int]], Callable[[list[
             try:
                 return main(argv)
             except OSError as error:
-                complain(f"{name}: {reason(error)}; {meaning()}")
+                complain(f"{name}: {reason(error)}; {message_if_stopped()}")
                 return 2
             except KeyboardInterrupt:
-                number = _state.received[0] if _state.received else signal.SIGINT
+                number = _ending.received[0] if _ending.received else signal.SIGINT
                 complain(f"{name}: {_line(number)}")
                 return 128 + number
 
@@ -187,13 +187,13 @@ def launch(
 ) -> NoReturn:
     """Runs a main function by `absl.app.run`, and exits.
 
-    absl prints by itself, before `main` is called: help, and what is wrong with a flag. Where that
-    cannot be written, absl and Python would say so by a traceback.
+    absl itself prints help, and what is wrong with a flag, before `main` is called. If this cannot
+    be written, absl and Python would print a traceback.
 
     Args:
       name: of the program, which begins the line.
-      main: takes the arguments that are no flags, and returns the exit status.
-      argv: the command's words; None for those of this process.
+      main: takes the arguments that are not flags, and returns the exit status.
+      argv: the words of the command; None for those of this process.
       **options: of `absl.app.run`.
     """
     from absl import app  # not at the top: `begin` is to come before what takes time
@@ -253,7 +253,7 @@ def write(text: str, stream: str = "stdout", end: str = "\n") -> OSError | Value
 
 
 def deliver(name: str, text: str) -> int:
-    """Prints what a program was asked for.
+    """Prints the output of a program.
 
     Args:
       name: of the program.
@@ -278,7 +278,7 @@ def is_terminal() -> bool:
 
 
 def silence(stream: str) -> None:
-    """Lets what is written to "stdout" or "stderr" go nowhere, also what Python has kept of it."""
+    """Drops what is written to "stdout" or "stderr", also what Python has not written yet."""
     try:
         descriptor = getattr(sys, stream).fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -289,16 +289,16 @@ def silence(stream: str) -> None:
 
 
 def stop(number: int) -> None:
-    """Ends the process as a signal does, where a part of it has taken the signal for all."""
-    if _state.name:
+    """Ends the process as a signal does, after a part of it has received the signal."""
+    if _ending.name:
         _end(number)
     signal.raise_signal(number)  # to the handlers of the caller
 
 
 def _note(number: int, frame: Any) -> None:
     del frame
-    _state.received = (*_state.received, number)
-    if _state.raises and len(_state.received) == 1:
+    _ending.received = (*_ending.received, number)
+    if _ending.raises and len(_ending.received) == 1:
         raise KeyboardInterrupt
 
 
@@ -309,7 +309,7 @@ def _watch(reader: int) -> None:
         for number in os.read(reader, 64):
             if number not in _SIGNALS:
                 continue
-            now = _state.held or (_state if _state.raises else None)
+            now = _ending.held or (_ending if _ending.raises else None)
             same = number == first and time.monotonic() - since < _TOGETHER
             if now is None or (now is mark and not same):
                 _end(number)
@@ -318,14 +318,14 @@ def _watch(reader: int) -> None:
 
 
 def _line(number: int) -> str:
-    return f"{signal.Signals(number).name}: stopped; {meaning()}"
+    return f"{signal.Signals(number).name}: stopped; {message_if_stopped()}"
 
 
 def _end(number: int) -> None:
-    for function in _state.tidying:
+    for function in _ending.tidying:
         with contextlib.suppress(Exception):
             function()
-    line = f"{_state.name}: {_line(number)}\n".encode(errors="backslashreplace")
+    line = f"{_ending.name}: {_line(number)}\n".encode(errors="backslashreplace")
     with contextlib.suppress(OSError):
         os.write(2, line)
     os._exit(128 + number)

@@ -1,4 +1,4 @@
-"""A run that goes on: its record says all that is not given, and what is given must agree."""
+"""A resumed run: its record has the flags that are not given; given ones must agree with it."""
 
 import dataclasses
 from collections.abc import Callable, Collection
@@ -65,7 +65,7 @@ def flags_of(given: Flags, typed: Collection[str] | None, record: dict[str, Any]
 
 
 def check_file(flags: Flags) -> None:
-    """Refuses a file of one's own that is no longer where the record has it.
+    """Refuses a run whose own .npz file is no longer where the record says.
 
     Raises:
       LaunchError: it is not there; the message says how to name another place.
@@ -88,9 +88,9 @@ def check_agreement(
     record: dict[str, Any],
     load: Callable[..., data.Dataset],
 ) -> None:
-    """Refuses flags that mean something else than those of the record.
+    """Refuses flags whose meaning differs from those of the record.
 
-    Both are resolved by this version, so that `--dropout=bernoulli` agrees with its full text.
+    This version resolves both, so that `--dropout=bernoulli` agrees with its full text.
 
     Args:
       experiment: which.
@@ -120,15 +120,15 @@ def check_agreement(
 
 
 def check_numbers(path: Path, record: dict[str, Any], setup: Setup) -> None:
-    """Refuses a run whose numbers this version, or this code, would continue as other ones.
+    """Refuses a run that this version would continue with different numbers.
 
     Args:
       path: its folder.
       record: its config.json.
-      setup: of what was recorded, as this version makes it.
+      setup: the run as this version sets it up.
 
     Raises:
-      LaunchError: they would; the message says why.
+      LaunchError: it would; the message says why.
     """
     version = _version(record)
     if why := changes.reasons(version, changes.Case.of(setup)):
@@ -170,7 +170,7 @@ def check_sources(record: dict[str, Any], sources: dict[str, str]) -> list[str]:
 
 
 def _check_dataset(given: str | None, was: str) -> None:
-    """Refuses another data set before it is read. A file of one's own may lie elsewhere."""
+    """Refuses another data set before it is read. An own .npz file may lie elsewhere."""
     if given not in (None, "auto", was) and not _both_own(given, was):
         _refuse("dataset", was, given)
 

@@ -139,7 +139,7 @@ def run(
     setup = set_up(experiment, flags, say)
     config = folder.describe(setup)
     with folder.locked(path):
-        program.means(lambda: _what_continues(experiment, path))
+        program.say_if_stopped(lambda: _what_continues(experiment, path))
         folder.claim(path, config, resume=False, overwrite=overwrite)
         return _Run(setup, path, config, began).go(resume=False)
 
@@ -149,7 +149,7 @@ def _continue(
 ) -> int:
     """As `run`, of a run that is there."""
     record = folder.recorded(path)
-    program.means(lambda: _what_continues(experiment, path))
+    program.say_if_stopped(lambda: _what_continues(experiment, path))
     resume.check_experiment(experiment, record)
     flags = resume.flags_of(flags, typed, record)
     resume.check_file(flags)
@@ -168,7 +168,7 @@ def _continue(
         changes = folder.claim(path, config, resume=True, overwrite=False)
         result, damage = folder.completed(path)
         if result and not more:
-            program.means("the run is complete")
+            program.say_if_stopped("the run is complete")
             folder.drop_old_results(path)
             for line in (*notes, "the run is complete; nothing is left to do"):
                 say(line)
@@ -240,7 +240,7 @@ class _Run:
             stopped = stopped or signalled()  # also one that came while the last state was saved
         if stopped:
             name = signal.Signals(stopped).name
-            say(f"{name}: stopped at step {step} of {total}; {program.meaning()}")
+            say(f"{name}: stopped at step {step} of {total}; {program.message_if_stopped()}")
             return 128 + stopped
         return self._finish(state, self._all_predictions(state, total), broken=False)
 
@@ -349,10 +349,10 @@ class _Run:
             self._save(state, step)
         files.write_result(self.path, result)
         if not completed:
-            program.means("the run has ended")
+            program.say_if_stopped("the run has ended")
             say(f"DIVERGED: {status['error']}; the newest checkpoint is kept")
             return DIVERGED
-        program.means("the run is complete")
+        program.say_if_stopped("the run is complete")
         _draw(setup.config, self.path)
         say(f"\n{report.table(result)}\n\nin {result['seconds']:.1f} s; folder {self.path}")
         folder.drop_old_results(self.path)

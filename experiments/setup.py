@@ -1,4 +1,4 @@
-"""From flags to what will run. All that can be wrong at launch is found here."""
+"""From flags to a run that is ready to begin. All that can be wrong at launch is found here."""
 
 import contextlib
 import dataclasses
@@ -36,7 +36,7 @@ class LaunchError(Exception):
 
 @contextlib.contextmanager
 def launching() -> Iterator[None]:
-    """Turns what is wrong with a flag or the data into a `LaunchError`."""
+    """Turns errors in flags or in the data into a `LaunchError`."""
     try:
         yield
     except (ValueError, TypeError, data.DataError) as error:
@@ -44,6 +44,11 @@ def launching() -> Iterator[None]:
 
 
 _MC_SAMPLES = 20
+_UNUSED = {
+    "strength": "has no rate for it to multiply",
+    "penalty": "adds nothing to the loss",
+    "mc_samples": "has no noise in evaluation",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Resolved:
 
     Args:
       experiment: which one.
-      config: what is run.
+      config: its flags.
       dataset: loaded and split.
       whole: the same before a part of its training examples was taken.
       rows: which part: rows of `whole`; None for all.
@@ -113,11 +118,11 @@ class Resolved:
         return Examples(dataset.x_train, y)
 
     def problem(self, sites: Sites | None = None, mutable: bool = False) -> Problem:
-        """What is trained.
+        """The problem that is trained.
 
         Args:
-          sites: of the network.
-          mutable: whether it has mutable variables.
+          sites: those of the network.
+          mutable: whether the network has mutable variables.
         """
         config = self.config
         return Problem(
@@ -175,7 +180,7 @@ def resolve(
       experiment: which one.
       flags: as given.
       say: is told what was chosen for the user.
-      load: reads a data set, as the experiment does, which reads it by default.
+      load: reads a data set; None for `experiment.load`.
 
     Raises:
       LaunchError: the run cannot start; the message says why and what would do.
@@ -183,8 +188,8 @@ def resolve(
     with launching():
         _check_random_numbers(flags.seed)
         scheme = schemes.parse(flags.dropout, rate=flags.rate)
-        strength = _strength(flags, scheme)
-        penalty = _penalty(flags, scheme)
+        strength, penalty = parse_strength(flags.strength), parse_strength(flags.penalty, "penalty")
+        _check_used(flags, scheme, strength=strength != 1.0, penalty=penalty != 1.0)
         model_text = experiment.model_for(scheme) if flags.model == "auto" else flags.model
         # Texts first, data later: a typo should not wait.
         vocabulary = vocabulary_of(models.parse(model_text, outputs=1))
@@ -201,7 +206,10 @@ def resolve(
         dataset, test = _with_test(dataset, flags.test, say)
         experiment.objective(dataset.task)  # it has one
         given = vars(flags)
-        chosen = given | dict(experiment.defaults_for(dataset))
+        mc_samples = _MC_SAMPLES if is_used("mc_samples", flags.dropout, scheme) else 0
+        chosen: dict[str, Any] = (
+            given | {"mc_samples": mc_samples} | dict(experiment.defaults_for(dataset))
+        )
         chosen |= {k: v for k, v in given.items() if v is not None}
         chosen |= {
             "test": test,
@@ -237,7 +245,6 @@ def resolve(
             "model": network.text(),
             "dataset": dataset.name,
             "task": dataset.task,
-            "mc_samples": _mc_samples(flags, scheme),
             # With the digits it would do nothing, and is refused.
             "data_dir": None if folder is None or dataset.name == "digits" else str(folder),
         }
@@ -298,10 +305,10 @@ def set_up(
 
 @contextlib.contextmanager
 def can_be_run(scheme: Scheme, model: str) -> Iterator[None]:
-    """Names scheme and model where tracing them fails.
+    """Within, an error while scheme and model are traced is one that names them.
 
     Raises:
-      ValueError: whatever was raised, as a scheme of the user's own may raise anything.
+      ValueError: whatever was raised: a scheme of the user's own may raise anything.
     """
     try:
         yield
@@ -312,10 +319,10 @@ def can_be_run(scheme: Scheme, model: str) -> Iterator[None]:
 
 
 def read_once(experiment: Experiment, say: Callable[[str], None]) -> Callable[..., data.Dataset]:
-    """What reads the data sets of an experiment, each of them once.
+    """A function that reads the data sets of an experiment, each of them once.
 
     Args:
-      experiment: whose.
+      experiment: which one.
       say: is told where they were found.
     """
     load = functools.cache(functools.partial(experiment.load, say=say))
@@ -365,33 +372,18 @@ def is_used(flag: str, dropout: str, scheme: Scheme) -> bool:
     return flag != "mc_samples" or scheme.is_random_in_evaluation()
 
 
-def _strength(flags: Flags, scheme: Scheme) -> Strength:
-    strength = parse_strength(flags.strength)
-    if strength != 1.0 and not is_used("strength", flags.dropout, scheme):
-        raise ValueError(
-            f"strength={flags.strength} would do nothing: {scheme} has no rate for it to multiply"
-        )
-    return strength
+def _check_used(flags: Flags, scheme: Scheme, **given: bool) -> None:
+    """Refuses flags that would do nothing for the scheme.
 
-
-def _penalty(flags: Flags, scheme: Scheme) -> Strength:
-    penalty = parse_strength(flags.penalty, "penalty")
-    if penalty != 1.0 and not is_used("penalty", flags.dropout, scheme):
-        raise ValueError(
-            f"penalty={flags.penalty} would do nothing: {scheme} adds nothing to the loss"
-        )
-    return penalty
-
-
-def _mc_samples(flags: Flags, scheme: Scheme) -> int:
-    samples = flags.mc_samples
-    if is_used("mc_samples", flags.dropout, scheme):
-        return _MC_SAMPLES if samples is None else samples
-    if samples:
-        raise ValueError(
-            f"mc_samples={samples} would do nothing: {scheme} has no noise in evaluation"
-        )
-    return 0
+    Args:
+      flags: as given.
+      scheme: which.
+      **given: whether a flag has a value that does something, as far as that is known already.
+    """
+    for flag, why in _UNUSED.items():
+        value = getattr(flags, flag)
+        if given.get(flag, value) and not is_used(flag, flags.dropout, scheme):
+            raise ValueError(f"{flag}={value} would do nothing: {scheme} {why}")
 
 
 def _count(flag: str, given: int | float, examples: int) -> int:

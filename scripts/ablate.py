@@ -62,7 +62,7 @@ from experiments.experiment import find, names
 from experiments.setup import LaunchError, launching, use_compilation_cache
 
 # The others have lists of values here, with flags of their own.
-FIXED = training.without_list()
+FIXED = [name for name, flag in training.DECLARED.items() if flag.sweep in ("", "--grid")]
 training.define(find("mnist"), names=FIXED)
 
 EXPERIMENT = flags.DEFINE_string("experiment", "mnist", f"Which one: {', '.join(names())}.")

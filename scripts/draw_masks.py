@@ -71,9 +71,7 @@ def _branches(key: Array) -> Array:
 
 PLANE, MAP = (SIZE, SIZE), (SIZE, SIZE, 1)
 PANELS = (
-    Panel(
-        "dropout", ("time", "feature"), lambda key: dropjax.dropout(key, jnp.ones(PLANE), RATE)
-    ),
+    Panel("dropout", ("time", "feature"), lambda key: dropjax.dropout(key, jnp.ones(PLANE), RATE)),
     Panel(
         "gaussian_dropout",
         ("time", "feature"),

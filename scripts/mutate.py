@@ -36,7 +36,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -47,7 +47,8 @@ LIMIT = 300.0
 """Seconds that the tests of one fault may take."""
 
 _PYTEST = ("-x", "-n", "0", "-q", "-p", "no:cacheprovider")
-_NOT_COPIED = (".git", ".venv", "__pycache__", "build", "dist", "runs", "*.egg-info", ".*_cache")
+# At the top, beside the packages; one of those is called runs too.
+_NOT_COPIED = (".git", ".venv", "build", "dist", "runs")
 _HEAD = "[[mutation]]"
 _FAILED = re.compile(r"^(?:FAILED|ERROR) ([^\s\[]+)", re.MULTILINE)
 # Of pytest: tests failed; or a module could not be imported, at which -x interrupts it.
@@ -160,7 +161,7 @@ class Runner:
         self._stopped = False
         for number in range(jobs):
             copy = folder / f"copy_{number}"
-            shutil.copytree(root, copy, ignore=shutil.ignore_patterns(*_NOT_COPIED))
+            shutil.copytree(root, copy, ignore=_ignored(root))
             self._copies.put(copy)
 
     def try_one(self, mutation: Mutation) -> Outcome:
@@ -235,6 +236,16 @@ class Runner:
         if self._stopped:
             return Outcome(False, "", seconds, error="it was stopped")
         return _outcome(process.returncode, output, seconds)
+
+
+def _ignored(root: Path) -> Callable[[str, list[str]], set[str]]:
+    """What is not copied of a checkout, as `shutil.copytree` asks for it."""
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        left = _NOT_COPIED if Path(folder) == root else ()
+        return {name for name in names if name in left or name == "__pycache__"}
+
+    return ignored
 
 
 def _outcome(status: int, output: str, seconds: float) -> Outcome:

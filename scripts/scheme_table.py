@@ -42,13 +42,13 @@ def _kinds(kinds: frozenset) -> str:
     return ", ".join(sorted(kind.name for kind in kinds)) or "-"
 
 
-def _functions(module: ModuleType, of: ModuleType, name: str) -> list[str]:
-    """The public functions that a module defines, as `name` of a package `of` has them."""
-    public = getattr(of, "__all__", [f for f in vars(of) if not f.startswith("_")])
+def _functions(module: ModuleType, package: ModuleType, name: str) -> list[str]:
+    """The functions that a module defines and a package of that name makes public."""
+    public = getattr(package, "__all__", [f for f in vars(package) if not f.startswith("_")])
     return [
         f"`{name}.{f}`"
         for f in public
-        if inspect.isfunction(value := getattr(of, f)) and inspect.getmodule(value) is module
+        if inspect.isfunction(value := getattr(package, f)) and inspect.getmodule(value) is module
     ]
 
 
@@ -77,8 +77,8 @@ def _shares(scheme: Scheme) -> str:
         scheme = scheme.bind(learned)
 
     def noise(example: int) -> list[np.ndarray]:
-        found = scheme.sample(Keys.of(jax.random.key(0), example), site, shape)
-        leaves = jax.tree.leaves(found, is_leaf=is_lazy)
+        drawn = scheme.sample(Keys.of(jax.random.key(0), example), site, shape)
+        leaves = jax.tree.leaves(drawn, is_leaf=is_lazy)
         return [np.asarray(n.drawn() if isinstance(n, Lazy) else n) for n in leaves]
 
     first, others = noise(0), [noise(i) for i in range(1, 9)]
@@ -120,11 +120,12 @@ def table() -> str:
     lines = [
         "# Schemes",
         "",
-        "Made by `python -m scripts.scheme_table`; a test holds it to the code. A bare name",
-        "acts on the kinds in the second column; with `at=REGEX` also on those in the third. Each",
-        "element of each example has noise of its own, but for what the fourth says; options such",
-        "as `mode` change that. `--strength` multiplies what the fifth names. Model `auto` picks",
-        "the one that the scheme was made for.",
+        "`python -m scripts.scheme_table` writes this page from the code, and a test compares the",
+        "two. A scheme acts on the [kinds of sites](#kinds-of-sites) in the second column; with",
+        "`at=REGEX` also on those in the third. Each element of each example has noise of its own,",
+        "unless the fourth column names axes along which one number is shared; options such as",
+        "`mode` change that. `--strength` multiplies the fields in the fifth. `--model=auto` takes",
+        "the model that the scheme was made for.",
         "",
         "| `--dropout=` | acts on | by name also on | noise shared along | scheduled | learns "
         "| function | made for | what it is |",

@@ -4,9 +4,9 @@ import dataclasses
 import itertools
 import typing
 
-from dropjax.core.laws import Trial, site_of
 from dropjax.core.scheme import SCHEMES, Scheme, rate_fields
 from dropjax.core.site import Kind
+from dropjax.core.trial import Trial, site_of
 from tests.throwaway import LearnedRate, WholeBatch
 
 _SHARED = {*map(SCHEMES.find, ("mixout", "targeted", "weight_drop")), WholeBatch}

@@ -11,19 +11,25 @@ os.environ.setdefault("NPROC", "16")
 import jax
 import pytest
 
+from dropjax.core.trial import IN_A_HURRY  # noqa: F401  (for a large program that runs once)
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = Path(__file__).resolve().parent.parent
 
-IN_A_HURRY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Options of `jax.stages.Lowered.compile` for a large program that runs once."""
-
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test touches the cache in the home folder; those that start processes share one."""
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "xla")
+    """No test touches the cache in the home folder; processes that tests start share one.
+
+    These processes also compile in a hurry.
+    """
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.getbasetemp() / "xla"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dropjax.core.laws import EDGE_LAWS, RATES, SIGMAS, edge_shapes, sigmas_off
+from dropjax.core.laws import EDGE_LAWS
+from dropjax.core.trial import RATES, SIGMAS, sigmas_off
 from tests.cases import CASES, SCHEME_CLASSES
 
 NOT_THE_MEAN = {
@@ -41,11 +42,6 @@ def tried():
 
 
 TRIED = tried()
-EDGES = [
-    pytest.param(case, shape, id=f"{name}-{shape}")
-    for name, case in TRIED.items()
-    for shape in edge_shapes(case.shape)
-]
 
 
 def test_every_scheme_is_tried():
@@ -58,29 +54,19 @@ def test_a_scheme_that_evaluates_with_another_value_than_its_mean_has_a_reason()
     assert {name_of(case) for case in CASES if not case.scheme.expected_is_mean} == {*NOT_THE_MEAN}
 
 
-@pytest.mark.parametrize("case, shape", EDGES)
-def test_the_laws_hold_where_an_axis_has_size_1_at_every_rate(case, shape):
-    case = case.reshaped(shape)
-    for law in EDGE_LAWS:
-        if law.applies(case):
-            assert not (breach := law.breach(case)), f"{law.says} But {breach}."
+@pytest.mark.parametrize("name", TRIED)
+def test_the_mean_over_noise_is_what_evaluation_takes_at_every_rate(name):
+    for edge in TRIED[name].edges:
+        for law in EDGE_LAWS:
+            assert not (breach := law.breach(edge)), f"{edge.shape}: {law.says} But {breach}."
+        if over_map(edge):
+            draws, evaluated = edge.at_rates
+            for rate, ours, wanted in zip(RATES, draws, evaluated, strict=True):
+                assert sigmas_off(ours.mean((1, 2, 3)), float(rate < 1)) <= SIGMAS, rate
+                np.testing.assert_array_equal(wanted, float(rate < 1))
 
 
-@pytest.mark.parametrize("name", [name for name, case in TRIED.items() if over_map(case)])
-def test_the_mean_of_dropblock_is_that_over_a_map_of_ones(name):
-    for shape in edge_shapes(TRIED[name].shape):
-        draws, evaluated = TRIED[name].reshaped(shape).at_rates
-        for rate, ours, wanted in zip(RATES, draws, evaluated, strict=True):
-            assert sigmas_off(ours.mean((1, 2, 3)), float(rate < 1)) <= SIGMAS, (shape, rate)
-            np.testing.assert_array_equal(wanted, float(rate < 1))
-
-
-@pytest.mark.parametrize(
-    "case",
-    [case for case in CASES if not case.scheme.resizes],
-    ids=str,
-)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.scheme.resizes], ids=str)
 def test_the_shape_stays_where_an_axis_has_size_1(case):
-    law = EDGE_LAWS[0]
-    for shape in edge_shapes(case.shape):
-        assert not (breach := law.breach(case.reshaped(shape))), f"{law.says} But {breach}."
+    for edge in case.edges:
+        assert not (breach := EDGE_LAWS[0].breach(edge)), f"{edge.shape}: {breach}"

@@ -10,6 +10,7 @@ import dropjax
 from dropjax.core.place import Place
 from dropjax.equinox import Drop
 from dropjax.schemes import parse
+from tests.compiled import compiled
 
 KEY = jax.random.key(19)
 X = np.ones((8, 32), np.float32)
@@ -30,18 +31,28 @@ class Model(eqx.Module):
 
 
 def test_a_key_in_the_call_is_that_of_the_place():
-    y = eqx.filter_jit(Drop("bernoulli"))(X, key=KEY)
+    raw_key = jax.random.PRNGKey(19)
+
+    @compiled
+    def each_way(x, key, raw_key):
+        of_place = Place.of("bernoulli", "feature").sampled(key, x)
+        return Drop("bernoulli")(x, key=key), of_place, Drop(parse("bernoulli"))(x, key=raw_key)
+
+    y, of_place, raw = each_way(X, KEY, raw_key)
     assert set(np.unique(y)) == {0, 2} and len(np.unique(y, axis=0)) == 8
-    np.testing.assert_array_equal(y, jax.jit(Place.of("bernoulli", "feature").sampled)(KEY, X))
-    raw = eqx.filter_jit(Drop(parse("bernoulli")))(X, key=jax.random.PRNGKey(19))
+    np.testing.assert_array_equal(y, of_place)
     np.testing.assert_array_equal(raw, y)
 
 
 def test_examples_have_noise_of_their_own_where_keys_are_mapped_too():
     model = Model(KEY)
-    keys = jax.vmap(lambda i: dropjax.derive(KEY, i))(jnp.arange(4))
-    apply = eqx.filter_jit(lambda model, keys: jax.vmap(model)(jnp.ones((4, 32)), keys))
-    y = np.asarray(apply(model, keys)) == 0
+
+    @compiled
+    def apply(x):
+        keys = jax.vmap(lambda i: dropjax.derive(KEY, i))(jnp.arange(4))
+        return jax.vmap(model)(x, keys)
+
+    y = apply(np.ones((4, 32), np.float32)) == 0
     assert y.any(axis=1).all() and len(np.unique(y, axis=0)) == 4
 
 

@@ -9,13 +9,20 @@ import pytest
 from dropjax.core.place import Place
 from dropjax.linen import Drop
 from dropjax.schemes import parse
+from tests.compiled import compiled
 
 KEY = jax.random.key(17)
 X = np.ones((8, 32), np.float32)
 
 
+@compiled
+def applied(module, x, key, **options):
+    return module.apply({}, x, rngs={"dropout": key}, **options)
+
+
 def drop(module, x=X, key=KEY, **options):
-    return jax.jit(lambda x, key: module.apply({}, x, rngs={"dropout": key}, **options))(x, key)
+    """One program for all tests of a module and a shape."""
+    return applied(module, x, key, **options)
 
 
 class Model(nn.Module):
@@ -62,7 +69,7 @@ def test_without_deterministic_or_a_key_it_says_so():
 
 def test_the_prng_may_have_another_name():
     module = Drop("bernoulli", deterministic=False, rng_collection="noise")
-    y = jax.jit(lambda x: module.apply({}, x, rngs={"noise": KEY}))(X)
+    y = compiled(lambda x: module.apply({}, x, rngs={"noise": KEY}))(X)
     np.testing.assert_array_equal(y, drop(Drop("bernoulli", deterministic=False)))
 
 
@@ -74,14 +81,16 @@ def test_a_model_with_it_can_be_summarised():
 
 def test_a_key_may_be_given_in_the_call():
     module = Drop("bernoulli", deterministic=False)
-    y = jax.jit(lambda key: module.apply({}, X, rng=key))(KEY)
+    place = Place.of("bernoulli", "feature")
+    both = compiled(lambda key: (module.apply({}, X, rng=key), place.sampled(key, X)))
+    y, of_place = both(KEY)
     assert (y == 0).any() and (y != drop(module)).any()  # linen makes another key of its PRNG
-    np.testing.assert_array_equal(y, jax.jit(Place.of("bernoulli", "feature").sampled)(KEY, X))
+    np.testing.assert_array_equal(y, of_place)
 
 
 def test_axes_are_shared_as_in_flax():
     """By number, of the whole value, or by name."""
-    axes, x = ("time", "feature"), jnp.ones((4, 5, 64))
+    axes, x = ("time", "feature"), np.ones((4, 5, 64), np.float32)
     for dims in (0, "time"):
         y = np.asarray(drop(Drop("bernoulli", axes, False, broadcast_dims=(dims,)), x))
         shared = [axis for axis in range(3) if (y == y.take([0], axis)).all()]
@@ -112,27 +121,32 @@ def test_two_places_of_a_model_draw_noise_of_their_own():
 
 def test_in_a_model_under_jit_and_grad():
     model = Model()
-    variables = jax.jit(lambda: model.init({"params": KEY, "dropout": KEY}, X, train=True))()
+    init = compiled(lambda: model.init({"params": KEY, "dropout": KEY}, X, train=True))
+    variables = init()
     assert set(variables) == {"params"} and set(variables["params"]) == {"Dense_0"}
 
-    @jax.jit
     def loss(params, key):
         return model.apply({"params": params}, X, train=True, rngs={"dropout": key}).sum()
 
+    @compiled
+    def values_and_slopes(params, key):
+        clean = model.apply({"params": params}, X, train=False)
+        dense = nn.Dense(16).apply({"params": params["Dense_0"]}, X)
+        return *jax.value_and_grad(loss)(params, key), clean, dense
+
     with jax.numpy_rank_promotion("allow"):
-        values = [loss(variables["params"], jax.random.key(i)) for i in (0, 0, 1)]
-        assert values[0] == values[1] != values[2]
-        gradient = jax.grad(loss)(variables["params"], KEY)["Dense_0"]["bias"]
-        assert np.isfinite(gradient).all() and (gradient != 0).any()
-        clean = model.apply(variables, X, train=False)
-        np.testing.assert_allclose(
-            clean, nn.Dense(16).apply({"params": variables["params"]["Dense_0"]}, X), rtol=1e-5
-        )
+        found = [values_and_slopes(variables["params"], jax.random.key(i)) for i in (0, 0, 1)]
+    values = [value for value, *_ in found]
+    assert values[0] == values[1] != values[2]
+    _, slopes, clean, dense = found[0]
+    gradient = slopes["Dense_0"]["bias"]
+    assert np.isfinite(gradient).all() and (gradient != 0).any()
+    np.testing.assert_allclose(clean, dense, rtol=1e-5)
 
 
 def test_axes_are_those_of_an_example():
     module = Drop("variational(rate=0.5)", axes=("time", "feature"), deterministic=False)
-    y = np.asarray(drop(module, jnp.ones((3, 5, 32))))
+    y = drop(module, np.ones((3, 5, 32), np.float32))
     assert (y == y[:, :1]).all() and (y[0] != y[1]).any()
     assert Drop("spatial", axes=["height", "width", "feature"])
 

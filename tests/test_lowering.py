@@ -15,6 +15,7 @@ from dropjax import models, schemes, train
 from dropjax.core import plan
 from dropjax.runs import Network
 from tests.blocks.test_form import CALLS
+from tests.conftest import IN_A_HURRY
 
 PLATFORMS = ("cuda", "rocm", "tpu")
 KEY, X = jax.random.key(0), jnp.ones((2, 8, 8, 3), jnp.bfloat16)
@@ -102,10 +103,18 @@ def gradient_of_total(op):
     return jax.grad(total)
 
 
+def with_gradient(op):
+    """An op and the gradient of its total, as one program."""
+
+    def both(key, x):
+        return op(key, x), gradient_of_total(op)(x)
+
+    return both
+
+
 @pytest.mark.parametrize("name", OPS)
 def test_an_op_and_its_gradient_lower(name):
-    lowers(OPS[name], KEY, X)
-    lowers(gradient_of_total(OPS[name]), X)
+    lowers(with_gradient(OPS[name]), KEY, X)
 
 
 @pytest.mark.parametrize("name", SHARDED)
@@ -113,8 +122,7 @@ def test_an_op_and_its_gradient_take_a_batch_on_an_explicit_mesh(name):
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
     x = jax.ShapeDtypeStruct(X.shape, X.dtype, sharding=NamedSharding(mesh, PartitionSpec("data")))
     with jax.set_mesh(mesh):
-        jax.eval_shape(SHARDED[name], KEY, x)
-        jax.eval_shape(gradient_of_total(SHARDED[name]), x)
+        jax.eval_shape(with_gradient(SHARDED[name]), KEY, x)
 
 
 @pytest.mark.parametrize("axis", [2, 3])
@@ -143,6 +151,10 @@ def batch_of(size) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((size, *X.shape[1:]), X.dtype)
 
 
+def in_a_hurry(function, *arguments):
+    return jax.jit(function).lower(*arguments).compile(IN_A_HURRY)(*arguments)
+
+
 def test_a_number_of_examples_that_is_left_open_changes_no_result():
     """With `jax.export` a size may be a symbol. An op then is the program that it is for a number
     but for the symbol, or, where JAX itself slices in another way, has the same values.
@@ -167,7 +179,7 @@ def test_a_number_of_examples_that_is_left_open_changes_no_result():
 
     x = jax.random.normal(KEY, X.shape, X.dtype)
     exported = export.export(jax.jit(values))(jax.eval_shape(lambda: KEY), batch_of(batch))
-    actual, expected = exported.call(KEY, x), jax.jit(values)(KEY, x)
+    actual, expected = in_a_hurry(exported.call, KEY, x), in_a_hurry(values, KEY, x)
     for name in others:
         for a, b in zip(*map(jax.tree.leaves, (actual[name], expected[name])), strict=True):
             np.testing.assert_array_equal(a, b, err_msg=name)
@@ -189,21 +201,23 @@ def test_where_no_size_is_known_an_op_works_or_names_the_axis(name):
 def test_a_chunk_of_training_lowers(model, scheme):
     network = Network(models.parse(model, 3), schemes.parse(scheme))
     x, y = np.ones((6, 8, 8, 1), np.float32), np.arange(6, dtype=np.int32) % 3
-    params, mutable = network.init(KEY, x[0])
-    sites = plan.record(lambda draw: network.outputs(params, x[0], draw, mutable))
-    stateful = bool(mutable)
+    # Shapes are all that lowering asks for.
+    shapes = jax.eval_shape(lambda: network.init(KEY, jnp.asarray(x[0])))
+    params, mutable = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     problem = train.Problem(
         network.forward,
         train.OBJECTIVES["classification"],
         network.scheme,
         optax.adam(0.1),
-        sites,
-        stateful=stateful,
+        plan.record(lambda draw: network.outputs(params, x[0], draw, mutable)),
+        stateful=bool(mutable),
     )
     program = train.Program(
         problem, train.Examples(x, y), key=KEY, batch_size=4, devices=jax.devices()[:1]
     )
-    state = program.init(params, mutable if stateful else None)
+    state = jax.eval_shape(
+        lambda: program.step.state(KEY, x[0], params, mutable, ["accuracy", "loss"])
+    )
 
     def chunk(state):
         # What a device runs, under the name of its axis, as pmap has it.

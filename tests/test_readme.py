@@ -6,6 +6,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import jax
 import pytest
 from absl.flags import FlagValues
 
@@ -61,12 +62,11 @@ SNIPPETS = [
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory):
-    """A folder with what the snippets speak of: a finished run, its export, and modules."""
+    """A folder with what the snippets speak of: a finished run, a picture, and modules."""
     folder = tmp_path_factory.mktemp("place")
     command = "-m experiments.mnist --dataset=digits --epochs=1 --mc_samples=0 --workdir"
     done = run_python(*command.split(), str(folder / "runs" / "first"))
     assert done.returncode == 0, done.stderr
-    load(folder / "runs" / "first").export(folder / "exported")
     (folder / "image.png").write_bytes((folder / "runs" / "first" / "curves.png").read_bytes())
     for _, _, code in SNIPPETS:
         if name := re.match(r"# (\w+\.py)\n", code):
@@ -74,14 +74,33 @@ def place(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("page, number, code", SNIPPETS, ids=[f"{p}-{n}" for p, n, _ in SNIPPETS])
-def test_python_runs(page, number, code, place, tmp_path):
+# Runs files one after another, each with names of its own, and says which of them fail.
+RUN_ALL = """
+import runpy, sys, traceback
+failed = 0
+for path in sys.argv[1:]:
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except BaseException:
+        failed += 1
+        print(f"{path} fails:", traceback.format_exc(), file=sys.stderr)
+sys.exit(failed)
+"""
+
+
+def test_python_runs(place, tmp_path):
+    """In one process: most of what they take is the start of Python and the imports.
+
+    In the order of the pages, so that what a snippet exports is there for the next one.
+    """
     for path in place.iterdir():
         (tmp_path / path.name).symlink_to(path)
-    if "export(" not in code:
-        (tmp_path / "model.stablehlo").symlink_to(place / "exported")
-    (tmp_path / "example.py").write_text(code)
-    done = run_python("-W", "error", "example.py", cwd=tmp_path)
+    names = []
+    for page, number, code in SNIPPETS:
+        names.append(f"{page.replace('/', '_')}_{number}.py")
+        (tmp_path / names[-1]).write_text(code)
+    assert len(names) > 10
+    done = run_python("-W", "error", "-c", RUN_ALL, *names, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
@@ -125,7 +144,11 @@ def test_flags_of_experiments_are_right(command, place, monkeypatch):
     assert values([command, *words]) == [command]
     given = flags.given(values)
     small = {"dataset": "digits", "data_dir": None, "validation": 0, "task": "auto"}
-    set_up(EXPERIMENT, Flags(**given | small), lambda line: None)
+
+    def launch():
+        set_up(EXPERIMENT, Flags(**given | small), lambda line: None)
+
+    jax.eval_shape(launch)  # what is wrong with shapes, sites and flags, without a computation
 
 
 def test_what_is_replayed_as_an_example_is_a_whole_batch(place):

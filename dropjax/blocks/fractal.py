@@ -47,10 +47,10 @@ def fractal_join(
     """The mean of the columns that survive at a join.
 
     Args:
-      key: PRNG key, typed or raw. With mode "local" each join has a key of its own; with "global"
-        all joins of a network share one, as that is how they agree on the column. The paper
-        trains half of the examples with each: draw that choice once a network and use it at every
-        join, `jnp.where(whole, global, local)`.
+      key: PRNG key, typed or raw. With mode "local" give each join a key of its own. With "global"
+        give all joins of a network the same key, so that all keep the same column. The paper
+        trains half of the examples with each mode: draw once for the network which one it is, and
+        use `jnp.where(whole, global, local)` at every join.
       xs: (columns, ...), the inputs of the join, floats. For mode "global" the deepest column,
         which is at every join, comes first.
       rate: probability of dropping an input, in [0, 1]; may be traced, or an array that
@@ -58,8 +58,8 @@ def fractal_join(
         "global", which has no rate. Typical: 0.15.
       batch_axes: the axes of xs that hold examples, 1 for an ordinary batch; () for a single
         example, under `jax.vmap` over keys, or for one decision for all.
-      mode: "local" drops each input, but if that leaves none, one of them, any with equal
-        probability, survives; "global" keeps one column.
+      mode: "local" drops each input independently; if that drops all, one of them is kept, each
+        with equal probability. "global" keeps one column.
       columns: of the whole network, of which one is kept with mode "global"; by default as many
         as xs has. A join that the kept column does not reach is on no path to the output; its
         last column is returned.

@@ -50,9 +50,9 @@ def shake_shake(
         batch; () for one number for all, or for a single example under `jax.vmap` over keys.
 
     Returns:
-      An array of the shape and dtype of a. The gradient with respect to a is v times that with
-      respect to the result, and to b 1 - v times, with v uniform in [0, 1] and independent of u,
-      in forward mode too. At test time use `(a + b) / 2`, the exact expectation.
+      An array of the shape and dtype of a. The gradient is that of v a + (1 - v) b, with v uniform
+      in [0, 1] and independent of u; in forward mode too. At test time use `(a + b) / 2`, the exact
+      expectation.
 
     Raises:
       TypeError: a or b holds no floats, or key is no PRNG key.

@@ -26,9 +26,9 @@ class Draw:
     Args:
       scheme: a scheme or a chain.
       prefix: the scope that the names of sites are given in.
-      weight: of the example in its batch, in training: 1, or 0 if it only fills up an epoch's last,
-        smaller batch. None where no batch is filled up. For means over the batch:
-        `core.batch.mean_over_batch`.
+      weight: of the example in its batch, for `core.batch.mean_over_batch`: 1, or 0 if it only
+        fills up an epoch's last, smaller batch. None outside of training, and where no batch has
+        to be filled up.
     """
 
     scheme: Scheme
@@ -40,15 +40,15 @@ class Draw:
         return self.apply(self.noise(site, x.shape), x, site, fallback)
 
     def noise(self, site: Site, shape: Sequence[int]) -> Any:
-        """Noise for a value of `shape`, to be handed to `apply`.
+        """Noise for a value of `shape`, for `apply`.
 
-        For use before a scan: a draw called inside one would make the same noise in every step,
-        for the site's name is all that tells one call from another.
+        Call it before a scan, not inside: the noise depends on the site's name, so a call inside
+        would make the same noise in every step.
         """
         raise NotImplementedError
 
     def at(self, noise: Any, t: Array) -> Any:
-        """Row `t` of noise whose site has time as its first axis; for use inside a scan."""
+        """Row `t` of noise, inside a scan. The first axis of the site has to be time."""
         raise NotImplementedError
 
     def apply(self, noise: Any, x: Array, site: Site, fallback: Array | None = None) -> Array:
@@ -89,21 +89,27 @@ def acting(scheme: Scheme, site: Site) -> list[tuple[int, Scheme]]:
 
 
 def keys_at(keys: Keys, site: Site, number: int) -> Keys:
-    """The keys of a chain's link of that number at a site, whose name is whole."""
-    # The link's number goes below the site's name: without it two equal links on one site
-    # would draw one mask. As a name, for the schemes' own labels are names.
+    """The keys of one link of a chain at a site.
+
+    Args:
+      keys: of the example.
+      site: with its whole name, scopes included.
+      number: of the link in the chain.
+    """
+    # With the link's number two equal links at one site draw different masks. The number is part
+    # of a name because the schemes' own labels on this level of the tree are names.
     at_site = keys.within(site.name)
     return at_site.within(f"link {number}") if number else at_site
 
 
 def _only(scheme: Scheme, site: Site) -> tuple[int, Scheme | None]:
-    """The one link that acts on a linear site, if any."""
-    found = acting(scheme, site)
-    if len(found) > 1:
+    """The one link that acts on a linear site, with its number in the chain; or None."""
+    links = acting(scheme, site)
+    if len(links) > 1:
         raise ValueError(
-            f"{len(found)} schemes act on the linear site {site.name!r}, which takes one"
+            f"{len(links)} schemes act on the linear site {site.name!r}, which takes one"
         )
-    return found[0] if found else (0, None)
+    return links[0] if links else (0, None)
 
 
 @jax.tree_util.register_dataclass

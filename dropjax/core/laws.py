@@ -6,380 +6,40 @@ scheme, at a site of every kind that it can act on, and also with values of size
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropjax.core.draw import CLEAN, Draw, deterministic, keys_at, sampled
+from dropjax.core.draw import CLEAN, deterministic, keys_at, sampled
 from dropjax.core.keys import Keys
-from dropjax.core.plan import no_weights
-from dropjax.core.scheme import Chain, Scheme, rate_fields
+from dropjax.core.scheme import Chain, Rate, Scheme, rate_fields
 from dropjax.core.site import KINDS, Kind, Site
 from dropjax.core.spec import parse
+from dropjax.core.trial import (
+    COTANGENT,
+    DRAWS,
+    FINITE_AT,
+    IN_A_HURRY,
+    LANES,
+    RATES,
+    SIGMAS,
+    WIDTH,
+    Trial,
+    keys_at_site,
+    normal,
+    same_bits,
+    shape_of,
+    sigmas_off,
+    site_of,
+)
 from dropjax.ops.lazy import Lazy, is_lazy
 
 Array = jax.Array
-
-IN_A_HURRY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Options of `jax.stages.Lowered.compile` for a large program that runs once."""
-
-SIGMAS = 5.0
-"""A mean that is further off, in standard errors, is taken for a wrong one."""
-DRAWS, DRAWS_AT_EDGES = 4000, 2000
-RATES = np.array([0, 2**-24, 0.5, 1 - 2**-5, 1], np.float32)
-"""Rates at which values of size 1 are tried."""
-
-# One small pool of shapes: each new one is a compilation.
-_SHAPES = {1: (12,), 2: (4, 6), 3: (2, 3, 4)}
 _DTYPES = ("float32", "bfloat16", "float16")
-_CLOSE = {"rtol": 1e-6, "atol": 1e-6}
-
-
-def shape_of(site: Site) -> tuple[int, ...]:
-    """The shape of the value with which schemes are tried at a site.
-
-    Raises:
-      KeyError: no shape of so many axes is there; the message says where to add one.
-    """
-    axes = len(site.axes)
-    if axes not in _SHAPES:
-        raise KeyError(
-            f"{site.kind} has {axes} axes: add a shape to _SHAPES in dropjax/core/laws.py"
-        )
-    return _SHAPES[axes]
-
-
-def edge_shapes(shape: Sequence[int]) -> list[tuple[int, ...]]:
-    """The shapes with size 1 along one axis of `shape`, each in turn, and with size 1 along all."""
-    one_axis = {
-        tuple(1 if i == axis else s for i, s in enumerate(shape)): None
-        for axis in range(len(shape))
-    }
-    return list(one_axis | {(1,) * len(shape): None})
-
-
-def site_of(kind: Kind) -> Site:
-    """A site of that kind, as a model might declare it."""
-    return Site(f"here/{kind.value}", kind, KINDS[kind].axes, 0.5)
-
-
-def sigmas_off(samples: Any, expected: Any) -> float:
-    """How far the mean over axis 0 is from `expected`, in standard errors of these samples.
-
-    The largest over all elements; infinite where there is a NaN. What does not vary has to be right
-    to rounding.
-    """
-    samples, expected = np.asarray(samples, np.float64), np.asarray(expected, np.float64)
-    error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
-    gap = np.abs(samples.mean(axis=0) - expected)
-    allowed = SIGMAS * error + 1e-6 * (1 + np.abs(expected))
-    off = gap / allowed * SIGMAS
-    return float(np.max(np.where(np.isnan(off), np.inf, off), initial=0.0))
-
-
-def same_bits(a: Any, b: Any) -> bool:
-    """Whether two arrays have one dtype, one shape and the same bits."""
-    a, b = np.asarray(a), np.asarray(b)
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Trial:
-    """A scheme at a site that it acts on, with a value of one shape.
-
-    Args:
-      scheme: with its learned values bound, if it has any.
-      site: where.
-      shape: of the value there.
-      shared: whether all examples of a step are meant to have the same noise; None if either will
-        do.
-    """
-
-    scheme: Scheme
-    site: Site
-    shape: tuple[int, ...]
-    shared: bool | None = None
-
-    @classmethod
-    def of(
-        cls,
-        scheme: Scheme,
-        site: Site,
-        shape: Sequence[int] | None = None,
-        shared: bool | None = None,
-    ) -> Self:
-        """The trial of a scheme that is made to act there and given initial learned values."""
-        shape = shape_of(site) if shape is None else tuple(shape)
-        here = dataclasses.replace(scheme, at=f"^{site.name}$")
-        sites = {site.name: (site, shape)}
-        learned = here.init_learned(jax.random.key(300), sites, no_weights(sites))
-        return cls(here.bind(learned), site, shape, shared)
-
-    def __str__(self) -> str:
-        return f"{self.scheme}@{self.site.kind.name}"
-
-    def reshaped(self, shape: Sequence[int]) -> Self:
-        """The same scheme with a value of another shape."""
-        return self.of(self.scheme, self.site, shape, self.shared)
-
-    @property
-    def rated(self) -> bool:
-        """Whether strength scales anything of the scheme."""
-        return bool(rate_fields(type(self.scheme)))
-
-    @property
-    def samples(self) -> bool:
-        """Whether it draws noise for a value; others act on a dense layer as a whole."""
-        return type(self.scheme).sample is not Scheme.sample
-
-    @property
-    def x(self) -> np.ndarray:
-        return _normal(100, self.shape)
-
-    @property
-    def previous(self) -> np.ndarray:
-        return _normal(200, self.shape)
-
-    def keys(self, number: int = 0) -> Keys:
-        return Keys.of(jax.random.key(number))
-
-    def at_rate(self, rate: Any) -> Scheme:
-        """The scheme with all its rates, or standard deviations, set to one number."""
-        return dataclasses.replace(
-            self.scheme, **dict.fromkeys(rate_fields(type(self.scheme)), rate)
-        )
-
-    def through(self, draw: Draw, x: Array, previous: Array) -> Array:
-        """What a draw makes of x; for a scheme of dense layers alone x is a layer's weights."""
-        if self.samples:
-            return draw(x, self.site, previous)
-        return draw.linear(jnp.eye(len(x), dtype=x.dtype), x, None, self.site)
-
-    def eager(self, keys: Keys, scheme: Scheme | None = None) -> np.ndarray:
-        """x with noise, computed operation by operation."""
-        draw = sampled(self.scheme if scheme is None else scheme, keys)
-        return np.asarray(self.through(draw, jnp.asarray(self.x), jnp.asarray(self.previous)))
-
-    def evaluated(self, scheme: Scheme | None = None) -> np.ndarray:
-        """What stands for x at evaluation, computed operation by operation."""
-        draw = deterministic(self.scheme if scheme is None else scheme)
-        return np.asarray(self.through(draw, jnp.asarray(self.x), jnp.asarray(self.previous)))
-
-    def realised(self, scheme: Scheme, keys: Keys, x: Array, previous: Array) -> Array:
-        """x with noise, from the keys of the site itself."""
-        if self.samples:
-            noise = scheme.sample(keys, self.site, self.shape)
-            return scheme.apply(noise, x, self.site, previous)
-        return scheme.linear(keys, jnp.eye(len(x), dtype=x.dtype), x, None, self.site)
-
-    def expected(self, scheme: Scheme, x: Array, previous: Array) -> Array:
-        if self.samples:
-            return scheme.expected(x, self.site, previous)
-        return scheme.expected_linear(jnp.eye(len(x), dtype=x.dtype), x, None, self.site)
-
-    @property
-    def computed(self) -> "dict[str, Computed]":
-        """All that the laws look at, by the names of `_asked`: computed by one program."""
-        return _computed(self)
-
-    @property
-    def at_rates(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of ones, at each of `RATES`: many draws, and what stands for them at evaluation."""
-        return _at_rates(self)
-
-    @property
-    def is_something_left_at_rate_1(self) -> bool:
-        """Whether another x gives another result at rate 1."""
-        first, second = self.computed["rate 1"].y, self.computed["rate 1, x + 1"].y
-        return any(not same_bits(a, b) for a, b in zip(first, second, strict=True))
-
-
-@functools.cache
-def _normal(seed: int, shape: tuple[int, ...]) -> np.ndarray:
-    return np.asarray(jax.random.normal(jax.random.key(seed), shape))
-
-
-class Computed(NamedTuple):
-    """Some rows of the program of a trial.
-
-    Args:
-      y: (rows, ...), x with noise.
-      gradient: (rows, ...), by x, of 3 times the sum of y.
-      by_rates: for each rate of the scheme (rows,), the same by the rate.
-      tangent: (rows, ...), of y, along `_direction`; empty if the scheme is linear in x.
-    """
-
-    y: np.ndarray
-    gradient: np.ndarray
-    by_rates: list[np.ndarray]
-    tangent: np.ndarray
-
-
-class _Rows(NamedTuple):
-    """Rows that the laws ask for, of one rate and one x.
-
-    Args:
-      keys: of each row, above the site.
-      scheme: makes it of the trial.
-      x: makes it of the trial.
-    """
-
-    keys: Keys
-    scheme: Callable[[Trial], Scheme]
-    x: Callable[[Trial], np.ndarray]
-
-
-_WIDTH = 2e-3  # of the step along which a slope is measured
-_COTANGENT = 3.0
-_LANES = (0.1, 0.6)
-_FINITE_AT = (0.0, 0.5, 1.0)
-
-
-def _direction(trial: Trial) -> np.ndarray:
-    return _normal(5, trial.shape)
-
-
-def _stacked(keys: Sequence[Keys]) -> Keys:
-    return jax.tree.map(lambda *parts: jnp.stack([jnp.asarray(part) for part in parts]), *keys)
-
-
-@functools.cache
-def _asked() -> dict[str, _Rows]:
-    """The rows of the one program of a trial."""
-    many = jax.vmap(lambda i: Keys.of(jax.random.key(i)))(jnp.arange(DRAWS))
-
-    def first(number: int) -> Keys:
-        return jax.tree.map(lambda leaf: leaf[:number], many)
-
-    def at(rate: float) -> Callable[[Trial], Scheme]:
-        return lambda trial: trial.at_rate(rate)
-
-    def own(trial: Trial) -> Scheme:
-        return trial.scheme
-
-    def x(trial: Trial) -> np.ndarray:
-        return trial.x
-
-    def plus(number: float) -> Callable[[Trial], np.ndarray]:
-        return lambda trial: trial.x + np.float32(number)
-
-    def along(step: float) -> Callable[[Trial], np.ndarray]:
-        return lambda trial: trial.x + np.float32(step) * _direction(trial)
-
-    examples = jax.vmap(lambda row: Keys.of(jax.random.key(7), row))(jnp.arange(3))
-    draw: Any = sampled(Chain(), Keys.of(jax.random.key(0)))
-    forks = _stacked([draw.fork(i).keys for i in range(8)])
-    return {
-        "own": _Rows(many, own, x),
-        "rate 0": _Rows(first(1), at(0.0), x),
-        "strength 0": _Rows(first(1), lambda trial: trial.scheme.scaled(0.0), x),
-        "rate 1": _Rows(first(4), at(1.0), x),
-        "rate 1, x + 1": _Rows(first(4), at(1.0), plus(1)),
-        "x + 1": _Rows(first(1), own, plus(1)),
-        "ones": _Rows(first(32), own, lambda trial: np.ones_like(trial.x)),
-        "zeros": _Rows(first(32), own, lambda trial: np.zeros_like(trial.x)),
-        "forward": _Rows(first(1), own, along(_WIDTH)),
-        "backward": _Rows(first(1), own, along(-_WIDTH)),
-        **{f"finite at {rate}": _Rows(first(1), at(rate), x) for rate in _FINITE_AT},
-        **{f"lane {rate}": _Rows(first(1), at(rate), x) for rate in _LANES},
-        "examples": _Rows(examples, own, x),
-        "forks": _Rows(forks, own, x),
-    }
-
-
-@functools.lru_cache(maxsize=64)
-def _keys_at(site: Site) -> Keys:
-    """The keys of all rows at a site."""
-    keys = [rows.keys for rows in _asked().values()]
-    together = jax.tree.map(lambda *parts: jnp.concatenate(parts), *keys)
-    return jax.vmap(lambda keys: keys_at(keys, site, 0))(together)
-
-
-def _repeated(tree: Any, number: int) -> Any:
-    def repeated(leaf: Any) -> np.ndarray:
-        leaf = np.asarray(leaf, jnp.result_type(leaf))
-        return np.broadcast_to(leaf, (number, *leaf.shape))
-
-    return jax.tree.map(repeated, tree)
-
-
-@functools.lru_cache(maxsize=1)
-def _computed(trial: Trial) -> dict[str, Computed]:
-    asked = _asked()
-    sizes = [len(rows.keys.example) for rows in asked.values()]
-    schemes = [
-        _repeated(rows.scheme(trial), size)
-        for rows, size in zip(asked.values(), sizes, strict=True)
-    ]
-    xs = [_repeated(rows.x(trial), size) for rows, size in zip(asked.values(), sizes, strict=True)]
-    paths = jax.tree_util.tree_leaves_with_path(trial.scheme)
-    rates = [
-        i
-        for i, (path, _) in enumerate(paths)
-        if getattr(path[0], "name", None) in rate_fields(type(trial.scheme))
-    ]
-    direction, linear = _direction(trial), trial.scheme.linear_in_x
-
-    def one(scheme: Scheme, keys: Keys, x: Array, previous: Array) -> Computed:
-        leaves, structure = jax.tree.flatten(scheme)
-
-        def value(rates_here: list[Array], x: Array) -> Array:
-            with_rates = list(leaves)
-            for i, rate in zip(rates, rates_here, strict=True):
-                with_rates[i] = rate
-            return trial.realised(jax.tree.unflatten(structure, with_rates), keys, x, previous)
-
-        own = [leaves[i] for i in rates]
-        y, pullback = jax.vjp(value, own, x)
-        by_rates, gradient = pullback(jnp.full(y.shape, _COTANGENT, y.dtype))
-        tangent: Any = ()
-        if not linear:
-            _, tangent = jax.jvp(functools.partial(value, own), (x,), (jnp.asarray(direction),))
-        return Computed(y, gradient, by_rates, tangent)
-
-    arguments = (
-        jax.tree.map(lambda *parts: np.concatenate(parts), *schemes),
-        _keys_at(trial.site),
-        np.concatenate(xs),
-        trial.previous,
-    )
-    program = jax.jit(jax.vmap(one, in_axes=(0, 0, 0, None))).lower(*arguments)
-    found = jax.tree.map(np.asarray, program.compile(IN_A_HURRY)(*arguments))
-    ends = np.cumsum(sizes)
-    return {
-        name: jax.tree.map(lambda leaf, start=end - size, end=end: leaf[start:end], found)
-        for name, size, end in zip(asked, sizes, ends, strict=True)
-    }
-
-
-@functools.lru_cache(maxsize=64)
-def _edge_keys_at(site: Site) -> Keys:
-    def one(i: Array) -> Keys:
-        return keys_at(Keys.of(jax.random.fold_in(jax.random.key(3), i)), site, 0)
-
-    return jax.vmap(one)(jnp.arange(DRAWS_AT_EDGES))
-
-
-@functools.lru_cache(maxsize=1)
-def _at_rates(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
-    rates = RATES if trial.rated else RATES[:1]
-    each = [_repeated(trial.at_rate(float(rate)), 1) for rate in rates]
-    schemes = jax.tree.map(lambda *parts: np.concatenate(parts), *each)
-    x, previous = np.ones(trial.shape, np.float32), np.full(trial.shape, -3, np.float32)
-
-    def at(scheme: Scheme, keys: Keys, x: Array, previous: Array) -> tuple[Array, Array]:
-        draws = jax.vmap(lambda keys: trial.realised(scheme, keys, x, previous))(keys)
-        return draws, trial.expected(scheme, x, previous)
-
-    arguments = (schemes, _edge_keys_at(trial.site), x, previous)
-    over_rates = jax.vmap(at, in_axes=(0, None, None, None), axis_size=len(rates))
-    program = jax.jit(over_rates).lower(*arguments)
-    draws, expected = program.compile(IN_A_HURRY)(*arguments)
-    return np.asarray(draws), np.asarray(expected)
-
 
 T = TypeVar("T")
 
@@ -405,7 +65,7 @@ class Law(Generic[T]):
         return self.breach.__name__.strip("_")
 
 
-def _text_is_read_back(scheme: Scheme) -> str:
+def _text_round_trip(scheme: Scheme) -> str:
     named = dataclasses.replace(scheme, at='a"b|(c)') if scheme.acts_on else scheme
     for value, text in [
         (scheme, str(scheme)),
@@ -417,7 +77,7 @@ def _text_is_read_back(scheme: Scheme) -> str:
     return ""
 
 
-def _is_a_value(scheme: Scheme) -> str:
+def _is_a_hashable_value_and_a_pytree_of_numbers(scheme: Scheme) -> str:
     if hash(scheme) != hash(dataclasses.replace(scheme)):
         return "an equal scheme has another hash"
     leaves, structure = jax.tree.flatten(scheme)
@@ -431,9 +91,10 @@ def _is_a_value(scheme: Scheme) -> str:
 
 
 def _bad_rates_are_refused(scheme: Scheme) -> str:
+    hints = typing.get_type_hints(type(scheme), include_extras=True)
     for field in rate_fields(type(scheme)):
         wrong = [(value, ValueError) for value in (-0.1, float("nan"))]
-        wrong += [(1.5, ValueError)] * (field != "std")
+        wrong += [(1.5, ValueError)] * (hints[field] == Rate)
         wrong += [(value, TypeError) for value in (True, "half", None)]
         for value, error in wrong:
             try:
@@ -454,7 +115,7 @@ def _acts_somewhere(scheme: Scheme) -> str:
     return ""
 
 
-def _leaves_other_sites_alone(scheme: Scheme) -> str:
+def _sites_it_does_not_want_are_untouched(scheme: Scheme) -> str:
     draws = (sampled(scheme, jax.random.key(1)), deterministic(scheme), CLEAN)
     for kind in Kind:
         if kind in scheme.acts_on:
@@ -462,7 +123,7 @@ def _leaves_other_sites_alone(scheme: Scheme) -> str:
         site = site_of(kind)
         if scheme.wants(site):
             return f"it wants {kind.name} sites, which acts_on does not name"
-        x = jnp.asarray(_normal(0, shape_of(site)))
+        x = jnp.asarray(normal(0, shape_of(site)))
         for draw in draws:
             same = same_bits(draw(x, site, x + 1), x)
             if kind is Kind.LINEAR:
@@ -472,7 +133,7 @@ def _leaves_other_sites_alone(scheme: Scheme) -> str:
     return ""
 
 
-def _strength_does_nothing_without_a_rate(scheme: Scheme) -> str:
+def _strength_does_nothing_where_there_is_no_rate(scheme: Scheme) -> str:
     if rate_fields(type(scheme)):
         return ""
     scaled = scheme.scaled(0.0)
@@ -483,13 +144,13 @@ SCHEME_LAWS: tuple[Law[Scheme], ...] = (
     Law(
         "It is a hashable value, and a pytree whose leaves are its floats.",
         "Decorate the class with dropjax.schemes.scheme; its numbers are of type float or Rate.",
-        _is_a_value,
+        _is_a_hashable_value_and_a_pytree_of_numbers,
     ),
     Law(
         "Its text is read back as the same scheme.",
         "Let it be a dataclass of numbers, texts and booleans in a module that can be imported, "
         "and leave __str__ as it is.",
-        _text_is_read_back,
+        _text_round_trip,
     ),
     Law(
         "A rate outside [0, 1], a NaN, or what is no number is refused by the name of its field.",
@@ -504,33 +165,44 @@ SCHEME_LAWS: tuple[Law[Scheme], ...] = (
     Law(
         "A site of a kind that it does not name is left as it is.",
         "Leave `wants` as it is, and name the kinds in acts_on.",
-        _leaves_other_sites_alone,
+        _sites_it_does_not_want_are_untouched,
     ),
     Law(
         "Strength changes nothing of a scheme without a rate.",
         "Annotate what strength should scale dropjax.schemes.Rate.",
-        _strength_does_nothing_without_a_rate,
+        _strength_does_nothing_where_there_is_no_rate,
     ),
 )
 
 
 def _keeps_shape_and_dtype(trial: Trial) -> str:
+    for dtype in _DTYPES:
+        if breach := _other_shape(trial, dtype) or _other_shape(trial, dtype, traced=True):
+            return breach
+    return ""
+
+
+def _keeps_shape(trial: Trial) -> str:
+    return _other_shape(trial, "float32")
+
+
+def _other_shape(trial: Trial, dtype: str, *, traced: bool = False) -> str:
+    x = jax.ShapeDtypeStruct(trial.shape, dtype)
+    rate = jax.ShapeDtypeStruct((), np.float32)
+    rates = jax.tree.map(lambda leaf: rate if isinstance(leaf, float) else leaf, trial.scheme)
+
     def call(mean: bool, scheme: Scheme, x: Array, previous: Array) -> Array:
         draw = deterministic(scheme) if mean else sampled(scheme, trial.keys())
         return trial.through(draw, x, previous)
 
-    number = jax.ShapeDtypeStruct((), np.float32)
-    traced = jax.tree.map(lambda leaf: number if isinstance(leaf, float) else leaf, trial.scheme)
-    for dtype in _DTYPES:
-        x = jax.ShapeDtypeStruct(trial.shape, dtype)
-        for mean in (False, True):
-            of_numbers = jax.eval_shape(functools.partial(call, mean, trial.scheme), x, x)
-            of_tracers = jax.eval_shape(functools.partial(call, mean), traced, x, x)
-            for how, y in (("", of_numbers), (" with a traced rate", of_tracers)):
-                if (y.shape, y.dtype) != (x.shape, x.dtype):
-                    name = "`expected`" if mean else "`apply`"
-                    made = f"{y.dtype}{list(y.shape)}"
-                    return f"of {dtype}{list(x.shape)} {name}{how} makes {made}"
+    for name, mean in (("apply", False), ("expected", True)):
+        if traced:
+            y = jax.eval_shape(functools.partial(call, mean), rates, x, x)
+        else:
+            y = jax.eval_shape(functools.partial(call, mean, trial.scheme), x, x)
+        if (y.shape, y.dtype) != (x.shape, x.dtype):
+            how = " with a traced rate" if traced else ""
+            return f"of {dtype}{list(x.shape)} `{name}`{how} makes {y.dtype}{list(y.shape)}"
     return ""
 
 
@@ -549,7 +221,7 @@ def _leaves_out_rows_and_nothing_else(trial: Trial) -> str:
     return ""
 
 
-def _noise_fits_the_value(trial: Trial) -> str:
+def _noise_broadcasts_against_the_value(trial: Trial) -> str:
     def noise() -> Any:
         return trial.scheme.sample(trial.keys().within(trial.site.name), trial.site, trial.shape)
 
@@ -580,7 +252,7 @@ def _noise_can_be_looked_at(trial: Trial) -> str:
     return ""
 
 
-def _examples_have_noise_of_their_own(trial: Trial) -> str:
+def _examples_share_their_noise_only_where_they_may(trial: Trial) -> str:
     def noise(example: int) -> list[Array]:
         keys = keys_at(Keys.of(jax.random.key(0), example), trial.site, 0)
         return jax.tree.leaves(trial.scheme.sample(keys, trial.site, trial.shape))
@@ -596,7 +268,7 @@ def _examples_have_noise_of_their_own(trial: Trial) -> str:
     return "their noise differs" if trial.shared and not shared else ""
 
 
-def _nothing_happens_at_rate_0(trial: Trial) -> str:
+def _nothing_happens_at_rate_or_strength_0(trial: Trial) -> str:
     for name, scheme in [
         ("rate 0", trial.at_rate(0.0)),
         ("strength 0", trial.scheme.scaled(0.0)),
@@ -619,12 +291,12 @@ def _first_change(y: np.ndarray, x: np.ndarray) -> str:
     return f"x{list(where)} = {x[where]:g} becomes {y[where]:g}"
 
 
-def _something_happens(trial: Trial) -> str:
+def _something_happens_at_its_rate(trial: Trial) -> str:
     changed = np.any(trial.computed["own"].y[:32] != trial.x)
     return "" if changed else "32 draws left the value as it is"
 
 
-def _mean_is_expected(trial: Trial) -> str:
+def _mean_over_noise_is_expected(trial: Trial) -> str:
     return _mean_broken(trial, trial.computed["own"].y, trial.evaluated(), trial.x)
 
 
@@ -638,15 +310,15 @@ def _mean_broken(trial: Trial, draws: np.ndarray, evaluated: np.ndarray, x: Any)
     mean, wanted = draws.astype(np.float64).mean(0), np.asarray(evaluated, np.float64)
     words = f"the mean of {len(draws)} draws is off by {off:.1f} standard errors"
     if total := float((wanted * wanted).sum()):
-        words += f"; it is about {float((mean * wanted).sum()) / total:.3g} times `expected`"
+        words += f"; it is about {float((mean * wanted).sum()) / total:.2g} times `expected`"
     return words
 
 
-def _mean_of_a_dense_layer_is_expected(trial: Trial) -> str:
+def _mean_of_a_linear_layer_is_expected(trial: Trial) -> str:
     scheme, site = trial.scheme, trial.site
     w, b = jnp.asarray(trial.x), jnp.arange(trial.shape[1], dtype=jnp.float32)
-    x = jnp.asarray(_normal(1, trial.shape[:1]))
-    keys = jax.tree.map(lambda leaf: leaf[:DRAWS], _keys_at(site))
+    x = jnp.asarray(normal(1, trial.shape[:1]))
+    keys = jax.tree.map(lambda leaf: leaf[:DRAWS], keys_at_site(site))
     program = jax.jit(
         jax.vmap(
             lambda keys, x, w, b: scheme.linear(keys, x, w, b, site), in_axes=(0, None, None, None)
@@ -660,15 +332,15 @@ def _mean_of_a_dense_layer_is_expected(trial: Trial) -> str:
     return _mean_broken(trial, draws, evaluated, x @ w + b)
 
 
-def _gradient_is_the_factor(trial: Trial) -> str:
+def _gradient_is_the_factor_that_x_was_multiplied_by(trial: Trial) -> str:
     own, ones, zeros = (trial.computed[name] for name in ("own", "ones", "zeros"))
     number = len(ones.y)
-    gradient, factor = own.gradient[:number], (ones.y - zeros.y) * np.float32(_COTANGENT)
+    gradient, factor = own.gradient[:number], (ones.y - zeros.y) * np.float32(COTANGENT)
     if not trial.scheme.gradient_is_factor:  # then the gradient is tested beside the scheme
         same = np.allclose(gradient, factor)
         return "gradient_is_factor is False, but the gradient is the factor" if same else ""
-    if not np.allclose(gradient[0], factor[0], **_CLOSE):
-        gap = np.max(np.abs(gradient[0] - factor[0])) / _COTANGENT
+    if not np.allclose(gradient[0], factor[0], rtol=1e-6, atol=1e-6):
+        gap = np.max(np.abs(gradient[0] - factor[0])) / COTANGENT
         return f"the gradient is off by up to {gap:.3g} from apply(1) - apply(0)"
     untouched = own.y[0] == trial.computed["x + 1"].y[0]
     if np.any(gradient[0][untouched] != 0):
@@ -676,15 +348,15 @@ def _gradient_is_the_factor(trial: Trial) -> str:
     return ""
 
 
-def _gradient_is_the_slope(trial: Trial) -> str:
+def _gradient_is_the_slope_for_given_noise(trial: Trial) -> str:
     forward, backward = trial.computed["forward"].y[0], trial.computed["backward"].y[0]
-    slope, tangent = (forward - backward) / (2 * _WIDTH), trial.computed["own"].tangent[0]
+    slope, tangent = (forward - backward) / (2 * WIDTH), trial.computed["own"].tangent[0]
     if np.allclose(tangent, slope, rtol=2e-2, atol=2e-3):
         return ""
     return f"the derivative is off by up to {np.max(np.abs(tangent - slope)):.3g} from the slope"
 
 
-def _key_decides(trial: Trial) -> str:
+def _same_key_same_output_and_other_key_other_output(trial: Trial) -> str:
     first = trial.eager(trial.keys())
     if not same_bits(first, trial.eager(trial.keys())):
         return "the same key gives another result when it is used again"
@@ -694,12 +366,12 @@ def _key_decides(trial: Trial) -> str:
     return ""
 
 
-def _compiled_is_eager(trial: Trial) -> str:
+def _jit_equals_eager(trial: Trial) -> str:
     return _unlike(trial.computed["own"].y[0], trial.eager(trial.keys()))
 
 
 def _unlike(a: np.ndarray, b: np.ndarray) -> str:
-    if a.shape == b.shape and np.allclose(a, b, **_CLOSE):
+    if a.shape == b.shape and np.allclose(a, b, rtol=1e-6, atol=1e-6):
         return ""
     return (
         "it is another result"
@@ -708,7 +380,7 @@ def _unlike(a: np.ndarray, b: np.ndarray) -> str:
     )
 
 
-def _batch_is_a_loop(trial: Trial) -> str:
+def _vmap_equals_loop(trial: Trial) -> str:
     def one(row: Array) -> Array:
         draw = sampled(trial.scheme, Keys.of(jax.random.key(7), row))
         return trial.through(draw, jnp.asarray(trial.x), jnp.asarray(trial.previous))
@@ -722,8 +394,8 @@ def _batch_is_a_loop(trial: Trial) -> str:
     return ""
 
 
-def _gradients_are_finite(trial: Trial) -> str:
-    for rate in _FINITE_AT:
+def _gradients_are_finite_at_a_traced_rate_of_1(trial: Trial) -> str:
+    for rate in FINITE_AT:
         rows = trial.computed[f"finite at {rate}"]
         for by, gradient in [("x", rows.gradient), *(("the rate", g) for g in rows.by_rates)]:
             if not np.all(np.isfinite(gradient)):
@@ -731,7 +403,7 @@ def _gradients_are_finite(trial: Trial) -> str:
     return ""
 
 
-def _one_trace_serves_all_numbers(trial: Trial) -> str:
+def _does_not_retrace_when_rate_strength_or_key_change(trial: Trial) -> str:
     traces = []
 
     @jax.jit
@@ -748,7 +420,7 @@ def _one_trace_serves_all_numbers(trial: Trial) -> str:
 
 
 def _rates_stack_into_lanes(trial: Trial) -> str:
-    together = jnp.asarray(_LANES)
+    together = jnp.asarray(LANES)
     stacked = trial.at_rate(together)
     axes = jax.tree.unflatten(
         jax.tree.structure(trial.scheme),
@@ -760,14 +432,14 @@ def _rates_stack_into_lanes(trial: Trial) -> str:
         return trial.through(draw, jnp.asarray(trial.x), jnp.asarray(trial.previous))
 
     jax.eval_shape(jax.vmap(one, in_axes=(axes,)), stacked)  # mapped over rates alone
-    for rate in _LANES:
+    for rate in LANES:
         alone = trial.eager(trial.keys(), trial.at_rate(rate))
         if found := _unlike(trial.computed[f"lane {rate}"].y[0], alone):
             return f"at rate {rate}: {found}"
     return ""
 
 
-def _rows_of_noise_serve_a_scan(trial: Trial) -> str:
+def _noise_before_a_scan_and_applied_inside_equals_the_whole(trial: Trial) -> str:
     draw = sampled(trial.scheme, trial.keys())
 
     def scanned(x: Array, previous: Array) -> Array:
@@ -804,7 +476,7 @@ def _links_of_a_chain(trial: Trial) -> str:
     return "a second, equal link draws the noise of the first"
 
 
-def _a_dense_layer_takes_one_link(trial: Trial) -> str:
+def _a_linear_site_takes_one_link(trial: Trial) -> str:
     draw = sampled(Chain((trial.scheme, trial.scheme)), trial.keys())
     try:
         draw.linear(jnp.ones(trial.shape[:1]), jnp.asarray(trial.x), None, trial.site)
@@ -813,7 +485,7 @@ def _a_dense_layer_takes_one_link(trial: Trial) -> str:
     return "two links were taken"
 
 
-def _forks_are_independent(trial: Trial) -> str:
+def _forks_are_independent_of_each_other(trial: Trial) -> str:
     rows = trial.computed["forks"].y
     if not any(not same_bits(rows[0], row) for row in rows[1:]):
         return "eight forks of a draw are the same"
@@ -863,22 +535,27 @@ _SHAPES_FIT = Law(
     _keeps_shape_and_dtype,
     _same_size,
 )
-_NOISE_FITS = Law(
-    "Noise broadcasts to the value, and `noise_shape` tells its shape.",
-    "Give noise size 1 along each axis that it is shared over, and no other size than the value's.",
-    _noise_fits_the_value,
-    lambda trial: trial.samples and not trial.scheme.resizes,
+_ONE_TRACE = Law(
+    "One compiled program serves all rates, strengths and keys.",
+    "Compute nothing from a rate when the scheme is made, and keep it in a field of type Rate.",
+    _does_not_retrace_when_rate_strength_or_key_change,
 )
 
 SITE_LAWS: tuple[Law[Trial], ...] = (
     _SHAPES_FIT,
+    _ONE_TRACE,
     Law(
         "It leaves out some rows of the value, at random, and changes nothing else.",
         "Set `resizes` only for a scheme that takes rows of x; at evaluation all stay.",
         _leaves_out_rows_and_nothing_else,
         _resizing,
     ),
-    _NOISE_FITS,
+    Law(
+        "Noise broadcasts to the value, and `noise_shape` tells its shape.",
+        "Give noise size 1 along an axis that it is shared over, and else the value's size.",
+        _noise_broadcasts_against_the_value,
+        lambda trial: trial.samples and not trial.scheme.resizes,
+    ),
     Law(
         "Noise can be looked at: as arrays of booleans, float32 or int32, of the shapes it has.",
         "Return arrays of these dtypes, a Mask or a Normal.",
@@ -889,72 +566,67 @@ SITE_LAWS: tuple[Law[Trial], ...] = (
         "Examples of a step have noise of their own, unless the scheme says that they share it.",
         "Draw from keys.example; from keys.step only what all examples are to share. If they are "
         "meant to share it, check it with --shared.",
-        _examples_have_noise_of_their_own,
+        _examples_share_their_noise_only_where_they_may,
         lambda trial: trial.samples and trial.shared is not None,
     ),
     Law(
         "At rate 0, and at strength 0, nothing happens, to the bit.",
         "Look at what `apply` and `expected` make of x when nothing is dropped.",
-        _nothing_happens_at_rate_0,
+        _nothing_happens_at_rate_or_strength_0,
         _rated,
     ),
     Law(
         "At its rate something happens.",
         "Use the noise in `apply`, and the rate in `sample`.",
-        _something_happens,
+        _something_happens_at_its_rate,
         _same_size,
     ),
     Law(
         "The mean over noise is what `expected` returns.",
         "Divide by 1 - rate what is kept, or define `expected`. If evaluation is to take x though "
         "it is not the mean, set expected_is_mean: ClassVar = False.",
-        _mean_is_expected,
+        _mean_over_noise_is_expected,
         _same_size,
     ),
     Law(
         "The mean of a dense layer over noise is what `expected_linear` returns.",
         "Define `expected_linear` for a `linear` of your own.",
-        _mean_of_a_dense_layer_is_expected,
+        _mean_of_a_linear_layer_is_expected,
         _linear_site,
     ),
     Law(
         "The gradient is the factor that x was multiplied by: exactly 0 where x was dropped.",
         "Use jnp.where and products in `apply`. If it is not linear in x for given noise, set "
         "linear_in_x: ClassVar = False.",
-        _gradient_is_the_factor,
+        _gradient_is_the_factor_that_x_was_multiplied_by,
         lambda trial: trial.scheme.linear_in_x and not trial.scheme.resizes,
     ),
     Law(
         "The derivative is the slope, for given noise.",
         "Look for what stops the gradient in `apply`.",
-        _gradient_is_the_slope,
+        _gradient_is_the_slope_for_given_noise,
         lambda trial: not trial.scheme.linear_in_x,
     ),
     Law(
         "The same key gives the same result, another key another.",
         "Draw all that is random from `keys`, with jax.random or dropjax.keep_mask.",
-        _key_decides,
+        _same_key_same_output_and_other_key_other_output,
     ),
     Law(
         "Compiled, the result is what it is operation by operation.",
         "Let no Python branch look at the values of arrays or rates.",
-        _compiled_is_eager,
+        _jit_equals_eager,
     ),
     Law(
         "Mapped over the examples of a batch, the results are those of a loop.",
         "Speak of one example: count axes by site.axes, and draw from keys.example.",
-        _batch_is_a_loop,
+        _vmap_equals_loop,
     ),
     Law(
         "Gradients are finite at traced rates of 0, 0.5 and 1.",
         "At rate 1 divide by jnp.where(rate < 1, 1 - rate, 1), and not by 0.",
-        _gradients_are_finite,
+        _gradients_are_finite_at_a_traced_rate_of_1,
         _rated,
-    ),
-    Law(
-        "One compiled program serves all rates, strengths and keys.",
-        "Compute nothing from a rate when the scheme is made, and keep it in a field of type Rate.",
-        _one_trace_serves_all_numbers,
     ),
     Law(
         "Rates stack into lanes: mapped over rates, the results are those of each alone.",
@@ -965,7 +637,7 @@ SITE_LAWS: tuple[Law[Trial], ...] = (
     Law(
         "Noise drawn before a scan and applied step by step inside is that of the whole sequence.",
         "Give noise one row for each step along its first axis, or size 1 there.",
-        _rows_of_noise_serve_a_scan,
+        _noise_before_a_scan_and_applied_inside_equals_the_whole,
         lambda trial: trial.site.axes[0] == "time" and not trial.scheme.resizes,
     ),
     Law(
@@ -977,19 +649,23 @@ SITE_LAWS: tuple[Law[Trial], ...] = (
     Law(
         "Two links on one dense layer are refused.",
         "Leave `linear` to the draw.",
-        _a_dense_layer_takes_one_link,
+        _a_linear_site_takes_one_link,
         _linear_site,
     ),
     Law(
         "Forks of a draw are independent of each other.",
         "Draw all that is random from `keys`.",
-        _forks_are_independent,
+        _forks_are_independent_of_each_other,
     ),
 )
 
 EDGE_LAWS: tuple[Law[Trial], ...] = (
-    _SHAPES_FIT,
-    _NOISE_FITS,
+    Law(
+        "The result has the shape of the value, also where that has size 1 along an axis.",
+        "Look at what becomes of an axis of size 1: a half of 1, in whole numbers, is 0.",
+        _keeps_shape,
+        _same_size,
+    ),
     Law(
         "At rates from 0 to 1 the result is finite, and its mean is what `expected` returns.",
         "Look at what is done along an axis of size 1, and at rate 1, where nothing is kept and "
@@ -1040,25 +716,31 @@ def check(scheme: Scheme, *, shared: bool = False) -> Iterator[Verdict]:
     for law in SCHEME_LAWS:
         verdict = _verdict("", law, scheme)
         yield verdict
-        if verdict.breach and law.breach is _is_a_value:
+        if verdict.breach and law.breach is _is_a_hashable_value_and_a_pytree_of_numbers:
             return
     for kind in sorted(scheme.acts_on | scheme.can_act_on, key=lambda kind: kind.value):
-        site = site_of(kind)
-        wanted = True if shared else is_shared(scheme, site)
-        for shape in (shape_of(site), *edge_shapes(shape_of(site))):
-            whole = shape == shape_of(site)
-            where = f"at {kind.name} sites" + f", shape {shape}" * (not whole)
-            try:
-                trial = Trial.of(scheme, site, shape, wanted)
-            except Exception as error:
-                yield Verdict(where, _SHAPES_FIT, _said(error))
-                break
-            for law in SITE_LAWS if whole else EDGE_LAWS:
-                if law.applies(trial):
-                    verdict = _verdict(where, law, trial)
-                    yield verdict
-                    if verdict.breach and (law is _SHAPES_FIT or _is_error(verdict.breach)):
-                        break
+        yield from _verdicts_at(scheme, site_of(kind), shared)
+
+
+def _verdicts_at(scheme: Scheme, site: Site, shared: bool) -> Iterator[Verdict]:
+    where = f"at {site.kind.name} sites"
+    try:
+        trial = Trial.of(scheme, site, shared=True if shared else is_shared(scheme, site))
+        edges = trial.edges
+    except Exception as error:
+        yield Verdict(where, _SHAPES_FIT, _said(error))
+        return
+    trials = [(where, trial, SITE_LAWS)]
+    trials += [(f"{where}, of shape {edge.shape}", edge, EDGE_LAWS) for edge in edges]
+    for where, tried, laws in trials:
+        for law in laws:
+            if law.applies(tried):
+                verdict = _verdict(where, law, tried)
+                yield verdict
+                if verdict.breach and law in (_SHAPES_FIT, _ONE_TRACE):
+                    return  # hardly another law could be tried
+                if verdict.breach and (law is laws[0] or verdict.breach.startswith(_RAISES)):
+                    break
 
 
 def _verdict(where: str, law: Law[T], of: T) -> Verdict:
@@ -1072,9 +754,5 @@ _RAISES = "it raises "
 
 
 def _said(error: Exception) -> str:
-    first = str(error).strip().partition("\n")[0]
+    first = str(error).strip().partition("\n")[0].rstrip(".")
     return f"{_RAISES}{type(error).__name__}" + f": {first}" * bool(first)
-
-
-def _is_error(breach: str) -> bool:
-    return breach.startswith(_RAISES)

@@ -29,11 +29,11 @@ def select(scheme: Scheme, sites: Sites, at: str = "") -> Sites:
       at: a regular expression that is searched for in their names; empty for all.
 
     Raises:
-      ValueError: `at` is given and finds none; or is no regular expression.
+      ValueError: `at` matches none of them, or is no regular expression.
     """
-    acted_on = {name: found for name, found in sites.items() if acting(scheme, found[0])}
+    acted_on = {name: entry for name, entry in sites.items() if acting(scheme, entry[0])}
     try:
-        chosen = {name: found for name, found in acted_on.items() if re.search(at, name)}
+        chosen = {name: entry for name, entry in acted_on.items() if re.search(at, name)}
     except re.error as error:
         raise ValueError(f"at={at!r} is not a regular expression: {error}") from None
     if at and not chosen:
@@ -54,23 +54,23 @@ def arrays(
     Args:
       scheme: with its learned values bound and its rates scaled, if it has any.
       step_key: of that step or sample.
-      rows: of one example, or (examples,).
-      sites: those that the scheme acts on, of which noise is wanted; see `select`.
+      rows: in the data set: of one example, (), or of several, (examples,).
+      sites: where noise is wanted. The scheme has to act on each; see `select`.
       sample: the number of the Monte-Carlo sample, from 1; 0 in training.
 
     Returns:
-      NumPy arrays, for several examples with a leading axis of them, also where they share the
-      noise. Of a scheme with masks they are booleans that are True where a value is kept; of one
-      with normal numbers those numbers. They have size 1 along axes that the noise is shared over.
+      NumPy arrays. Several examples are their first axis, also where all share the noise. A mask
+      is boolean, True where a value is kept; normal noise is its numbers. An axis along which the
+      noise is shared has size 1.
 
     Raises:
-      ValueError: at a dense layer a scheme draws noise of its own form, which depends on the
-        layer's input.
+      ValueError: a scheme at a dense layer has noise that depends on the layer's input, which is
+        not known here.
     """
     items = tuple(sites.values())
-    of_one = _drawn if np.ndim(rows) == 0 else _drawn_each
-    found = of_one(scheme, step_key, np.asarray(rows, np.uint32), np.uint32(sample), items)
-    return jax.tree.map(np.asarray, found)
+    draw = _drawn if np.ndim(rows) == 0 else _drawn_each
+    noise = draw(scheme, step_key, np.asarray(rows, np.uint32), np.uint32(sample), items)
+    return jax.tree.map(np.asarray, noise)
 
 
 @functools.partial(jax.jit, static_argnums=4)
@@ -102,22 +102,22 @@ def _plain(noise: Any) -> Any:
 def _noise_of(link: Scheme, keys: Keys, site: Site, shape: tuple[int, ...]) -> Any:
     if site.kind is not Kind.LINEAR or type(link).linear is Scheme.linear:
         return link.sample(keys, site, shape)
-    # A layer of the scheme's own may draw a mask of its weights, as other schemes do, or not: what
-    # it asks `sample` for while it runs says which.
-    asked: list[Any] = []
+    # The scheme has a `linear` of its own. It may call `sample` for a mask of the weights, as the
+    # default does, or draw something else. So it is run, and its calls of `sample` are noted.
+    samples: list[Any] = []
     watched = jax.tree.map(lambda leaf: leaf, link)  # a copy
 
     def sample(*arguments: Any) -> Any:
-        asked.append(link.sample(*arguments))
-        return asked[-1]
+        samples.append(link.sample(*arguments))
+        return samples[-1]
 
     object.__setattr__(watched, "sample", sample)
     inputs, outputs = shape
     watched.linear(keys, jnp.zeros(inputs), jnp.zeros(shape), jnp.zeros(outputs), site)
-    if len(asked) != 1:
+    if len(samples) != 1:
         raise ValueError(
             f"{SCHEMES.name_of(type(link))} has no noise of its own at {site.name!r}: there it "
             "perturbs what the dense layer returns, by noise that depends on the layer's input. "
             "Call linear(...) of the draw instead"
         )
-    return asked[0]
+    return samples[0]

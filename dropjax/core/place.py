@@ -24,7 +24,7 @@ class Place:
     """One place and what happens there. Made by `of`.
 
     Args:
-      links: each link of the scheme with the site that it is shown.
+      links: each link of the scheme, with the site that stands for this place.
       axes: how many axes an example has.
       shared: axes of the whole value along which one decision is shared, as numbers.
     """
@@ -98,7 +98,7 @@ class Place:
         return dataclasses.replace(self, links=links)
 
     def _rated(self) -> tuple[Scheme, Site]:
-        rated = [found for found in self.links if hasattr(found[0], "rate")]
+        rated = [pair for pair in self.links if hasattr(pair[0], "rate")]
         if len(rated) != 1:
             names = " and ".join(str(link) for link, _ in rated) or "no scheme here"
             raise AttributeError(f"there is no one rate to speak of: {names} has one")
@@ -120,9 +120,9 @@ class Place:
         return self.sampled(key(), x)
 
     def sampled(self, key: Array, x: Array) -> Array:
-        """`x` with noise; each member of the batch has its own, but along shared axes."""
+        """`x` with noise: each member of the batch has its own, except along shared axes."""
 
-        def one(x: Array, number: Array) -> Array:
+        def of_member(x: Array, number: Array) -> Array:
             shape = [1 if i - x.ndim in shared else size for i, size in enumerate(x.shape)]
             for i, (link, site) in enumerate(self.links):
                 if link.resizes and shape[0] != x.shape[0]:
@@ -139,12 +139,12 @@ class Place:
         x = self.checked(x)
         # From the end, as an example has no axes of the batch.
         shared = [a - x.ndim for a in normalize_axes(self.shared, x.ndim, "broadcast_dims")]
-        return self._over_batch(one, x, shared)
+        return self._over_batch(of_member, x, shared)
 
     def expected(self, x: Array) -> Array:
         """`x` at the scheme's expectation."""
 
-        def one(x: Array, number: Array) -> Array:
+        def of_member(x: Array, number: Array) -> Array:
             del number
             for link, site in self.links:
                 y = link.expected(x, site, None)
@@ -152,7 +152,7 @@ class Place:
                 x = y
             return x
 
-        return self._over_batch(one, self.checked(x))
+        return self._over_batch(of_member, self.checked(x))
 
     def checked(self, x: Array) -> Array:
         """`x` as an array.
@@ -169,8 +169,15 @@ class Place:
         return x
 
     def _over_batch(
-        self, one: Callable[[Array, Array], Array], x: Array, shared: Sequence[int] = ()
+        self, of_member: Callable[[Array, Array], Array], x: Array, shared: Sequence[int] = ()
     ) -> Array:
+        """`of_member(member, number)` of each member of the batch.
+
+        Args:
+          of_member: a function of one example and its number.
+          x: the batch.
+          shared: axes, counted from the end, along which all members have one number.
+        """
         batch = x.shape[: x.ndim - self.axes]
         own = [1 if axis - x.ndim in shared else size for axis, size in enumerate(batch)]
         numbers = jnp.arange(math.prod(own)).reshape(own)
@@ -180,17 +187,17 @@ class Place:
             spec = PartitionSpec(*sharding.spec[: len(batch)])
             numbers = jax.sharding.reshard(numbers, NamedSharding(sharding.mesh, spec))
         for _ in batch:
-            one = jax.vmap(one)
-        return one(x, numbers)
+            of_member = jax.vmap(of_member)
+        return of_member(x, numbers)
 
 
 def _numbers(
     broadcast_dims: int | str | Sequence[int | str], names: Sequence[str]
 ) -> tuple[int, ...]:
-    one = isinstance(broadcast_dims, (int, str))
-    dims = (broadcast_dims,) if one else tuple(broadcast_dims)
-    found = []
-    for dim in dims:
+    """Axes as numbers, those that were named counted from the end."""
+    single = isinstance(broadcast_dims, (int, str))
+    numbers = []
+    for dim in (broadcast_dims,) if single else tuple(broadcast_dims):
         if isinstance(dim, str):
             if dim not in names:
                 raise ValueError(
@@ -198,11 +205,12 @@ def _numbers(
                     "of the batch is a number"
                 )
             dim = names.index(dim) - len(names)
-        found.append(dim)
-    return tuple(found)
+        numbers.append(dim)
+    return tuple(numbers)
 
 
 def _site(link: Scheme, axes: tuple[str, ...], depth: float) -> Site:
+    """The site that a link is shown in place of one that a model declares."""
     name = str(link)
     if link.at:
         raise ValueError(f"{name}: at would do nothing here, where there are no named sites")

@@ -19,10 +19,10 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class _Recorder(Deterministic):
-    """A clean draw that notes which sites it is shown."""
+    """A draw without noise that notes which sites the model declares."""
 
     scheme: Scheme = dataclasses.field(default_factory=Chain)
-    found: dict[str, tuple[Site, tuple[int, ...]]] = dataclasses.field(default_factory=dict)
+    sites: dict[str, tuple[Site, tuple[int, ...]]] = dataclasses.field(default_factory=dict)
     forks: tuple[int, ...] = ()
     seen: set[tuple[tuple[int, ...], str]] = dataclasses.field(default_factory=set)
 
@@ -31,7 +31,7 @@ class _Recorder(Deterministic):
         if (self.forks, site.name) in self.seen:
             raise ValueError(f"the model declares the site {site.name!r} twice")
         self.seen.add((self.forks, site.name))
-        for name in self.found:
+        for name in self.sites:
             if name != site.name and name_number(name) == name_number(site.name):
                 raise ValueError(
                     f"the sites {name!r} and {site.name!r} have the same crc32 and would draw the "
@@ -42,7 +42,7 @@ class _Recorder(Deterministic):
                 f"site {site.name!r} names {len(site.axes)} axes {site.axes}, but its value has "
                 f"shape {tuple(shape)}"
             )
-        self.found[site.name] = (site, tuple(shape))
+        self.sites[site.name] = (site, tuple(shape))
 
     def fork(self, number: int) -> Self:
         # A fork draws noise of its own, so that it may meet the same sites again.
@@ -75,23 +75,23 @@ def record(call: Callable[[Draw], Any]) -> Sites:
         call(recorder)
 
     jax.eval_shape(traced)
-    return recorder.found
+    return recorder.sites
 
 
 @dataclasses.dataclass(frozen=True)
 class _Collector(Deterministic):
-    """A clean draw that notes the weights it is shown."""
+    """A draw without noise that notes the weights at the model's sites."""
 
     scheme: Scheme = dataclasses.field(default_factory=Chain)
-    found: dict[str, Array] = dataclasses.field(default_factory=dict)
+    weights: dict[str, Array] = dataclasses.field(default_factory=dict)
 
     def apply(self, noise: Any, x: Array, site: Site, fallback: Array | None = None) -> Array:
         if KINDS[site.kind].weights:
-            self.found[site.within(self.prefix).name] = x
+            self.weights[site.within(self.prefix).name] = x
         return super().apply(noise, x, site, fallback)
 
     def linear(self, x: Array, w: Array, b: Array | None, site: Site) -> Array:
-        self.found[site.within(self.prefix).name] = w
+        self.weights[site.within(self.prefix).name] = w
         return super().linear(x, w, b, site)
 
 
@@ -99,26 +99,27 @@ def weights(call: Callable[[Draw], Any]) -> Weights:
     """The weights at a model's LINEAR, WEIGHT and TABLE sites.
 
     Args:
-      call: runs the model on one example with the draw it is given. What it returns is not used,
-        so that compiled code computes nothing of it.
+      call: runs the model on one example with the draw it is given. Its result is not used, so
+        compiled code does not compute it.
     """
     collector = _Collector()
     call(collector)
-    return collector.found
+    return collector.weights
 
 
 def no_weights(sites: Sites) -> Weights:
-    """Zeros for weights, where shapes are all that counts."""
+    """Zeros in place of the weights, where only their shapes matter."""
     return {
         name: jnp.zeros(shape) for name, (site, shape) in sites.items() if KINDS[site.kind].weights
     }
 
 
 def check(scheme: Scheme, sites: Sites, model: str = "the model") -> None:
-    """Refuses a scheme any link of which would do nothing, or not what its name says.
+    """Refuses a scheme if one of its links would do nothing, or not what its name says.
 
     Raises:
-      ValueError: a link meets no site, refuses the sites it meets, or shares a linear site.
+      ValueError: no site of the model is one for the link; or the link refuses its sites; or two
+        links act on one linear site.
     """
     declared = [site for site, _ in sites.values()]
     for link in scheme.links:
@@ -191,13 +192,13 @@ def rows(scheme: Scheme, sites: Sites) -> list[dict[str, str]]:
 
 
 def remarks(scheme: Scheme, sites: Sites) -> list[str]:
-    """What the links say of the sites they act on, a line each; most say nothing."""
-    found: dict[tuple[str, str], list[str]] = {}
+    """The links' warnings about the sites they act on, one a line; most have none."""
+    names_of: dict[tuple[str, str], list[str]] = {}
     for link in scheme.links:
         for name, (site, shape) in sites.items():
             if link.wants(site) and (remark := link.remark(site, shape)):
-                found.setdefault((str(link), remark), []).append(name)
-    return [f"{link} at {', '.join(names)}: {text}" for (link, text), names in found.items()]
+                names_of.setdefault((str(link), remark), []).append(name)
+    return [f"{link} at {', '.join(names)}: {text}" for (link, text), names in names_of.items()]
 
 
 def table(scheme: Scheme, sites: Sites) -> str:

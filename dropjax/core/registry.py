@@ -12,15 +12,16 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """The classes of one sort, each found under the name of the file that defines it.
+    """Classes by name. A class in a file of the package has the name of the file.
 
     Args:
-      package: where the files are; a module that defines no class of the sort adds no name.
-      base: what makes a class one of the sort.
-      noun: what an error message calls one.
-      functions: packages whose `__all__` has functions that may be taken for a name.
-      parts: files of the package that define what the others are made of, and add no name.
-      flag: where experiments take such a text, and list the arguments; "" if nowhere.
+      package: where the files are. A file that defines no subclass of `base` adds no name.
+      base: the class that all of them derive from.
+      noun: the word for one of them in error messages.
+      functions: packages whose functions users may mistake for a name: those in their `__all__`.
+      parts: files of the package with building blocks for the others. They add no names.
+      flag: the flag of experiments that takes such a text and lists the arguments; "" if there is
+        none.
       given: fields of the classes that the program sets, and a text may not.
     """
 
@@ -92,7 +93,7 @@ class Registry(Generic[T]):
         return f"{cls.__module__}:{cls.__qualname__}"
 
     def _hint(self, name: str, names: list[str]) -> str:
-        """What the user may have meant, between the name and the list of names."""
+        """What the user may have meant, for the middle of an error message."""
         functions = self._public_functions()
         if name in functions:
             path, stem = functions[name]
@@ -110,7 +111,7 @@ class Registry(Generic[T]):
 
     def _public_functions(self) -> dict[str, tuple[str, str]]:
         """Functions by name, each with its path and the stem of the file that defines it."""
-        found = {}
+        functions = {}
         for package in self._functions:
             module = importlib.import_module(package)
             for name in module.__all__:
@@ -118,20 +119,20 @@ class Registry(Generic[T]):
                 if inspect.isfunction(function):
                     folder, _, stem = function.__module__.rpartition(".")
                     path = f"{package}.{name}"
-                    found.setdefault(name, (path, stem if folder == self._package else ""))
-        return found
+                    functions.setdefault(name, (path, stem if folder == self._package else ""))
+        return functions
 
     def _defined_in(self, stem: str) -> type[T] | None:
         module = importlib.import_module(f"{self._package}.{stem}")
-        found: list[Any] = [
+        classes: list[Any] = [
             c
             for c in vars(module).values()
             if isinstance(c, type) and issubclass(c, self.base) and c.__module__ == module.__name__
             if not c.__name__.startswith("_")
         ]
-        if len(found) > 1:
-            raise TypeError(f"{module.__name__} defines more than one {self.noun}: {found}")
-        return found[0] if found else None
+        if len(classes) > 1:
+            raise TypeError(f"{module.__name__} defines more than one {self.noun}: {classes}")
+        return classes[0] if classes else None
 
     def _imported(self, name: str) -> type[T]:
         module_name, _, class_name = name.partition(":")

@@ -74,21 +74,21 @@ class Scheme:
     at: str = dataclasses.field(default="", kw_only=True)
 
     acts_on: ClassVar[frozenset[Kind]] = frozenset()
-    """Kinds of sites that the bare name takes."""
+    """Kinds of sites on which it acts where `at` is empty."""
     can_act_on: ClassVar[frozenset[Kind]] = frozenset()
-    """Kinds that it also takes when `at` names such a site."""
+    """Kinds on which it acts too, if `at` names such a site."""
     made_for: ClassVar[str] = ""
-    """The model that the scheme was made for; empty if it suits any."""
+    """The model that `--model=auto` takes for it; empty if it suits any."""
     linear_in_x: ClassVar[bool] = True
-    """For given noise, `apply` is a factor times x, plus a term that x does not enter."""
+    """For given noise `apply` is a x + b, where a and b do not depend on x."""
     gradient_is_factor: ClassVar[bool] = True
-    """The gradient is that factor; if not, it is another one, which the paper puts in its place."""
+    """The gradient of `apply` is that a. If not, the paper replaces the gradient by another."""
     resizes: ClassVar[bool] = False
-    """`apply` leaves out parts of x, along its first axis."""
+    """`apply` leaves out parts of x along its first axis. Otherwise it keeps the shape of x."""
     expected_is_mean: ClassVar[bool] = True
-    """`expected` is the exact mean of `apply`; if not, it is x, as the paper evaluates."""
+    """`expected` is the exact mean of `apply`. If not, it is x, as the paper evaluates."""
     train_only: ClassVar[bool] = False
-    """An augmentation of training data: Monte-Carlo evaluation leaves it out too."""
+    """It augments training data, as `cutout` does. Monte-Carlo evaluation leaves it out."""
 
     def __post_init__(self) -> None:
         for name, annotation in _annotations(type(self)).items():
@@ -121,12 +121,20 @@ class Scheme:
         return site.kind in self.acts_on
 
     def refuses(self, sites: Sequence[Site]) -> str | None:
-        """Why the scheme makes no sense on these sites, all of which it wants; None if it does."""
+        """Why the scheme cannot act as its name says on these sites; None if it can.
+
+        Args:
+          sites: those of a model that the scheme wants. `core.plan.check` turns an answer into an
+            error at launch.
+        """
         del sites
         return None
 
     def remark(self, site: Site, shape: Sequence[int]) -> str | None:
-        """What is not to be expected of the scheme at a site, for the launch to say; else None."""
+        """A warning for the site table, which is printed at launch; None if there is none.
+
+        It says, for example, that the scheme is another, simpler one at this site.
+        """
         del site, shape
         return None
 
@@ -144,7 +152,7 @@ class Scheme:
           shape: the value's shape, one axis for each of `site.axes`.
 
         Returns:
-          Noise that broadcasts against `shape`, with size 1 along each axis it is shared over:
+          Noise that broadcasts to `shape`, with size 1 along each axis along which it is shared:
           arrays, or a `Mask` or `Normal`, which cost no memory.
         """
         raise NotImplementedError
@@ -161,7 +169,7 @@ class Scheme:
         raise NotImplementedError
 
     def expected(self, x: Array, site: Site, fallback: Array | None) -> Array:
-        """What stands for `apply` at evaluation: its exact mean, at rate 1 too; `x` by default."""
+        """The value at evaluation: the exact mean of `apply`, also at rate 1. By default `x`."""
         del site, fallback
         return x
 
@@ -203,15 +211,15 @@ class Scheme:
         return any(cls.penalty_at is not Learned.penalty_at for cls in learned)
 
     def in_evaluation(self) -> "Scheme":
-        """What is left of the scheme when a trained model's predictions are sampled."""
+        """The scheme for Monte-Carlo evaluation: without links that are for training only."""
         return Chain() if self.train_only else self
 
     def is_random_in_evaluation(self) -> bool:
-        """Whether predictions sampled under the scheme differ."""
+        """Whether Monte-Carlo evaluation draws any noise."""
         return any(link.acts_on or link.can_act_on for link in self.in_evaluation().links)
 
     def init_learned(self, key: Array, sites: Sites, weights: Weights) -> Any:
-        """Initial values of what the scheme learns, by site name; empty for most schemes.
+        """Initial learned values, by site name; empty for most schemes.
 
         Args:
           key: PRNG key.
@@ -222,7 +230,11 @@ class Scheme:
         return {}
 
     def trained(self, updates: Any) -> Any:
-        """The optimiser's updates of what was learned, but for what is only kept beside it."""
+        """The optimiser's updates of the learned values, as they are to be added.
+
+        A scheme that keeps values without training them, such as `mixout` the first weights,
+        returns zeros for these.
+        """
         return updates
 
     def bind(self, learned: Any) -> Self:
@@ -232,12 +244,12 @@ class Scheme:
         return self
 
     def penalty(self, sites: Sites, weights: Weights) -> Array:
-        """What the scheme adds to the summed loss of the whole training set, in nats."""
+        """A term that is added to the loss summed over all training examples, in nats."""
         del sites, weights
         return jnp.zeros(())
 
     def report(self, sites: Sites, weights: Weights) -> dict[str, dict[str, Array]]:
-        """Numbers that say what was learned, such as a rate or a sparsity, by site name."""
+        """Numbers that describe the learned values, such as a rate or a sparsity, by site name."""
         del sites, weights
         return {}
 
@@ -274,11 +286,11 @@ def check_shape(link: Scheme, method: str, site: Site, value: Any, shape: Sequen
 
 
 class Learned(Scheme):
-    """A scheme with trained quantities, a set of arrays for each site it wants.
+    """A scheme that trains values of its own: a set of arrays for each site it wants.
 
     A subclass adds a field `learned: dict | None = None` and defines `init` and, if it regularises
-    them, `penalty_at`. The optimiser trains the arrays beside the model's parameters; `bind` puts
-    them in place before `sample`, which finds its own under `self.learned[site.name]`.
+    the values, `penalty_at`. The optimiser trains the arrays together with the model's parameters.
+    `bind` puts them in place before `sample`, which finds those of a site by `self.at_site(site)`.
     """
 
     learned: dict[str, Any] | None
@@ -315,7 +327,7 @@ class Learned(Scheme):
         return _rebuild(self, {"learned": learned})
 
     def at_site(self, site: Site) -> Any:
-        """What was learned for a site.
+        """The learned values of a site.
 
         Raises:
           ValueError: nothing is bound.
@@ -333,12 +345,12 @@ class Learned(Scheme):
         return sum(terms, jnp.zeros(()))
 
     def report(self, sites: Sites, weights: Weights) -> dict[str, dict[str, Array]]:
-        found = {
+        reports = {
             name: self.report_at(site, weights.get(name))
             for name, (site, _) in sites.items()
             if self.wants(site)
         }
-        return {name: numbers for name, numbers in found.items() if numbers}
+        return {name: numbers for name, numbers in reports.items() if numbers}
 
 
 SCHEMES: Registry[Scheme] = Registry(
@@ -462,13 +474,13 @@ class Chain(Scheme):
         return sum((link.penalty(sites, weights) for link in self.schemes), jnp.zeros(()))
 
     def report(self, sites: Sites, weights: Weights) -> dict[str, dict[str, Array]]:
-        found: dict[str, dict[str, Array]] = {}
+        reports: dict[str, dict[str, Array]] = {}
         for i, link in enumerate(self.schemes):
             for name, numbers in link.report(sites, weights).items():
-                into = found.setdefault(name, {})
+                into = reports.setdefault(name, {})
                 # Two links may learn at one site.
                 into |= {k if k not in into else f"{k} ({i})": v for k, v in numbers.items()}
-        return found
+        return reports
 
     def _over(self, schemes: Iterable[Scheme]) -> Self:
         return _rebuild(self, {"schemes": tuple(schemes)})

@@ -9,7 +9,7 @@ BATCH_AXES = ("batch", "device")
 
 
 AXES = ("time", "depth", "height", "width", "feature", "gate", "head", "query", "key")
-"""Names of the axes of a value. Any other axis would be taken for a spatial one."""
+"""Names of the axes of a value. Schemes take an axis with any other name for a spatial one."""
 
 WEIGHT_AXES = ("input", "output", "token", "feature")
 """Names of the axes of weights: of a matrix the first two, of an embedding table the last two."""
@@ -38,16 +38,17 @@ class Kind(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """All that is known of a kind of sites.
+    """The facts of a kind of sites.
 
     Args:
-      what: stands there, in words.
-      axes: of one example's value there, by name. Models may declare others: an image's input has
-        three axes, a table row's has one. The site table and the tests look at schemes with these.
-      needs: what a scheme has to be given there besides the value, and the function to call where
-        there is no site to give it. Empty if the value is enough: a layer `Drop` can act there.
-      weights: whether parameters of the model stand there.
-      models: those that have such a site, if few have; empty if many have.
+      what: the value at such a site, in words.
+      axes: names of the value's axes in an example, for the table of schemes and the tests. A model
+        may declare others: an image has three axes, a row of a table has one.
+      needs: what a scheme needs there in addition to the value; and, after a semicolon, which
+        function to call in a model without sites. Empty if the value is enough, so that a layer
+        `Drop` can act there.
+      weights: whether the value is a parameter of the model.
+      models: which models have such sites, if only a few have; else empty.
     """
 
     what: str
@@ -105,10 +106,10 @@ KINDS: Mapping[Kind, Facts] = {
         models=_OF_TOKENS,
     ),
 }
-"""Of each kind what there is to know, in one place; all else that speaks of kinds reads it here.
+"""The facts of each kind. Whatever else depends on the kind of a site reads them here.
 
-A value in the middle of a model that knows no sites is taken for the first of these kinds on which
-the scheme can act.
+The order counts: in a model without sites `Drop` shows a scheme its value as the first of these
+kinds on which the scheme can act.
 """
 
 

@@ -1,4 +1,4 @@
-"""Evaluation: deterministic and Monte-Carlo prediction, and metrics of the two."""
+"""Evaluation: prediction with and without noise, and measures of predictions."""
 
 from dropjax.evaluate import moments
 from dropjax.evaluate.predict import (
@@ -18,7 +18,7 @@ MEASURES = {
     "binary": _OF_CLASSES,
     "regression": {"rmse": rmse, "mae": mae, "r2": r2},
 }
-"""What is measured of a task's predictions, by the name of the task."""
+"""The measures of predictions, by the name of the task."""
 
 __all__ = [
     "MEASURES",

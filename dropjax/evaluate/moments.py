@@ -231,13 +231,13 @@ def mlp(
       >>> import jax.numpy as jnp
       >>> from dropjax.evaluate import moments
       >>> layers = [(jnp.ones((2, 3)), None), (jnp.ones((3, 1)), jnp.zeros(1))]
-      >>> of = moments.mlp(layers, jnp.ones(2), 0.5)
-      >>> of.mean.tolist(), of.variance.tolist()
+      >>> output = moments.mlp(layers, jnp.ones(2), 0.5)
+      >>> output.mean.tolist(), output.variance.tolist()
       ([6.0], [12.0])
     """
     if not layers:
         raise ValueError("layers must hold at least one (kernel, bias)")
-    of = dropout(exactly(x), input_rate, scaling=scaling)
+    hidden = dropout(exactly(x), input_rate, scaling=scaling)
     for w, b in layers[:-1]:
-        of = dropout(relu(dense(of, w, b)), rate, scaling=scaling)
-    return dense(of, *layers[-1])
+        hidden = dropout(relu(dense(hidden, w, b)), rate, scaling=scaling)
+    return dense(hidden, *layers[-1])

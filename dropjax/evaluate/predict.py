@@ -27,7 +27,7 @@ class NoNoiseError(ValueError):
 
 
 def sample_key_of(key: Array, sample: Any) -> Array:
-    """The key of a Monte-Carlo sample, of which `Keys.of(..., row, sample)` makes an example's."""
+    """The key of a Monte-Carlo sample. `Keys.of(..., row, sample)` makes an example's of it."""
     return derive(key, sample)
 
 
@@ -312,7 +312,7 @@ def _over_samples(
     """What is gathered of each example over samples; without a reduction the value of each."""
     rows = jnp.arange(_count(xs))
 
-    def one(x_and_row: tuple[Any, Array]) -> Any:
+    def of_example(x_and_row: tuple[Any, Array]) -> Any:
         x, row = x_and_row
 
         def value(sample: Array) -> Any:
@@ -335,7 +335,7 @@ def _over_samples(
         carry, _ = jax.lax.scan(body, start(shape), jnp.arange(samples))
         return end(carry, samples)
 
-    gathered = _each(one, (xs, rows), batch_size)
+    gathered = _each(of_example, (xs, rows), batch_size)
     if reduction is None:
         return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), gathered)
     return gathered

@@ -3,7 +3,8 @@
 Source: Ko, Kim, Oh, Choi 2017, "Controlled Dropout: A Different Dropout for Improving Training
 Speed on Deep Neural Network" (IEEE SMC).
 
-Differs: what is kept is scaled in training by default; `scaling="test"` leaves that to test time.
+Differs: what is kept is scaled in training by default; with `scaling="test"` it is not, and x has
+to be scaled at test time.
 """
 
 from typing import Literal
@@ -88,7 +89,7 @@ def controlled_dropout(
     columns = x.shape[axis]
     kept = columns - int(columns * float(rate) + 0.5)
     if float(rate) < 1:
-        kept = max(kept, min(columns, 1))  # of none there would be nothing to scale up to the mean
+        kept = max(kept, min(columns, 1))  # without any column the mean could not be right
     # The columns with the least words: each set of `kept` is as likely as any other.
     index = jnp.sort(jnp.argsort(words(seed_of(key), (columns,)))[:kept]).astype(jnp.int32)
     y = jnp.take(x, index, axis=axis)

@@ -4,8 +4,8 @@ Source: Santos, Colombo, Roder, Papa 2020, "MaxDropout: Deep Neural Network Regu
 Maximum Output Values" (arXiv 2007.13723).
 
 Differs: each example has a threshold of its own. The authors' code has one for the whole batch, so
-that what is dropped of an example depends on the others; that is `batch_axes=()`. It also divides
-by 0 where all activations are equal; here none is dropped then.
+that an example's dropout depends on the others; that is `batch_axes=()`. Where all activations are
+equal it divides by 0; here none of them is dropped.
 """
 
 from collections.abc import Sequence
@@ -27,9 +27,9 @@ def max_dropout(x: ArrayLike, rate: ArrayLike, *, batch_axes: int | Sequence[int
 
     Args:
       x: activations, floats of any shape.
-      rate: the part of the range, from the largest value downwards, that is dropped, in [0, 1]; one
-        number, which may be traced. It is not the fraction of values that are: of activations with
-        a long tail that is far less. Typical: 0.3.
+      rate: the part of the range that is dropped, from the largest value downwards, in [0, 1]; one
+        number, which may be traced. It is not the fraction of values that are dropped, which is far
+        smaller for activations with a long tail. Typical: 0.3.
       batch_axes: the axes that hold examples, 0 for an ordinary batch; () for a single example, or
         for one threshold for all.
 

@@ -1,4 +1,4 @@
-"""Arguments that models were given after runs with them were recorded."""
+"""Arguments of models that came after version 0.5.2, whose runs do not have them."""
 
 import dataclasses
 from typing import Any
@@ -13,5 +13,5 @@ def added(default: Any) -> Any:
 
 
 def is_as_before(field: "dataclasses.Field[Any]", value: Any) -> bool:
-    """Whether a field was added, and has the value that stands for how it was before."""
+    """Whether a field came after 0.5.2 and has its default, with which nothing changes."""
     return bool(field.metadata.get("added")) and value == field.default

@@ -15,7 +15,7 @@ from dropjax.core.draw import Draw
 from dropjax.core.scheme import dense
 from dropjax.core.site import Kind, Site
 from dropjax.nn.convolution import conv
-from dropjax.nn.recurrent import Cell
+from dropjax.nn.recurrent import RecurrentCell
 
 Array = jax.Array
 
@@ -218,7 +218,7 @@ class Recurrent(nn.Module):
       depth: the depth of its sites.
     """
 
-    cell: Cell
+    cell: RecurrentCell
     width: int
     untied: bool = False
     depth: float = 0.0

@@ -1,4 +1,4 @@
-"""A model on raw examples: what a data set's values become before it, and what comes out."""
+"""A model on examples as they are in the data: how they are scaled, and what predictions mean."""
 
 import dataclasses
 import functools
@@ -31,23 +31,23 @@ def vocabulary_of(module: nn.Module) -> int:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network:
-    """A Flax module that takes (x, draw), with its scheme, on one raw example.
+    """A Flax module that takes (x, draw), with its scheme, on one example as it is in the data.
 
     Predictions depend on `values`: {"params": the module's parameters, "mutable": its other
     collections, such as batch norm's running means, "learned": what the scheme has learned,
-    "strength": what multiplies its rates}. Networks of equal modules, schemes and numbers are equal
+    "strength": the factor of its rates}. Networks with equal modules, schemes and numbers are equal
     and share their compiled programs, so that many runs can be loaded in one process.
 
     Args:
       module: the Flax module.
       scheme: with nothing learned and no strength applied yet.
       task: "classification", "binary" or "regression".
-      shift, scale: the module sees (x - shift) / scale; tokens, where it has a vocabulary, it
-        sees as they are.
-      target_shift, target_scale: of regression, whose module predicts
+      shift, scale: the module sees (x - shift) / scale. A module with a vocabulary sees tokens as
+        they are.
+      target_shift, target_scale: for regression, where the module predicts
         (y - target_shift) / target_scale.
-      origin, target_origin: what was taken off the data's x and y in float64 before they became
-        the float32 that the methods here take and return; 0 for most data.
+      origin, target_origin: numbers that were subtracted from the data's x and y in float64, before
+        they became the float32 that the methods here take and return; 0 for most data.
       classes: the classes' names, by label; () if they have none.
     """
 
@@ -75,12 +75,12 @@ class Network:
 
     @functools.cached_property
     def _identity(self) -> Any:
-        """What is equal for equal networks; its own object if that is not known."""
+        """A value that equal networks have in common; of its own if it cannot be compared."""
         leaves, structure = jax.tree.flatten(self.scheme)
         numbers = (*leaves, self.shift, self.scale, self.target_shift, self.target_scale)
         numbers += (self.origin, self.target_origin)
         try:
-            # A Python number is not promoted as an array of one is.
+            # The type counts: a Python number promotes otherwise than an array.
             known = [(type(n), np.asarray(n).dtype.str, *_bits(n)) for n in numbers]
             identity = (type(self), self.module, structure, self.task, self.classes, *known)
             hash(identity)
@@ -91,7 +91,7 @@ class Network:
     def init(self, key: Array, x: Any) -> tuple[Any, Any]:
         """Initial parameters, and initial mutable variables ({} for most modules)."""
         inputs = self.inputs(x)
-        # Compiled: op by op it would take several times as long.
+        # Compiled, as it takes several times as long op by op.
         variables = dict(jax.jit(lambda key: self.module.init(key, inputs, CLEAN))(key))
         return variables.pop("params"), variables
 
@@ -103,7 +103,7 @@ class Network:
         return (jnp.asarray(x).astype(jnp.float32) - shift) / scale
 
     def outputs(self, params: Any, x: Any, draw: Draw, mutable: Any) -> Array:
-        """The module's outputs for one example, its mutable variables used as they are."""
+        """The module's outputs for one example. Its mutable variables are not updated."""
         return self._apply({"params": params, **mutable}, x, draw)  # type: ignore[return-value]
 
     def forward(self, params: Any, x: Any, draw: Draw, mutable: Any = None) -> Any:
@@ -121,7 +121,7 @@ class Network:
         return self._apply({"params": params, **mutable}, x, draw, mutable=list(mutable))  # type: ignore[return-value]
 
     def prediction(self, values: Any, x: Array) -> Array:
-        """Of one example, deterministic.
+        """The prediction for one example, without noise.
 
         Returns:
           For classification the log-probabilities (classes,), for a binary task (2,); for
@@ -130,7 +130,7 @@ class Network:
         return self._predicted(values, x, deterministic(self._bound(values)))
 
     def predictions(self, values: Any, xs: Any, *, batch_size: int = 1000) -> Array:
-        """As `prediction`, of many examples.
+        """`prediction` for many examples.
 
         Args:
           values: see the class.
@@ -141,24 +141,25 @@ class Network:
         return evaluate.map_examples(function, values, xs, batch_size=batch_size)
 
     def sampled_prediction(self, values: Any, x: Array, keys: Keys) -> Array:
-        """As `prediction`, under one draw of the noise."""
+        """`prediction` under one draw of the noise."""
         return self._predicted(values, x, sampled(self.scheme_in_evaluation(values), keys))
 
     def probabilities(self, values: Any, x: Array, keys: Keys) -> Array:
-        """As `sampled_prediction`, but probabilities instead of their logarithms."""
+        """`sampled_prediction`, with probabilities instead of their logarithms."""
         prediction = self.sampled_prediction(values, x, keys)
         return prediction if self.task == "regression" else jnp.exp(prediction)
 
     def scheme_in_evaluation(self, values: Any) -> Scheme:
-        """The scheme under which predictions are sampled: bound, and without augmentation."""
+        """The scheme for sampled predictions: with learned values, and without augmentation."""
         return self._bound(values).in_evaluation()
 
     def monte_carlo(
         self, values: Any, xs: Any, key: Array, *, samples: int, batch_size: int
     ) -> Array:
-        """Predictions of many examples, averaged over draws: probabilities, not their logarithms.
+        """Predictions for many examples, averaged over draws of the noise.
 
-        Where the scheme draws nothing at the sites of this model, they are those of one draw.
+        Probabilities are averaged, not their logarithms. If the scheme draws nothing at the sites
+        of this model, these are the predictions of one draw.
 
         Args:
           values: see the class.
@@ -176,8 +177,8 @@ class Network:
             if samples > 1:
                 return self.moments(values, xs, key, samples=samples, batch_size=batch_size)[0]
         except evaluate.NoNoiseError:
-            pass  # a scheme of the user's own, or one token for patch: no reason to lose a run
-        # One draw; for numbers also where one is too few for the spread that goes with the mean.
+            pass  # a scheme of the user's own, or patch with one token: a run is not lost for that
+        # One draw: also of regression with one sample, for which there is no spread.
         both, rows = (values, sample_key_of(key, 0)), jnp.arange(len(xs))
         first = _Method(self, "_first_sample")
         return evaluate.map_examples(first, both, (xs, rows), batch_size=batch_size)
@@ -199,10 +200,10 @@ class Network:
         )
 
     def text(self) -> str:
-        """The text of the module, every argument written out.
+        """The text of the module, with every argument.
 
-        But for those that came after 0.5.2 and are at their default: a model's text is compared
-        with that of the run that is resumed, which may be older.
+        Arguments that came after version 0.5.2 are left out at their defaults: the text is compared
+        with the one that an older run recorded.
         """
         hidden = ("outputs", "parent", "name")
         fields = [f for f in dataclasses.fields(self.module) if f.name not in hidden]
@@ -211,7 +212,7 @@ class Network:
         return format_call(MODELS.name_of(type(self.module)), arguments)
 
     def describe(self, x: np.ndarray) -> dict[str, Any]:
-        """What `rebuild` needs besides the texts of module and scheme, as JSON values.
+        """What `rebuild` needs, besides the texts of module and scheme, as JSON values.
 
         Args:
           x: an example.
@@ -229,14 +230,16 @@ class Network:
         )
 
     def _rare(self) -> dict[str, Any]:
-        """What most networks have not, and those of versions before 0.6 never have."""
+        """The part of `describe` that is empty for most networks, and for those before 0.6."""
         origins = {name: np.asarray(getattr(self, name)) for name in ("origin", "target_origin")}
-        rare: dict[str, Any] = {name: at.tolist() for name, at in origins.items() if at.any()}
+        rare: dict[str, Any] = {
+            name: origin.tolist() for name, origin in origins.items() if origin.any()
+        }
         return rare | ({"classes": list(self.classes)} if self.classes else {})
 
     @classmethod
     def rebuild(cls, model: str, scheme: str, described: dict[str, Any]) -> Self:
-        """The network of a run.
+        """Makes the network of a run again.
 
         Raises:
           KeyError, ValueError, TypeError: a text, or what was described, is wrong.
@@ -277,7 +280,7 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class _Method:
-    """A method of a network as a function that is equal for equal networks; bound, it is not."""
+    """A method of a network as a function; those of equal networks are equal, bound methods not."""
 
     network: Network
     name: str

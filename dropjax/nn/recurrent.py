@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 
 Array = jax.Array
-State = tuple[Array, ...]
+States = tuple[Array, ...]
 Perturb = Callable[[Array], Array]
 
 
-class Cell(NamedTuple):
+class RecurrentCell(NamedTuple):
     """A recurrent cell.
 
     Args:
@@ -33,7 +33,7 @@ class Cell(NamedTuple):
 
     gates: int
     states: tuple[str, ...]
-    step: Callable[[Array, Array, State, Perturb, Perturb], State]
+    step: Callable[[Array, Array, States, Perturb, Perturb], States]
     has_update: bool = True
     has_readout: bool = False
     forget_gate: int | None = None
@@ -41,16 +41,16 @@ class Cell(NamedTuple):
 
 
 def elman(
-    from_input: Array, from_hidden: Array, state: State, write: Perturb, read: Perturb
-) -> State:
+    from_input: Array, from_hidden: Array, state: States, write: Perturb, read: Perturb
+) -> States:
     """h_t = tanh(W x_t + U h_tm1 + b). Source: Elman 1990, "Finding Structure in Time"."""
     del state, write, read  # it has no memory
     return (jnp.tanh(from_input + from_hidden),)
 
 
 def lstm(
-    from_input: Array, from_hidden: Array, state: State, write: Perturb, read: Perturb
-) -> State:
+    from_input: Array, from_hidden: Array, state: States, write: Perturb, read: Perturb
+) -> States:
     """Gates i, f, g, o; c_t = f c_tm1 + i write(g); h_t = o read(tanh(c_t)).
 
     Source: Hochreiter & Schmidhuber 1997; the forget gate: Gers, Schmidhuber, Cummins 2000.
@@ -62,8 +62,8 @@ def lstm(
 
 
 def gru(
-    from_input: Array, from_hidden: Array, state: State, write: Perturb, read: Perturb
-) -> State:
+    from_input: Array, from_hidden: Array, state: States, write: Perturb, read: Perturb
+) -> States:
     """Gates r, z, n; n = tanh(W x_t + r (U h_tm1 + b)); h_t = (1 - z) write(n) + z h_tm1.
 
     Source: Cho et al. 2014 (arXiv 1406.1078), with the reset gate after the product, as cuDNN,
@@ -79,7 +79,7 @@ def gru(
 
 
 CELLS = {
-    "elman": Cell(1, ("state",), elman, has_update=False),
-    "gru": Cell(3, ("state",), gru, hidden_bias=True),
-    "lstm": Cell(4, ("state", "cell"), lstm, has_readout=True, forget_gate=1),
+    "elman": RecurrentCell(1, ("state",), elman, has_update=False),
+    "gru": RecurrentCell(3, ("state",), gru, hidden_bias=True),
+    "lstm": RecurrentCell(4, ("state", "cell"), lstm, has_readout=True, forget_gate=1),
 }

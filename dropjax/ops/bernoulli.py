@@ -78,14 +78,14 @@ class Mask(Lazy):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Undecided(Lazy):
-    """A mask whose rates are not known yet, because they depend on the values it is for.
+    """A mask whose rates are not known yet, because they depend on the values that it will drop.
 
-    As an array it is numbers in [0, 1): an element is dropped if its number lies below its rate.
+    `drawn` gives numbers in [0, 1): an element is dropped if its number lies below its rate.
     """
 
     @classmethod
     def of(cls, key: Array, shape: Sequence[int]) -> Self:
-        """The mask of a key, typed or raw, at whatever rates."""
+        """The mask of a key, typed or raw, for rates that are given later."""
         return cls(seed_of(check_key(key)), (), check_shape(shape))
 
     def at(self, rate: Array) -> Mask:
@@ -194,8 +194,8 @@ def _kept_and_scaled(keep: Mask | Array, x: Array, rate: Array) -> Array:
 @fused
 def choose(keep: Mask | Array, x: Array, other: Array) -> Array:
     """`x` where `keep`, else `other`, bit for bit; all of one shape."""
-    # On an Explicit mesh `select` wants a mask that is sharded as x is. A False that is makes it
-    # so, and is gone once compiled.
+    # On an Explicit mesh `select` needs a mask that is sharded as x is. `or` with a False that is
+    # sharded so does that, and the compiler removes it.
     return jnp.where(booleans(keep, x) | jnp.zeros_like(x, dtype=bool), x, other)
 
 
@@ -219,7 +219,7 @@ def expected_drop(x: Array, rate: ArrayLike, scaling: str = "train") -> Array:
 
 def where_kept_at_all(x: Array, rate: ArrayLike, other: Array | None = None) -> Array:
     """`x` where the rate is below 1, else `other`: None for 0."""
-    # Of the rate in float32, by which masks go: one that rounds to 1 there drops all.
+    # Masks compare with the rate in float32: one that is rounded to 1 there drops everything.
     checked = as_rate(rate, x.shape)
     if not isinstance(rate, Tracer) and (np.asarray(rate, np.float32) < 1).all():
         return x

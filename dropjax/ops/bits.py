@@ -14,8 +14,8 @@ word of JAX's own threefry takes over 100.
 
 Four rounds are the fewest that passed PractRand 0.95 to 4 GiB, even with neighbouring integers for
 seeds (three failed within 2 GiB). There is one to spare, and five more make a seed of a key.
-What the five pass is in experiments/README.md; `scripts/mask_battery.py` tests what comes of it.
-It is no cipher: who sees masks may learn the key.
+experiments/README.md lists the tests that the five pass; `scripts/mask_battery.py` tests the masks.
+It is no cipher: masks may give away the key.
 """
 
 import functools
@@ -40,7 +40,7 @@ _START = np.array([0x243F6A88, 0x85A308D3], np.uint32)
 _COUNTERS = 2**32
 
 
-# For who calls it outside of `jax.jit`; inside, it is as if it were not compiled.
+# Compiled for calls outside of `jax.jit`; inside, `inline` makes it part of the caller's program.
 @functools.partial(jax.jit, inline=True)
 def seed_of(key: Array) -> Array:
     """The seed below a key, of shape (2,) and dtype uint32: the key's own words, mixed.
@@ -56,7 +56,7 @@ def seed_of(key: Array) -> Array:
     a, b = _START
     for i in range(0, data.size, 2):
         a, b = _mixed(a ^ data[i], b ^ data[i + 1])
-    # Or XLA would compute it again for each element.
+    # Without the barrier XLA would compute it again for each element.
     return jax.lax.optimization_barrier(jax.lax.concatenate([a[None], b[None]], 0))
 
 

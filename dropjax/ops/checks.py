@@ -1,4 +1,4 @@
-"""Argument checks. What is concrete is checked; what is traced is documented as unchecked."""
+"""Argument checks. Concrete values are checked; traced ones cannot be, as the docstrings say."""
 
 import operator
 from collections.abc import Iterable, Sequence

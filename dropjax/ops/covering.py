@@ -67,17 +67,18 @@ def covering_sets(spans: Spans) -> tuple[int, np.ndarray | None]:
     """How many sets of places cover a map whole, by the size of the set.
 
     Returns:
-      The number of equal, independent parts that are all to be covered, and for one of them the
-      number of sets of k places that do it, for k = 0, 1, ... up to the number of its places. None
-      if that takes too long: along two axes the map is longer than two blocks, and large; or along
-      all three, or along one of them far longer.
+      The number of equal, independent parts that all have to be covered; and for one part the
+      number of sets of k places that cover it, for k = 0, 1, ... up to the number of its places.
+      None instead if counting takes too long: the map is longer than two blocks along two axes and
+      large, or along three axes, or far longer along one.
     """
     copies, long = 1, []
     for size, block in spans:
         places = size - block + 1
-        # Blocks at the first place alone cover the first position, and those at the last the last.
-        # In a map of at most two blocks these two cover what there is, with what lies across: the
-        # same for both. A block of one position covers nothing but its own.
+        # Only a block at the first place covers the first position, and only one at the last place
+        # the last. In a map of at most two blocks these two cover everything, so along this axis
+        # the two lines of first and last places have to be covered, independently of each other. A
+        # block of one position covers only its own line.
         if size <= 2 * block or block == 1:
             copies *= places if block == 1 else min(places, 2)
         else:

@@ -59,7 +59,7 @@ def multiply(noise: Normal, x: Array, rate: ArrayLike) -> Array:
       rate: the drop rate of the Bernoulli dropout whose variance the noise has.
 
     Returns:
-      An array like `x`. Nothing is kept for the backward pass but a few bytes.
+      An array like `x`. A few bytes are kept for the backward pass.
     """
     return _times(noise, x, wide_rate(x, rate))
 
@@ -140,8 +140,8 @@ def scale_by(noise: Normal, x: Array, spread: Array) -> Array:
 @fused
 def around(noise: Normal, mean: Array, variance: Array) -> Array:
     """`mean` plus the root of `variance` times `noise`: of one shape, in the dtype of `mean`."""
-    # The slope of a square root is infinite at 0. A variance that is NaN stays it: the noise of a
-    # run that has diverged must not vanish.
+    # The slope of a square root is infinite at 0. A variance of NaN has to give NaN: a run that has
+    # diverged must be seen to have.
     some = variance != 0
     std = jnp.where(some, jnp.sqrt(jnp.where(some, variance, 1)), 0)
     wide = wide_dtype(mean.dtype)
@@ -156,10 +156,10 @@ def variance_through(x: Array, variance: Array) -> Array:
 
 
 def local_linear(key: Array, x: Array, w: Array, b: Array | None, variance: Array) -> Array:
-    """A dense layer whose weights are independent, normal, drawn anew for each row of x.
+    """A dense layer with independent normal weights, as if drawn anew for each row of x.
 
-    Not the weights are drawn but what comes of them (local reparameterisation): `x @ w + b` plus
-    the root of `x**2 @ variance` times a normal number for each output.
+    The outputs are drawn, not the weights (local reparameterisation): `x @ w + b` plus the root of
+    `x**2 @ variance` times a normal number for each output.
 
     Args:
       key: PRNG key.

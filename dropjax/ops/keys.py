@@ -35,7 +35,10 @@ def derive(key: jax.Array, *labels: str | ArrayLike) -> jax.Array:
 
 
 def _fold_in(key: jax.Array, number: ArrayLike) -> jax.Array:
-    """The same under `jax.vmap` as in a loop: for `unsafe_rbg` JAX's own is not, that of rbg is."""
+    """`fold_in` with the same result under `jax.vmap` as in a loop.
+
+    JAX's own differs there for keys of `unsafe_rbg`, so that of `rbg` is used for them.
+    """
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if str(jax.random.key_impl(key)) != "unsafe_rbg":
         return jax.random.fold_in(key, number)

@@ -35,7 +35,7 @@ class Lazy:
         return dataclasses.replace(self, index=(*self.index, 0 if self.shape[0] == 1 else i))
 
     def drawn(self) -> Array:
-        """The noise as an array, for those who want to look at it."""
+        """The noise as an array, to look at."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it is as an array")
 
 
@@ -45,5 +45,5 @@ def is_lazy(noise: object) -> bool:
 
 
 def fused(f: Function) -> Function:
-    """Compiles `f` as one; for the backward pass only its arguments are kept, not its noise."""
+    """Compiles `f` as one program. For the backward pass its arguments are kept, not its noise."""
     return cast(Function, jax.jit(jax.checkpoint(f, prevent_cse=False)))

@@ -1,7 +1,7 @@
-"""JSON files that say when they were changed: each holds the sha256 of the rest of itself.
+"""JSON files that hold the sha256 of the rest of themselves, so that a change is noticed.
 
-Versions before 0.6 wrote no such hash. `read` says whether a file has one; whether it should have
-one is the caller's to know, from the version that the folder's config.json names.
+Such a file is called sealed. Versions before 0.6 wrote no hash. `read` says whether a file has one;
+the caller knows whether it should have one, from the version that wrote the folder.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ class RecordError(Exception):
 
 
 def digest(value: dict[str, Any]) -> str:
-    """The sha256 of an object's JSON text with its keys sorted, without its own hash.
+    """The sha256 of an object: of its JSON text with sorted keys, without the hash itself.
 
     Raises:
       ValueError: a number in it is infinite or NaN, which JSON has not.
@@ -70,7 +70,7 @@ def read(path: Path) -> tuple[dict[str, Any], bool]:
 
 
 def decode(data: bytes) -> tuple[dict[str, Any], bool]:
-    """As `read`, of a file's bytes.
+    """The same as `read`, from the bytes of a file.
 
     Raises:
       ValueError: they are no JSON object, or its hash is wrong.
@@ -90,7 +90,7 @@ def decode(data: bytes) -> tuple[dict[str, Any], bool]:
 
 
 def sealed_by(version: str | None) -> bool:
-    """Whether a version of dropjax seals its files. An unknown one is taken for one that does."""
+    """Whether a version of dropjax seals its files. An unknown version is assumed to do so."""
     numbers = re.match(r"(\d+)\.(\d+)", version or "")
     return numbers is None or tuple(map(int, numbers.groups())) >= _FIRST
 

@@ -1,4 +1,4 @@
-"""A run's folder, read back."""
+"""The folder of a run as a value: its parameters, history, results and predictions."""
 
 import contextlib
 import dataclasses
@@ -98,7 +98,7 @@ class Run:
         if samples is None and not average:
             raise ValueError("average=False needs draws of the noise: give samples=50, say")
         if samples is None:
-            found = self.network.predictions(self.values, xs, batch_size=batch_size)
+            predictions = self.network.predictions(self.values, xs, batch_size=batch_size)
         elif not average:
             self._check_random(samples)
             each = self.network.samples(
@@ -107,10 +107,10 @@ class Run:
             return self._from_origin(self._public(np.asarray(each), lambda p: p))
         else:
             self._check_random(samples)
-            found = self.network.monte_carlo(
+            predictions = self.network.monte_carlo(
                 self.values, xs, self._key, samples=samples, batch_size=batch_size
             )
-        return self._from_origin(self._public(np.asarray(found), np.exp))
+        return self._from_origin(self._public(np.asarray(predictions), np.exp))
 
     def predict_with_spread(
         self, xs: ArrayLike, *, samples: int = 20, batch_size: int = 1000
@@ -149,36 +149,38 @@ class Run:
         if path.exists():
             raise FileExistsError(f"{path} exists; it is not overwritten")
         shape, dtype = self._example
-        origin, of_targets = (
-            np.asarray(of) for of in (self.network.origin, self.network.target_origin)
-        )
+        origin = np.asarray(self.network.origin)
+        target_origin = np.asarray(self.network.target_origin)
 
-        def one(x: jax.Array) -> jax.Array:
+        def predict_one(x: jax.Array) -> jax.Array:
             if origin.any():
                 x = (x - origin).astype(dtype)
-            found = self.network.prediction(self.values, x)
-            return found.astype(jnp.float64) + of_targets if of_targets.any() else found
+            prediction = self.network.prediction(self.values, x)
+            if target_origin.any():
+                return prediction.astype(jnp.float64) + target_origin
+            return prediction
 
         def predict(xs: jax.Array) -> jax.Array:
-            return self._public(jax.vmap(one)(xs), jnp.exp)
+            return self._public(jax.vmap(predict_one)(xs), jnp.exp)
 
-        wide = bool(origin.any() or of_targets.any())
+        wide = bool(origin.any() or target_origin.any())
         with jax.enable_x64(wide or bool(jax.config.jax_enable_x64)):  # type: ignore[attr-defined]
-            taken = np.dtype(np.float64) if origin.any() else dtype
-            examples = jax.ShapeDtypeStruct((*export.symbolic_shape("examples"), *shape), taken)
+            input_dtype = np.dtype(np.float64) if origin.any() else dtype
+            input_shape = (*export.symbolic_shape("examples"), *shape)
+            examples = jax.ShapeDtypeStruct(input_shape, input_dtype)
             exported = export.export(jax.jit(predict), platforms=PLATFORMS)(examples)
         write_whole(path, bytes(exported.serialize()))
 
     def replay(self, *, learned: Any = None, examples: int | None = None) -> Replay:
-        """Training's batches and noise once more; see `train.Replay`. No data is read.
+        """The batches and the noise of training, drawn again; see `train.Replay`. No data is read.
 
-        A run that stopped has the steps that it would have come to as well.
+        A run that was stopped has later steps too, as they would have been.
 
         Args:
-          learned: what the scheme had learned before the step that is asked for, if it learns. Of
-            a run only what it had learned in the end is known: `run.values["learned"]`.
+          learned: what a scheme that learns had learned before the step that is asked for. A run
+            keeps only what was learned in the end: `run.values["learned"]`.
           examples: how many training examples there were, without those of validation; for runs
-            whose config.json does not say.
+            whose config.json does not say it.
 
         Raises:
           RunError: the configuration does not say how many examples there were, nor is it given;
@@ -186,8 +188,8 @@ class Run:
         """
         flags = self.config["flags"]
         counted = self.config.get("train_examples")
-        of = examples if counted is None else counted
-        if of is None:
+        count = examples if counted is None else counted
+        if count is None:
             raise RunError(
                 f"{self.folder / 'config.json'} is of a version that did not write how many "
                 "training examples there were: give replay(examples=...), without those of "
@@ -202,17 +204,17 @@ class Run:
         batch_size = flags["batch_size"]
         return Replay(
             self._run_key,
-            of,
+            count,
             batch_size,
             self.network.scheme,
             self.sites,
             parse_strength(flags["strength"]),
             learned,
-            steps=flags["epochs"] * steps_per_epoch(of, batch_size),
+            steps=flags["epochs"] * steps_per_epoch(count, batch_size),
         )
 
     def batch(self, step: int) -> np.ndarray:
-        """The rows of the training data in a step's batch; see `train.Replay.batch`."""
+        """The rows of the training data in the batch of a step; see `train.Replay.batch`."""
         return self._replay.batch(step)
 
     def draw(self, step: int, row: int) -> Draw:
@@ -224,7 +226,7 @@ class Run:
         return self._replay.noise(step, rows, at=at)
 
     def draw_in_evaluation(self, sample: int, row: int) -> Draw:
-        """The draw of `predict(xs, samples=...)` for `xs[row]`, and so of the run's own evaluation.
+        """The draw for `xs[row]` in `predict(xs, samples=...)` and in the run's own evaluation.
 
         Args:
           sample: the number of the Monte-Carlo sample, from 0.
@@ -234,7 +236,7 @@ class Run:
         return sampled(self.network.scheme_in_evaluation(self.values), keys)
 
     def noise_in_evaluation(self, sample: int, rows: ArrayLike, *, at: str = "") -> Arrays:
-        """As `noise`, of `draw_in_evaluation`."""
+        """The noise of `draw_in_evaluation`, in the form of `noise`."""
         scheme = self.network.scheme_in_evaluation(self.values)
         sites = select(scheme, self.sites, at)
         return arrays(scheme, sample_key_of(self._key, sample), rows, sites, sample + 1)
@@ -271,16 +273,17 @@ class Run:
         """The run's own key of Monte-Carlo evaluation."""
         return eval_key_of(self._run_key)
 
-    def _public(self, found: Any, exp: Callable[[Any], Any]) -> Any:
+    def _public(self, predictions: Any, exp: Callable[[Any], Any]) -> Any:
         """What `predict` returns for a network's predictions."""
         if self.network.task == "regression":
-            return found
-        return exp(found)[..., 1] if self.network.task == "binary" else exp(found)
+            return predictions
+        probabilities = exp(predictions)
+        return probabilities[..., 1] if self.network.task == "binary" else probabilities
 
-    def _from_origin(self, found: np.ndarray) -> np.ndarray:
+    def _from_origin(self, predictions: np.ndarray) -> np.ndarray:
         """Predictions in the units of the data."""
         origin = np.asarray(self.network.target_origin)
-        return found + origin if origin.any() else found
+        return predictions + origin if origin.any() else predictions
 
     def _checked(self, xs: ArrayLike) -> np.ndarray:
         xs, (shape, dtype) = np.asarray(xs), self._example
@@ -327,20 +330,21 @@ class Run:
 
 
 def load(folder: str | Path) -> Run:
-    """A run, with the parameters of its newest good checkpoint. Nothing is written.
+    """Reads a run, with the parameters of its newest good checkpoint. Nothing is written.
 
-    A scheme or model of your own is imported under the name that the configuration has for it; its
-    file must be as it was, which versions before 0.6 did not record. Whatever is read is checked by
-    the hashes that the run wrote; versions before 0.6 wrote none, and a warning says so. If the
-    newest checkpoint is damaged, the one before it is taken, with a warning: `step` says which.
+    A scheme or model of your own is imported under the name that config.json has for it. Its file
+    must be as it was when the run was begun; versions before 0.6 did not record that. All that is
+    read is checked by the hashes that the run wrote; versions before 0.6 wrote none, and a warning
+    says so. If the newest checkpoint is damaged, the one before it is taken, with a warning. `step`
+    says which one was taken.
 
     Args:
       folder: the run's folder.
 
     Raises:
-      RunError: there is no run, a file of it is damaged (the message names it), no checkpoint is
-        good, the file of its own scheme or model was edited, or it was made under another mask
-        stream or by a version whose folders have another form.
+      RunError: there is no run; a file of it is damaged, which the message names; no checkpoint is
+        good; the file of its own scheme or model was edited; or it was made under another mask
+        stream, or by a version whose folders have another form.
     """
     folder = Path(folder)
     with _reading():
@@ -374,7 +378,7 @@ def load(folder: str | Path) -> Run:
         )
     warnings_of_checkpoints: list[str] = []
     try:
-        found = restore(
+        restored = restore(
             folder / "checkpoints",
             jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template),
             warn=warnings_of_checkpoints.append,
@@ -385,9 +389,9 @@ def load(folder: str | Path) -> Run:
         raise RunError(f"{error}: {why}; put back a copy of one") from error
     for warning in warnings_of_checkpoints:
         warnings.warn(f"{folder}: {warning}; an older one is", stacklevel=2)
-    if found is None:
+    if restored is None:
         raise RunError(f"{folder} has no checkpoint: {_why_none(folder, config, result)}")
-    state, extra = found
+    state, extra = restored
     with _reading():
         history = files.read_history(
             folder, extra.get("metrics", NOTHING), whole=result is not None
@@ -399,16 +403,16 @@ def load(folder: str | Path) -> Run:
 
 
 def read(pattern: str | Path) -> list[dict[str, Any]]:
-    """The runs of several folders as rows: flags and results, for `pandas.DataFrame(rows)`.
+    """The flags and results of several runs, a row each, for `pandas.DataFrame(rows)`.
 
     Args:
-      pattern: folders, with wildcards: "runs/*". What holds no run is passed over.
+      pattern: folders, with wildcards: "runs/*". Folders without a run are left out.
 
     Returns:
       A dictionary a run, in the order of the folders' names: "folder", "status" ("completed",
-      "diverged", "unfinished" or "damaged"), "mask_stream", the flags and, where there are any, the
-      results. A damaged run has an "error" instead, a diverged one beside them. Checkpoints are not
-      looked at.
+      "diverged", "unfinished" or "damaged"), "mask_stream", the flags, and the results if there are
+      any. A damaged run has an "error" instead of them, a diverged one has it besides. Checkpoints
+      are not read.
 
     Raises:
       RunError: none of the folders holds a run.
@@ -443,7 +447,7 @@ def _reading() -> Iterator[None]:
 
 
 def _why_none(folder: Path, config: dict[str, Any], result: dict[str, Any] | None) -> str:
-    """Why a run has no checkpoint, and what makes one."""
+    """Why a run has no checkpoint, and the command that makes one."""
     if result is None:
         return "the run was stopped before it wrote one"
     why = "what it had was removed"

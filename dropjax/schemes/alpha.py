@@ -88,8 +88,8 @@ def alpha_dropout(
 
     Args:
       key: PRNG key, typed or raw.
-      x: floats of any shape, of mean 0 and variance 1 over the units and examples, as SELU makes
-        them: mean and variance are kept for those, not for each x.
+      x: floats of any shape, with mean 0 and variance 1 over units and examples, as SELU makes
+        them. These two moments are kept, not the mean of each element.
       rate: probability of dropping, in [0, 1]; may be traced, or an array that broadcasts to the
         mask. Typical: 0.05 to 0.1.
       shared_axes: axes along which one decision is shared.

@@ -3,10 +3,10 @@
 Source: Gal, Hron, Kendall 2017, "Concrete Dropout" (arXiv 1705.07832), sections 3 and 4: masks are
 relaxed, so that the rate has a gradient; the penalty is the divergence from a prior on the weights.
 
-Differs: nothing in training. As the authors' code has it, masks are relaxed in Monte-Carlo
-evaluation too, and deterministic evaluation takes x for its mean under the noise; that mean is not
-exactly x, for a relaxed mask keeps a little more or less than 1 - rate: at rate 0.1 and temperature
-0.1 it is 0.13 % less, at temperature 2/3, that of feature maps, 5.0 % less.
+Differs: nothing in training. As in the authors' code, masks are relaxed in Monte-Carlo evaluation
+too, and deterministic evaluation uses x. The mean under the noise is not exactly x, because a
+relaxed mask keeps a little more or less than 1 - rate: at rate 0.1 the mean is 0.13 % less than x
+at temperature 0.1, and 5.0 % less at temperature 2/3, which feature maps have.
 """
 
 import dataclasses
@@ -50,8 +50,8 @@ def concrete_dropout(
       key: PRNG key, typed or raw.
       x: floats of any shape.
       rate: probability of dropping, in [0, 1]; may be traced, or an array that broadcasts to the
-        mask. Unlike elsewhere it has a gradient, along the given noise; 0 at rates 0 and 1. To
-        train it, train its logit: `rate=jax.nn.sigmoid(logit)`.
+        mask. Other schemes' rates have no gradient; this one has, for the noise as drawn. It is 0
+        at rates 0 and 1. To train the rate, train its logit: `rate=jax.nn.sigmoid(logit)`.
       temperature: above 0; the nearer to 0, the nearer the mask is to zeros and ones and the more
         the gradient varies. The authors use 0.1, and 2/3 for whole feature maps.
       shared_axes: axes along which one decision is shared: height and width for feature maps.
@@ -103,13 +103,14 @@ def _at_the_ends(x: Array, relaxed: Array, rate: Array) -> Array:
 class Concrete(Learned):
     """Dropout on the inputs of dense layers, at a rate that each layer learns.
 
-    On feature maps, by name, with one decision a channel. The penalty, in nats for the whole
-    training set, is length_scale**2 / 2 |w|**2 / (1 - rate), for dense layers alone, less the
-    entropy of the masks of all inputs (all channels). The authors' code multiplies the two terms by
-    constants of its own; these are theirs, for a loss that is `c` times the negative log-likelihood
-    (2 for the squared error and its like) averaged over N examples:
-    weight_regularizer = c length_scale**2 / (2 N), dropout_regularizer = c / N. There multiply the
-    penalty by c: `--penalty`, or `Problem(penalty=...)`.
+    Where `at` names feature maps, it drops whole channels. The penalty, in nats for the whole
+    training set, is length_scale**2 / 2 |w|**2 / (1 - rate), for dense layers only, minus the
+    entropy of the masks of all inputs (or all channels).
+
+    The authors' code has two constants instead. Let the loss be c times the negative
+    log-likelihood (c is 2 for the squared error), averaged over N examples. Then
+    weight_regularizer = c length_scale**2 / (2 N) and dropout_regularizer = c / N give the same, if
+    the penalty here is multiplied by c: `--penalty`, or `Problem(penalty=...)`.
 
     Args:
       initial: the rate from which each site starts, above 0 and below 1.

@@ -1,7 +1,8 @@
 """Cutout: sets a square of each training image to 0.
 
 Source: DeVries, Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout"
-(arXiv 1708.04552), section 3: the centre is any pixel, so that the square may stick out.
+(arXiv 1708.04552), section 3: the centre is any pixel, so part of the square may lie outside of
+the image.
 
 Differs: a square of odd size has that size; the paper's code makes it one smaller.
 """
@@ -29,7 +30,7 @@ Array = jax.Array
 def _outside(
     key: Array, rate: ArrayLike, shape: Sequence[int], size: int, axes: Sequence[int]
 ) -> Array:
-    """True outside of the hole; of `shape`, whose other axes hold images of their own."""
+    """True outside of the hole, of `shape`. Along axes other than `axes` lie different images."""
     images = [1 if axis in axes else length for axis, length in enumerate(shape)]
     whole = Mask.of(derive(key, "image"), rate, images)
     return _outside_of_holes(whole, key, tuple(shape), int(size), tuple(axes))

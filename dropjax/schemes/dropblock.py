@@ -7,9 +7,9 @@ widened to a block, and what is kept is scaled up to the size of the map.
 Differs: the paper's rate of seeds (equation 1) is first-order: where blocks overlap, less is
 dropped than was asked for (9.3 % for 10 %, 36 % for 50 %, of a 14 x 14 map with blocks of 7). Ours
 is the exact one; theirs is `gamma="paper"`. What is kept is scaled for each example and mask, not
-over the whole batch, which would make an example's output depend on the others'. And where a map
-may be dropped whole, as a map is that a block covers, it is scaled up for that too: the paper's
-scale, of a map that is kept whole or not at all, is 1.
+over the whole batch, so that no example's output depends on the others. It is also scaled up for
+the chance that a whole map is dropped, as it is where one block covers the map: there the paper's
+scale is 1.
 """
 
 from collections.abc import Sequence

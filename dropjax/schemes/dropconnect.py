@@ -124,9 +124,9 @@ def dropconnect_linear(
       b: (outputs,), which is not dropped; or None.
       scaling: "train" divides the weights that are kept by 1 - rate; "test" does not, and
         `dropjax.expected.dropconnect_linear` multiplies by 1 - rate instead.
-      chunk: how many rows are worked on at once. Default: as many as have 2**18 weights in all, at
-        least one, which suits a CPU's cache; all of them keep a GPU busier. All where x is sharded
-        on an Explicit mesh. It changes no mask.
+      chunk: how many rows are computed at once. It changes no mask. Default: as many as have 2**18
+        weights together, at least one, which suits a CPU's cache; more keep a GPU busier. Where x
+        is sharded on an Explicit mesh, the default is all rows.
 
     Returns:
       An array (..., outputs) of the dtype of x.
@@ -343,8 +343,9 @@ def expected_linear(
 class DropConnect(Scheme):
     """DropConnect on dense layers and recurrent kernels.
 
-    With `mode="gaussian"` weights have Gaussian noise of the masks' moments, an example's own; a
-    dense layer then samples its outputs, each row's on its own, without making noisy weights.
+    With `mode="gaussian"` the noise on weights is Gaussian, with the masks' mean and variance, and
+    each example has its own. A dense layer then draws its outputs, independently for each row, and
+    makes no noisy weights.
 
     Args:
       rate: the probability of dropping a weight, in [0, 1].

@@ -4,8 +4,8 @@ Source: Gal, Ghahramani 2016, "A Theoretically Grounded Application of Dropout i
 Networks" (arXiv 1512.05287), section 4.2: a dropped type is dropped wherever it occurs. Merity,
 Keskar, Socher 2018 (arXiv 1708.02182), section 4.3: one mask for the batch, what is kept scaled.
 
-Differs: the mask serves the whole batch in a step, as in the second paper; `mode="example"` draws
-the first one's, one for each sequence.
+Differs: one mask serves the whole batch in a step, as in the second paper. `mode="example"` draws
+one for each sequence, as in the first.
 """
 
 from collections.abc import Sequence

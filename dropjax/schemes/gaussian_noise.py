@@ -61,8 +61,8 @@ def gaussian_noise(
 class GaussianNoise(Scheme):
     """Additive noise on inputs; elsewhere by name.
 
-    On inputs alone, for there the scale is known once data are standardised: hidden units can
-    outgrow noise that does not grow with them.
+    By default on inputs only, whose scale is known once the data are standardised. Hidden units can
+    grow until noise of a fixed size no longer matters.
 
     Args:
       std: the standard deviation of the noise, 0 or more.

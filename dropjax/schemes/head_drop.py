@@ -3,8 +3,9 @@
 Source: Zhou, Ge, Wei, Zhou, Xu 2020, "Scheduled DropHead" (arXiv 2004.13342), section 3: what is
 kept is scaled by the number of heads over the number kept.
 
-Differs: if every head is dropped, one, at random, stays; the paper does not say, and scaling would
-divide by 0. So the mean is exactly x. The paper's V-shaped schedule is for `--strength`.
+Differs: if every head is dropped, one of them, chosen at random, is kept after all: scaling would
+divide by 0 otherwise, and the paper does not say. So the mean is exactly x. The paper's V-shaped
+schedule is for `--strength`.
 """
 
 from collections.abc import Sequence
@@ -34,11 +35,11 @@ def head_drop(
     head_axis: int = -3,
     batch_axes: int | Sequence[int],
 ) -> Array:
-    """Drops whole heads, at least one of them staying.
+    """Drops whole heads, but never all of them.
 
     Args:
       key: PRNG key, typed or raw.
-      x: what each head has found, or its attention weights; floats, (..., heads, steps, features)
+      x: the output of each head, or its attention weights; floats, (..., heads, steps, features)
         for the default `head_axis`.
       rate: probability of dropping a head, in [0, 1]; may be traced, or an array that broadcasts
         to the choices, of size 1 along all but the batch axes. Typical: 0.1 to 0.2.
@@ -73,10 +74,10 @@ def head_drop(
 
 def _kept(key: Array, rate: ArrayLike, shape: Sequence[int], axis: int) -> Array:
     """Which heads are kept, at least one along `axis`."""
-    one = [1 if i == axis else size for i, size in enumerate(shape)]
-    # One rate for all heads of an example: only then is each kept as often as the scale supposes.
-    keep = Mask.of(key, as_rate(rate, one), shape).keep()
-    survivor = below(derive(key, "survivor"), one, shape[axis])
+    one_head = [1 if i == axis else size for i, size in enumerate(shape)]
+    # The scale is right only if all heads of an example have one rate.
+    keep = Mask.of(key, as_rate(rate, one_head), shape).keep()
+    survivor = below(derive(key, "survivor"), one_head, shape[axis])
     is_survivor = jax.lax.broadcasted_iota(jnp.int32, tuple(shape), axis) == survivor
     return keep | (is_survivor & ~keep.any(axis, keepdims=True))
 

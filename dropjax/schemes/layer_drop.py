@@ -30,15 +30,16 @@ def layer_drop(
     previous: ArrayLike,
     batch_axes: int | Sequence[int] = (),
 ) -> Array:
-    """What a layer returns, or with probability `rate` what it was given.
+    """The output of a layer, or with probability `rate` its input.
 
-    The layer has been computed; `dropjax.blocks.layer_drop` takes the layer itself and saves that.
+    The layer has been computed; `dropjax.blocks.layer_drop` takes the layer as a function and does
+    not compute it where it is skipped.
 
     Args:
       key: PRNG key, typed or raw.
-      x: what the layer returns, floats of any shape.
+      x: the layer's output, floats of any shape.
       rate: probability of skipping the layer, in [0, 1]; may be traced. Typical: 0.2.
-      previous: what the layer was given, of the shape and dtype of x.
+      previous: the layer's input, of the shape and dtype of x.
       batch_axes: axes whose members have a choice of their own; (), the paper's, for one choice
         for all.
 
@@ -71,8 +72,8 @@ def layer_drop(
 def block(key: Array, f: Callable[[Any], Any], x: Any, rate: ArrayLike) -> Any:
     """`f(x)`, or with probability `rate` x itself, and then f is not computed.
 
-    Users call it `dropjax.blocks.layer_drop`. The scheme cannot leave out the computation, as a
-    model computes a layer before it shows the scheme what came out.
+    Users call it `dropjax.blocks.layer_drop`. The scheme cannot save the computation: a model
+    computes a layer before the scheme acts on it.
 
     Args:
       key: PRNG key, typed or raw; noise inside f needs a key of its own. Under `jax.pmap` or

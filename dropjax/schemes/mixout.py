@@ -4,9 +4,9 @@ Source: Lee, Cho, Kang 2020, "Mixout: Effective Regularization to Finetune Large
 Language Models" (arXiv 1909.11299), section 3: ((u where dropped, else w) - rate u) / (1 - rate),
 u the weights before.
 
-Differs: as a scheme it falls back to the weights that training starts from, be they pretrained or
-random, and masks every weight for itself; the authors' code drops whole inputs, and lacks the scale
-in its backward pass.
+Differs: the scheme falls back to the weights at the start of training, pretrained or random. Each
+weight is dropped independently. The authors' code drops whole inputs, and does not scale in its
+backward pass.
 """
 
 import dataclasses
@@ -75,7 +75,7 @@ def _mixed(keep: Mask, w: Array, previous: Array, rate: Array) -> Array:
 
 @scheme
 class Mixout(Learned):
-    """Weights fall back to those that training started from: dense layers, recurrent kernels.
+    """Weights of dense layers and recurrent kernels fall back to those at the start of training.
 
     Args:
       rate: the probability that a weight falls back, in [0, 1]. Typical: 0.7 to 0.9.
@@ -92,7 +92,7 @@ class Mixout(Learned):
         return {"previous": w}
 
     def trained(self, updates: Any) -> Any:
-        # Not even weight decay may move what the weights fall back to.
+        # Nothing, not even weight decay, may change the weights to fall back to.
         return jax.tree.map(jnp.zeros_like, updates)
 
     def sample(self, keys: Keys, site: Site, shape: Sequence[int]) -> Mask:

@@ -3,10 +3,10 @@
 Source: Zhong, Zheng, Kang, Li, Yang 2020, "Random Erasing Data Augmentation" (arXiv 1708.04896),
 section 3.2, algorithm 1: an area and an aspect ratio are drawn, and a place.
 
-Differs: the paper draws all again until the rectangle fits, which prefers small areas. We draw the
-area once, then the aspect ratio among those at which the area fits, on a logarithmic scale, so that
-tall is as likely as wide, and then a place among those where it fits. If no aspect ratio in range
-fits, which takes a long narrow image, the nearest that does is taken.
+Differs: the paper draws everything again until the rectangle fits, so small areas become more
+likely. We draw the area once; then an aspect ratio at which it fits, uniform on a logarithmic
+scale, so that tall is as likely as wide; then a place where it fits. In a long, narrow image no
+aspect ratio in range may fit. Then the nearest that fits is taken.
 """
 
 import functools
@@ -39,7 +39,7 @@ Array = jax.Array
 def _outside(
     whole: Mask, key: Array, area: Any, aspect: Any, shape: tuple[int, ...], axes: tuple[int, int]
 ) -> Array:
-    """True outside of the rectangle of each image; images without one are `whole`."""
+    """True outside of the rectangle of each image, and everywhere in an image that stays whole."""
     images = whole.shape
     check_known(shape, axes, "it decides which rectangles fit")
     height, width = (shape[axis] for axis in axes)

@@ -3,10 +3,10 @@
 Source: Moon, Choi, Lee, Song 2015, "RNNDrop: A Novel Dropout for RNNs in ASR" (IEEE ASRU),
 section 3: c_t = m (f c_tm1 + i g_t) with one mask m for all steps of a sequence.
 
-Differs: the mask is put on what is read out of the cell, h_t = o d(tanh(c_t)), and what is kept is
-scaled there in training. A cell affects nothing but its own next value and what is read out of it;
-so with one mask a sequence that is the same network as the paper's, but for the scale, which in the
-memory itself would be multiplied in again at every step.
+Differs: the mask is applied where the cell is read, h_t = o d(tanh(c_t)), and what is kept is
+scaled there in training. A memory cell acts on its own next value and on what is read, and on
+nothing else. So with one mask a sequence this is the paper's network, except for the scale, which
+inside the memory would be multiplied in again at every step.
 """
 
 from collections.abc import Sequence

@@ -4,8 +4,8 @@ Source: Yamada, Iwamura, Akiba, Kise 2019, "ShakeDrop Regularization for Deep Re
 (arXiv 1802.02375), section 3.3: forward (g + a - g a) x, backward (g + b - g b), with g the gate of
 stochastic depth, whose linear rule gives its rates; at test time the mean of the forward factor.
 
-Differs: each example has a gate and numbers of its own; the paper tries several such levels, for
-the numbers only.
+Differs: each example has a gate and numbers of its own. The paper tries several ways of sharing the
+numbers, but not the gate.
 """
 
 import math
@@ -29,12 +29,12 @@ from dropjax.ops.uniform import uniform
 
 Array = jax.Array
 Noise = tuple[Mask, Array, Array]
-"""The gate, and where in their ranges the two numbers lie."""
+"""The gate, and for each of the two numbers where in its range it lies, in [0, 1)."""
 
 
 @jax.custom_jvp
 def _times(x: Array, forward: Array, backward: Array) -> Array:
-    """x times one factor; to its gradient, times another. Exact where they are equal."""
+    """x times one factor, with a gradient as if it were another. Exact where the two are equal."""
     del backward
     return _product(x, forward)
 
@@ -116,8 +116,8 @@ def shake_drop(
       beta: the lowest and the highest factor of the gradient, independent of alpha.
 
     Returns:
-      An array of the shape and dtype of x. The gradient with respect to x is that with respect to
-      the result times beta's factor, where x was multiplied by alpha's; in forward mode too.
+      An array of the shape and dtype of x. Where it is x times alpha's factor, the gradient is
+      multiplied by beta's factor instead, in forward mode too.
 
     Raises:
       TypeError: x holds no floats, or key is no PRNG key.

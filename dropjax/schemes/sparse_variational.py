@@ -38,7 +38,7 @@ def log_alpha_of(w: Array, log_sigma2: Array) -> Array:
 
 
 def prune(w: ArrayLike, log_sigma2: ArrayLike, *, threshold: ArrayLike = 3.0) -> Array:
-    """Sets to 0 the weights that are nothing but noise: log alpha at or above the threshold.
+    """Sets weights to 0 whose log alpha is at or above the threshold: they are mostly noise.
 
     Args:
       w: weights, floats of any shape.
@@ -160,17 +160,16 @@ def expected(
 
 @scheme
 class SparseVariational(Learned):
-    """Dense layers whose weights are normal and learn their variance; noise alone is pruned.
+    """Dense layers with normal weights that learn their variance; weights of noise are pruned.
 
     The penalty is the divergence of the weights from a log-uniform prior, summed over them. Warm it
     up (`--penalty`), or weights are pruned before they have learned: the paper has it 0 for 5
     epochs and rise to 1 in 15 more.
 
     Args:
-      initial: the logarithm of the variance from which each weight starts.
-      threshold: of log alpha. A weight above it is pruned: in evaluation it is 0, in training its
-        mean is 0 and has no gradient. With a threshold above 8 no weight is pruned, and `prune` can
-        do it afterwards.
+      initial: logarithm of the variance that each weight starts with.
+      threshold: log alpha from which a weight is pruned. It is then 0 in evaluation; in training
+        its mean is 0 and has no gradient. Above 8 no weight is pruned: call `prune` after training.
     """
 
     initial: Number = -10.0

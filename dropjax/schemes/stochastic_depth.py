@@ -98,8 +98,8 @@ def block(
 ) -> Array:
     """`x + f(x)`, or with probability `rate` x alone, and then f is not computed.
 
-    Users call it `dropjax.blocks.stochastic_depth`. The scheme cannot leave out the computation,
-    as a model computes a branch before it shows the scheme what came out.
+    Users call it `dropjax.blocks.stochastic_depth`. The scheme cannot save the computation: a model
+    computes a branch before the scheme acts on it.
 
     Args:
       key: PRNG key, typed or raw; one decision is made for all of x.

@@ -5,8 +5,7 @@ Networks" (arXiv 1512.05287), section 4 and figure 1: the same mask at every tim
 inputs, on the recurrent state and on the outputs.
 
 Differs: one mask serves all gates, the paper's "tied" form, unless the network is made with
-`gates="untied"`. Kingma's "variational dropout" is
-another scheme.
+`gates="untied"`. Kingma's "variational dropout" is another scheme.
 """
 
 from collections.abc import Sequence

@@ -3,8 +3,8 @@
 Source: Kingma, Salimans, Welling 2015, "Variational Dropout and the Local Reparameterization Trick"
 (arXiv 1506.02557), sections 2.2 and 3.
 
-Differs: where alpha would exceed 1, the paper's bound, the penalty pulls no further, but the loss
-can still pull it back.
+Differs: where alpha has reached 1, the paper's bound, the penalty has no gradient, but the gradient
+of the loss can still make it smaller.
 """
 
 import dataclasses
@@ -155,7 +155,7 @@ class VariationalGaussian(Learned):
 
     def linear(self, keys: Keys, x: Array, w: Array, b: Array | None, site: Site) -> Array:
         log_alpha = self.at_site(site)["log_alpha"]
-        # At most 0, but with the gradient of what it was: or at the bound it would stay for ever.
+        # At most 0, but with a gradient of 1 above it too: else it could never leave the bound.
         log_alpha = log_alpha - jax.lax.stop_gradient(jnp.maximum(log_alpha, 0))
         return _linear(keys.example, x, w, b, log_alpha, self.noise)
 

@@ -3,8 +3,8 @@
 Source: Iyyer, Manjunatha, Boyd-Graber, Daume 2015, "Deep Unordered Composition Rivals Syntactic
 Methods for Text Classification" (ACL), section 3.1: each occurrence of a word has its own chance.
 
-Differs: the scheme, which acts on embedded tokens, scales what is kept; the paper averages over
-the words that are left instead. The function, which acts on tokens, puts another one in its place.
+Differs: the scheme acts on embedded tokens and scales those that are kept; the paper averages over
+the words that are left. The function acts on tokens, and replaces a dropped one by another token.
 """
 
 from collections.abc import Sequence

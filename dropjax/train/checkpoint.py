@@ -1,9 +1,9 @@
 """Checkpoints that are whole or refused.
 
-A checkpoint is a folder with `state.safetensors` and `manifest.json`, which holds the sha256 of the
-first and of itself. It is written under a temporary name, synced to disk and renamed, so that it
-exists entirely or not at all; one that was damaged later is noticed and the one before it used.
-Nothing is ever unpickled.
+A checkpoint is a folder with `state.safetensors` and `manifest.json`. The manifest holds the sha256
+of the first file and of itself. The folder is written under a temporary name, synced to disk and
+renamed, so that it exists as a whole or not at all. If one was damaged later, that is noticed, and
+the one before it is used. Nothing is unpickled.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ class CheckpointError(Exception):
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves of a tree by path, as arrays on the host whose bytes are in row-major order."""
+    """The leaves of a tree by path, as NumPy arrays in row-major order."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     host = jax.device_get([leaf for _, leaf in leaves])
     names = [_name(path) for path, _ in leaves]
@@ -43,7 +43,7 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def tree_hash(tree: Any) -> str:
-    """The sha256 of a tree's names, dtypes, shapes and bytes: equal if and only if all bits are."""
+    """The sha256 of a tree's names, dtypes, shapes and bytes: the same for equal trees alone."""
     digest = hashlib.sha256()
     for name, leaf in sorted(flatten(tree).items()):
         digest.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
@@ -52,14 +52,15 @@ def tree_hash(tree: Any) -> str:
 
 
 def save(folder: Path, state: Any, step: int, **extra: Any) -> Path:
-    """Writes a checkpoint; of those before it one is kept, and none of those after it.
+    """Writes a checkpoint, and removes older ones, but for the one before it.
 
-    Later ones are there only if they were damaged and passed over.
+    Checkpoints of later steps are removed too: they are there only if they were damaged, and an
+    older one was used in their place.
 
     Args:
-      folder: holds the checkpoints; made if need be.
+      folder: holds the checkpoints; it is made if it is not there.
       state: a tree of arrays.
-      step: names the checkpoint.
+      step: gives the checkpoint its name.
       **extra: JSON values for the manifest.
 
     Returns:
@@ -67,7 +68,7 @@ def save(folder: Path, state: Any, step: int, **extra: Any) -> Path:
 
     Raises:
       ValueError: a number in `extra` is infinite or NaN, which JSON has not.
-      OSError: it could not be written whole, for example on a full disk. Older ones are intact.
+      OSError: it could not be written, for example as the disk is full. Older ones are intact.
     """
     arrays = flatten(state)
     payload = safetensors.numpy.save({name: _plain(array) for name, array in arrays.items()})
@@ -90,7 +91,7 @@ def save(folder: Path, state: Any, step: int, **extra: Any) -> Path:
             write_synced(temporary / _MANIFEST, json.dumps(manifest, indent=1).encode())
             sync(temporary)
             if target.exists():
-                # Of the same step, from before a fall-back to an older one: damaged.
+                # A damaged one of the same step: training went on from an older one.
                 _remove(target)
             temporary.rename(target)
             sync(folder)
@@ -109,13 +110,13 @@ def save(folder: Path, state: Any, step: int, **extra: Any) -> Path:
 def restore(
     folder: Path, template: Any, *, warn: Callable[[str], None], whole: bool = True
 ) -> tuple[Any, dict[str, Any]] | None:
-    """The newest good checkpoint.
+    """Reads the newest checkpoint that is not damaged.
 
     Args:
       folder: holds the checkpoints.
       template: a tree with the structure, shapes and dtypes of the state.
-      warn: is told of each damaged checkpoint that is passed over.
-      whole: the template is of all that the state holds, not of a part.
+      warn: is called with a line about each damaged checkpoint.
+      whole: whether the template has all parts of the state; False to read some of them.
 
     Returns:
       The state, of NumPy arrays, and the manifest's `extra`; None if there is no checkpoint.
@@ -123,27 +124,30 @@ def restore(
     Raises:
       CheckpointError: there are checkpoints, but none is good.
     """
-    found = _all(folder)
-    for path in reversed(found):
+    checkpoints = _all(folder)
+    for path in reversed(checkpoints):
         try:
             return load(path, template, whole=whole)
         except CheckpointError as error:
             warn(f"checkpoint {path.name} is damaged and not used: {error}")
-    if found:
-        raise CheckpointError(f"none of the {len(found)} checkpoints in {folder} is good")
+    if checkpoints:
+        raise CheckpointError(f"none of the {len(checkpoints)} checkpoints in {folder} is good")
     return None
 
 
 def load(path: Path, template: Any, *, whole: bool = True) -> tuple[Any, dict[str, Any]]:
-    """One checkpoint: its state, of NumPy arrays, and the manifest's `extra`.
+    """Reads one checkpoint.
 
     Args:
       path: its folder.
       template: a tree with the structure, shapes and dtypes of the state.
-      whole: the template is of all that the state holds, not of a part.
+      whole: see `restore`.
+
+    Returns:
+      The state, of NumPy arrays, and the manifest's `extra`.
 
     Raises:
-      CheckpointError: a bit of it is wrong, or it is not of the template's structure.
+      CheckpointError: it was changed in any bit, or its structure is not the template's.
     """
     try:
         manifest = json.loads((path / _MANIFEST).read_bytes())
@@ -171,17 +175,17 @@ def load(path: Path, template: Any, *, whole: bool = True) -> tuple[Any, dict[st
     if odd:
         raise CheckpointError(f"it is of another structure: {', '.join(odd[:3])}")
     for name, like in expected.items():
-        found, wanted = manifest["arrays"][name], [str(like.dtype), list(like.shape)]
-        if found != wanted:
+        stored, wanted = manifest["arrays"][name], [str(like.dtype), list(like.shape)]
+        if stored != wanted:
             raise CheckpointError(
-                f"{name} is {found[0]}{found[1]}, expected {wanted[0]}{wanted[1]}"
+                f"{name} is {stored[0]}{stored[1]}, expected {wanted[0]}{wanted[1]}"
             )
     leaves = [arrays[name].view(like.dtype) for name, like in expected.items()]
     return jax.tree.unflatten(jax.tree.structure(template), leaves), manifest["extra"]
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
-    """The array's bits under a dtype that NumPy itself has: bfloat16 and its kin as integers."""
+    """The same bits in a dtype of NumPy's own: bfloat16 and the like become integers."""
     if array.dtype.isbuiltin == 1:
         return array
     return array.view(f"u{array.dtype.itemsize}")
@@ -194,7 +198,7 @@ def _digest(manifest: dict[str, Any]) -> str:
 
 
 def _all(folder: Path) -> list[Path]:
-    """The checkpoints by step, good or not. Whatever has another kind of name is none."""
+    """The checkpoints by step, damaged ones too. Other files and folders are left out."""
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if p.is_dir() and re.fullmatch(r"\d{10}", p.name))

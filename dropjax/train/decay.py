@@ -1,7 +1,7 @@
-"""Weight decay is for weights: what a scheme learns is left out of it.
+"""Weight decay is for weights. What a scheme learns is left out of it.
 
-A learned rate or variance has a prior of its own, its penalty; a decay would pull it to another
-one, such as a rate of 1/2.
+The penalty of a learned rate or variance is its prior. Weight decay would be another prior, which
+pulls a rate to 1/2, for example.
 """
 
 from typing import Any
@@ -15,14 +15,15 @@ from dropjax.core.scheme import Scheme
 
 Array = jax.Array
 
-_STEPS = 1000  # a schedule of the learning rate may start at 0, and steps may be gathered
+_STEPS = 1000  # a learning rate may start at 0, and an optimiser may act at every n-th step only
 
 
 def weights_alone(both: Any) -> Any:
     """The `mask` of an optax optimiser with weight decay: `optax.adamw(1e-3, mask=weights_alone)`.
 
     Args:
-      both: {"params": the model's, "learned": the scheme's}, which `train.Problem` trains.
+      both: {"params": the model's parameters, "learned": what the scheme learns}, which
+        `train.Problem` trains.
 
     Returns:
       True for the model's parameters, False for what the scheme learns; True for any other tree.
@@ -33,26 +34,26 @@ def weights_alone(both: Any) -> Any:
 
 
 def check_spares_learned(
-    optimizer: optax.GradientTransformation, scheme: Scheme, both: Any
+    optimizer: optax.GradientTransformation, scheme: Scheme, trained: Any
 ) -> None:
     """Refuses an optimiser that decays what a scheme learns.
 
-    It is tried with gradients of 0, on a few of the values and close to them: where what it does
-    depends on the values, it decays them.
+    The optimiser is tried with gradients of 0, from some of the values and from values near them.
+    If its updates depend on the values, it decays them.
 
     Args:
       optimizer: of {"params": ..., "learned": ...}.
       scheme: the scheme.
-      both: arrays of these names, as they are initially.
+      trained: the initial arrays under these names.
 
     Raises:
-      ValueError: it does.
+      ValueError: it decays what the scheme learns.
     """
 
-    def moved(both: Any, nearby: Array) -> Any:
+    def updates_from(trained: Any, shift: Array) -> Any:
         values = jax.tree.map(
-            lambda leaf: leaf[tuple(slice(0, 2) for _ in leaf.shape)] + nearby.astype(leaf.dtype),
-            both,
+            lambda leaf: leaf[tuple(slice(0, 2) for _ in leaf.shape)] + shift.astype(leaf.dtype),
+            trained,
         )
         slopes = jax.tree.map(jnp.zeros_like, values)
 
@@ -65,10 +66,10 @@ def check_spares_learned(
         start = (optimizer.init(values), slopes["learned"])
         return jax.lax.fori_loop(0, _STEPS, step, start)[1]
 
-    tried = jax.jit(moved)
+    tried = jax.jit(updates_from)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        found = [jax.tree.leaves(tried(both, jnp.float32(nearby))) for nearby in (0.0, 0.01)]
-    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*found, strict=True)):
+        outcomes = [jax.tree.leaves(tried(trained, jnp.float32(shift))) for shift in (0.0, 0.01)]
+    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*outcomes, strict=True)):
         raise ValueError(
             "the optimizer decays what the scheme learns, which has a penalty of its own. Leave it "
             "out: optax.adamw(learning_rate, mask=dropjax.train.weights_alone) and the like; or "

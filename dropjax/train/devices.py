@@ -1,4 +1,4 @@
-"""Data parallelism. The one place that knows of `jax.pmap`."""
+"""Data parallelism. No other module uses `jax.pmap`."""
 
 import functools
 import inspect
@@ -17,9 +17,9 @@ _AXIS = BATCH_AXES[1]
 
 
 def replicate(tree: Any, devices: Sequence[Any]) -> Any:
-    """A tree of arrays with a copy on every device, placed as `parallel` expects it.
+    """Copies a tree of arrays to every device, as the functions of `parallel` expect it.
 
-    Anything placed otherwise would be copied anew in every call and compile a second program.
+    Arrays that lie elsewhere would be copied in every call, and would compile a second program.
     """
     everywhere = NamedSharding(Mesh(np.asarray(devices), (_AXIS,)), PartitionSpec())
     if everywhere.is_fully_addressable:
@@ -28,24 +28,24 @@ def replicate(tree: Any, devices: Sequence[Any]) -> Any:
 
 
 def _to_all_processes(leaf: Any, everywhere: NamedSharding) -> Any:
-    """A leaf that each process has, as one array of them all."""
+    """A leaf that each process has, as one array over the devices of all processes."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = _to_all_processes(jax.random.key_data(leaf), everywhere)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    # Only arrays on the host can be sent to devices of other processes.
+    # Devices of other processes take arrays from the host alone.
     return jax.device_put(np.asarray(leaf), everywhere)
 
 
 def parallel(
     function: Callable[..., Any], devices: Sequence[Any], *, donate: Sequence[int] = ()
 ) -> Callable[..., Any]:
-    """Runs `function(device_index, *args)` on every device with the same arguments.
+    """Compiles `function(device_index, *args)` to run on every device with the same arguments.
 
     Args:
       function: its arguments are positional. Only the index differs between devices; what it
         returns must be the same on all of them.
       devices: where to run.
-      donate: which of `args` (0 is the first) may be overwritten.
+      donate: which of `args`, counted from 0, may be overwritten.
 
     Returns:
       A function of `args`, each replicated, with replicated results.
@@ -68,14 +68,14 @@ def parallel(
 def sum_over(devices: Sequence[Any], tree: Any) -> Any:
     """Inside `parallel`: each leaf summed over the devices.
 
-    With one device there is nothing to do, and XLA would copy every leaf all the same (measured on
-    a CPU: 7 % of the time of an MLP with 2 million weights).
+    With one device there is nothing to add, but XLA would still copy every leaf (measured on a CPU:
+    7 % of the time of an MLP with 2 million weights).
     """
     return jax.lax.psum(tree, _AXIS) if len(devices) > 1 else tree
 
 
 def mean_over(devices: Sequence[Any], tree: Any) -> Any:
-    """Inside `parallel`: each leaf of floats averaged over the devices, the others as they are."""
+    """Inside `parallel`: leaves of floats averaged over the devices; other leaves stay."""
     if len(devices) == 1:
         return tree
 
@@ -86,10 +86,10 @@ def mean_over(devices: Sequence[Any], tree: Any) -> Any:
 
 
 def check_devices(devices: Sequence[Any] | None) -> tuple[Any, ...]:
-    """The devices that were asked for; all of them for None.
+    """The devices to train on: all for None.
 
     Raises:
-      TypeError: they are none.
+      TypeError: `devices` is no list of devices.
       ValueError: the list is empty.
     """
     if devices is None:
@@ -105,8 +105,8 @@ def check_batch_size(batch_size: int, devices: int) -> None:
     """Refuses a global batch that does not split evenly over the devices.
 
     Raises:
-      TypeError: it is no integer.
-      ValueError: it does not; the message has the nearest sizes that do.
+      TypeError: it is no whole number.
+      ValueError: it does not split evenly; the message has the nearest sizes that do.
     """
     if check_count(batch_size, "batch_size") < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -120,10 +120,10 @@ def check_batch_size(batch_size: int, devices: int) -> None:
 
 
 def check_count(value: Any, name: str) -> int:
-    """A whole number, as an int.
+    """Returns a whole number as an int.
 
     Raises:
-      TypeError: it is none.
+      TypeError: `value` is no whole number.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be a whole number, got {value!r}")

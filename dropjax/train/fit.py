@@ -1,4 +1,4 @@
-"""Training from start to end in one call, for models and data of one's own."""
+"""Training in one call, for models and data of one's own."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -13,15 +13,15 @@ from dropjax.train.step import Examples, Problem, State
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """What training has made.
+    """A trained model.
 
     Args:
       params: the model's parameters.
       learned: what the scheme has learned; empty for most.
       mutable: the model's mutable variables; {} for most.
-      history: the training metrics' means, a dictionary an epoch.
-      diverged_at: the first step whose loss was infinite or NaN, -1 if there was none. `fit` itself
-        raises then; of several runs side by side only that one is lost.
+      history: for each epoch a dictionary with the means of the training metrics.
+      diverged_at: the first step whose loss was infinite or NaN; -1 if there was none. `fit` raises
+        an error instead; of several lanes only that one is lost.
     """
 
     params: Any
@@ -51,7 +51,7 @@ def fit(
       params: the initial parameters.
       x: (examples, ...), or a tree of such arrays.
       y: (examples, ...).
-      key: of the order of the data and of the noise.
+      key: the run's key, from which the order of the data and all noise come.
       epochs: passes over the data.
       batch_size: examples in a step, over all devices.
       mutable: the initial mutable variables, if the problem is stateful.
@@ -62,8 +62,8 @@ def fit(
         arrays are used up afterwards: copy what you keep. Training ends if it returns True.
 
     Raises:
-      ValueError: the problem does not fit the data; a target is none that the objective takes; the
-        scheme would do nothing.
+      ValueError: the problem does not fit the data; the objective refuses a target; the scheme
+        would do nothing.
       TypeError: an argument is not what it should be.
       FloatingPointError: the loss became infinite or NaN.
     """
@@ -82,7 +82,7 @@ def fit(
 
 
 def says_stop(answer: Any) -> bool:
-    """Whether `after_epoch` has returned True, be it Python's, NumPy's or JAX's."""
+    """Whether `after_epoch` has returned True: that of Python, NumPy or JAX."""
     if isinstance(answer, (np.ndarray, np.generic, jax.Array)):
         return answer.shape == () and answer.dtype == np.bool_ and bool(answer)
     return answer is True

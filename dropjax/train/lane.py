@@ -1,4 +1,4 @@
-"""One lane: what a run has for itself among others of one program; see `train.lanes`."""
+"""A lane: what one of many runs in a program has for itself; see `train.lanes`."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -17,16 +17,17 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lane:
-    """One run: what it has for itself.
+    """One run among others in a program: what it does not share with them.
 
     Args:
       key: the run's key, as of `Program` and `fit`.
-      scheme: its scheme, of the problem's structure with numbers of its own; None for the
+      scheme: its scheme, which differs from the problem's in numbers alone; None for the
         problem's.
-      numbers: what its optimiser is made with, such as {"learning_rate": 1e-3}.
+      numbers: the arguments of its optimiser, such as {"learning_rate": 1e-3}.
       strength: multiplies the problem's.
       penalty: multiplies the problem's.
-      rows: (examples,), the rows of the data that it trains on; None for all. As many for each.
+      rows: (examples,), the rows of the data that it trains on; None for all. Each lane has as
+        many.
     """
 
     key: Array
@@ -58,18 +59,19 @@ def checked_lanes(
     examples: int,
     like: Lane | None = None,
 ) -> list[Lane]:
-    """The lanes with their schemes, if one program serves them all.
+    """The lanes, each with a scheme, if one program can train them all.
 
     Args:
-      lanes: as given.
-      scheme: of those without their own.
-      optimizer: what takes their numbers.
-      examples: rows of the data.
-      like: a lane that the program was made for; None for the first of these.
+      lanes: as they were given.
+      scheme: the scheme of lanes that have none of their own.
+      optimizer: the function that takes their numbers; None if there is none.
+      examples: how many rows the data have.
+      like: a lane that the program was compiled for; None for the first of `lanes`.
 
     Raises:
       TypeError: something in a lane is not what it should be.
-      ValueError: they differ in more than numbers; rows that there are not; what would do nothing.
+      ValueError: they differ in more than numbers; rows that the data do not have; a value that
+        would do nothing.
     """
     if not lanes:
         raise ValueError("there is no lane")
@@ -112,7 +114,7 @@ def checked_lanes(
 
 
 def _check_lane(lane: Lane, number: int) -> None:
-    """Refuses what would fail later, where no message knows the lane."""
+    """Refuses what would fail later with a message that does not name the lane."""
     if not isinstance(lane, Lane):
         raise TypeError(f"lane {number} must be a train.Lane, got {lane!r}")
     check_key(lane.key, f"the key of lane {number}")
@@ -143,17 +145,17 @@ def _count(lane: Lane) -> int | str:
 
 
 def _check_rows(rows: np.ndarray | None, lane: int, examples: int) -> None:
-    """Refuses rows that there are not: on a device they would be others, without a word."""
+    """Refuses rows that the data do not have: a device would read other rows, without an error."""
     if rows is None:
         return
-    found = np.asarray(rows)
-    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
+    rows = np.asarray(rows)
+    if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
         raise ValueError(
-            f"rows of lane {lane} must be a list of integers, got {found.dtype}{list(found.shape)}"
+            f"rows of lane {lane} must be a list of integers, got {rows.dtype}{list(rows.shape)}"
         )
-    if len(found) and not (found.min() >= 0 and found.max() < examples):
+    if len(rows) and not (rows.min() >= 0 and rows.max() < examples):
         raise ValueError(
-            f"rows of lane {lane} go from {found.min()} to {found.max()}, and those of the data "
+            f"rows of lane {lane} go from {rows.min()} to {rows.max()}, and those of the data "
             f"from 0 to {examples - 1}"
         )
 

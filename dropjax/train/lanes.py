@@ -1,9 +1,9 @@
 """Lanes: many runs of one problem, trained side by side in one compiled program.
 
-Runs that differ in numbers alone (seed, rates, learning rate) have one computation, so it is
-compiled once and mapped over them: `jax.vmap` over lanes within `jax.pmap` over devices. A lane's
-weights, batches and masks are those of the same run alone, from the same key; its numbers agree
-with that run's to rounding, as sums are taken in another order.
+Runs that differ in numbers alone (seed, rates, learning rate) do the same computation, so it is
+compiled once and mapped over them: `jax.vmap` over lanes within `jax.pmap` over devices. A lane has
+the initial weights, batches and masks that a run of its key has alone. Its results agree with that
+run's up to rounding, as sums are taken in another order.
 
     problem = Problem(apply, metrics, parse("bernoulli(rate=0.5)"), optax.adam(1e-3))
     grid = [
@@ -49,7 +49,7 @@ _AXES = State(step=None, params=0, opt_state=0, mutable=0, totals=0, diverged_at
 
 @dataclasses.dataclass(frozen=True)
 class _Variables:
-    """A lane's initial parameters and mutable variables, of its key."""
+    """Makes a lane's initial parameters and mutable variables from its key."""
 
     init: Init
     stateful: bool
@@ -60,21 +60,21 @@ class _Variables:
 
 
 class Lanes:
-    """A compiled problem of several lanes, to be run as a `Program` is.
+    """A compiled problem with several lanes, which is used as a `Program` is.
 
     Args:
-      problem: what is trained. Its scheme, if it has one, is that of lanes without their own.
+      problem: what is trained. Its scheme is for lanes that have none of their own.
       init: key -> a lane's initial parameters or, if the problem is stateful, (parameters, mutable
         variables). It is given `derive(lane.key, "init")`.
       examples: the data, shared by all lanes.
       lanes: at least one.
       batch_size: of a lane's global batch, split over the devices.
-      optimizer: makes a lane's optimiser: `optimizer(**lane.numbers)`; None to take the problem's.
+      optimizer: makes a lane's optimiser, by `optimizer(**lane.numbers)`; None for the problem's.
       devices: where to train; all by default.
 
     Raises:
-      ValueError: there is no lane; lanes are of different structure, so that they would need
-        different programs; numbers are given and nothing is made of them; the scheme would do
+      ValueError: there is no lane; lanes differ in more than numbers, so that they would need
+        different programs; numbers are given and no optimiser takes them; the scheme would do
         nothing.
     """
 
@@ -104,7 +104,7 @@ class Lanes:
         own = problem.optimizer if optimizer is None else optimizer(**first.numbers)
         pattern = dataclasses.replace(problem, scheme=first.scheme, optimizer=own)
         some = examples if first.rows is None else _select(examples, first.rows)
-        # It finds the sites and checks; what is trained is made of its step, in `_step`.
+        # It finds the sites and checks the problem. `_step` makes each lane's step from its step.
         self._program = Program(
             pattern, some, key=first.key, batch_size=batch_size, devices=devices
         )
@@ -131,7 +131,7 @@ class Lanes:
         self._report = jax.jit(jax.vmap(self._report_of))
 
     def with_lanes(self, lanes: Sequence[Lane]) -> "Lanes":
-        """The same program for other lanes; compiled anew only for another number of them.
+        """The same program for other lanes. It is compiled anew only if their number differs.
 
         Raises:
           ValueError: they differ in more than numbers, or there is none.
@@ -150,7 +150,7 @@ class Lanes:
         return tuple(sorted((name, float(value)) for name, value in lane.numbers.items()))
 
     def _check_optimizers(self) -> None:
-        """As `Program.check_optimizer`, of each lane whose numbers were not tried before."""
+        """`Program.check_optimizer` for each lane whose numbers were not checked before."""
         new = {self._numbers(lane) for lane in self.lanes} - self._tried
         if self._optimizer is None or not new:
             return
@@ -171,10 +171,10 @@ class Lanes:
     def at_a_time(self) -> int:
         """How many lanes to train side by side: those that fast memory holds, from 1 to 256.
 
-        On a CPU that is a cache: there is nothing to gain from lanes that take turns in it, and
-        large models are trained one by one, by one program for all. On an accelerator it is half
-        of its memory. An estimate, from the size of the state, its gradient, and what matrix
-        products and convolutions return for a batch.
+        On a CPU fast memory is a cache: lanes that do not fit in it together gain nothing, and
+        large models are trained one by one, all by one program. On an accelerator it is half of
+        the memory. The size is estimated from the state, its gradient, and what matrix products
+        and convolutions return for a batch.
         """
         state = jax.eval_shape(self._starts, self._stacked)
         # The gradient and the update are as large as what is trained.
@@ -190,13 +190,13 @@ class Lanes:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     def _bytes_of_outputs(self) -> int:
-        step, of = self._program.step, self.problem
+        step, problem = self._program.step, self.problem
         params, mutable = self._zeros()
         rows = jnp.zeros(step.batch_size // len(self.devices), jnp.int32)
         x, y = jax.tree.map(lambda leaf: leaf[rows], self._data)
         weight = jnp.ones(len(rows))
-        learned = step.learned(self.lanes[0].key, no_weights(of.sites or {}))
-        scheme = of.scheme and of.scheme.bind(learned)
+        learned = step.learned(self.lanes[0].key, no_weights(problem.sites or {}))
+        scheme = problem.scheme and problem.scheme.bind(learned)
 
         def measure(params: Any) -> Any:
             key = self.lanes[0].key
@@ -204,7 +204,8 @@ class Lanes:
                 lambda: step.measure(scheme, params, mutable or {}, x, y, rows, weight, key, 0)
             )
 
-        # Kept for the backward pass, as is what becomes of them; and the gradients of both.
+        # They and what is computed from them are kept for the backward pass; so are the gradients
+        # of both.
         return 4 * _bytes_of_products(jax.make_jaxpr(measure)(params).jaxpr)
 
     def __len__(self) -> int:
@@ -212,12 +213,12 @@ class Lanes:
 
     @property
     def problem(self) -> Problem:
-        """What is trained, with its sites, and the scheme of the first lane it was made for."""
+        """What is trained, with its sites and the scheme of the first lane."""
         return self._program.problem
 
     @property
     def schemes(self) -> Scheme | None:
-        """The lanes' schemes as one, each of whose numbers is an array (lanes, ...)."""
+        """The lanes' schemes as one scheme, whose numbers are arrays (lanes, ...)."""
         return self._stacked.scheme
 
     def init(self) -> State:
@@ -226,7 +227,7 @@ class Lanes:
         return self.place(dataclasses.replace(states, step=states.step[0]))
 
     def place(self, state: State) -> State:
-        """The lanes' state with buffers of its own on every device, ready to be donated."""
+        """Copies the lanes' state to every device, so that training may overwrite it."""
         return self._program.place(state)
 
     def run(self, state: State, start: int, stop: int) -> State:
@@ -241,7 +242,7 @@ class Lanes:
         return self._chunk(state, self._stacked, self._data, self._order(epoch), *window)
 
     def means(self, state: State) -> list[dict[str, float]]:
-        """Each lane's means of the metrics over the epoch so far."""
+        """The means of the metrics over the epoch so far, of each lane."""
         totals = jax.device_get(state.totals)
         return [
             dataclasses.replace(state, totals={k: v[i] for k, v in totals.items()}).means()
@@ -249,7 +250,7 @@ class Lanes:
         ]
 
     def alone(self, state: State, lane: int) -> State:
-        """The state of one lane, as of a run by itself."""
+        """The state of one lane, as if it had been trained alone."""
         return _alone(state, lane)
 
     def report(self, state: State) -> list[dict[str, dict[str, float]]]:
@@ -257,8 +258,8 @@ class Lanes:
         scheme = self.problem.scheme
         if scheme is None or not scheme.learns:
             return [{} for _ in self.lanes]
-        found = jax.device_get(self._report(self._stacked, state.trained, state.mutable))
-        return [jax.tree.map(float, _lane_of(found, lane)) for lane in range(len(self))]
+        reports = jax.device_get(self._report(self._stacked, state.trained, state.mutable))
+        return [jax.tree.map(float, _lane_of(reports, lane)) for lane in range(len(self))]
 
     def _report_of(self, own: Stacked, trained: Trained, mutable: Any) -> Any:
         assert own.scheme is not None
@@ -266,13 +267,13 @@ class Lanes:
         return own.scheme.bind(trained.learned).report(self.problem.sites or {}, weights)
 
     def _starts(self, stacked: Stacked) -> State:
-        def one(own: Stacked) -> State:
+        def start(own: Stacked) -> State:
             params, mutable = self._variables(own.key)
             step = self._step(own)
             return step.state(own.key, self._example, params, mutable, self._metrics)
 
-        # One after another: each as if it were alone.
-        return jax.lax.map(one, stacked)
+        # One after another, each as if it were alone.
+        return jax.lax.map(start, stacked)
 
     def _step(self, own: Stacked) -> Step:
         """The step of one lane, inside of a map over lanes."""
@@ -298,21 +299,21 @@ class Lanes:
         stop: Array,
         first: Array,
     ) -> State:
-        def one(number: Array, state: State, own: Stacked, order: Array) -> State:
+        def one_lane(number: Array, state: State, own: Stacked, order: Array) -> State:
             step = self._step(own)
             return step(number, state, own.noise_key, data, order, first, device)
 
         def all_lanes(number: Array, state: State) -> State:
-            over_lanes = jax.vmap(one, in_axes=(None, _AXES, 0, 0), out_axes=_AXES)
+            over_lanes = jax.vmap(one_lane, in_axes=(None, _AXES, 0, 0), out_axes=_AXES)
             return over_lanes(number, state, stacked, orders)
 
         if len(orders) > 1:
             return jax.lax.fori_loop(start, stop, all_lanes, state)
-        # A map over one lane would be no map, and XLA is slower with an axis of one (measured on a
-        # CPU, with products of matrices: 1.4 to 1.6 times).
+        # One lane needs no map, and XLA is slower with an axis of size 1 (measured on a CPU: matrix
+        # products take 1.4 to 1.6 times as long).
         own, order = _lane_of((stacked, orders), 0)
         only = jax.lax.fori_loop(
-            start, stop, lambda number, state: one(number, state, own, order), _alone(state, 0)
+            start, stop, lambda number, state: one_lane(number, state, own, order), _alone(state, 0)
         )
         return _together(only)
 
@@ -342,7 +343,7 @@ def fit(
 ) -> list[Fitted]:
     """Trains a model once for each lane.
 
-    A lane whose loss becomes infinite or NaN says so in `diverged_at` and disturbs no other.
+    If the loss of a lane becomes infinite or NaN, its `diverged_at` says so; the others go on.
 
     Args:
       problem: what is trained; see `Lanes`.
@@ -353,13 +354,14 @@ def fit(
       epochs: passes over the data.
       batch_size: examples in a step of a lane.
       optimizer: makes a lane's optimiser of its numbers.
-      at_a_time: how many lanes are trained side by side; `Lanes.at_a_time` by default.
+      at_a_time: how many lanes are trained side by side. Default: `Lanes.at_a_time`.
       devices: where to train; all by default.
-      after_epoch: called with the lanes that are trained, the epoch's number, from 1, and their
-        state, whose arrays are used up afterwards. If it returns True, these lanes' training ends.
+      after_epoch: called with the lanes that are being trained, the epoch's number, from 1, and
+        their state, whose arrays are used up afterwards. If it returns True, training of these
+        lanes ends.
 
     Returns:
-      What each lane has made, in their order.
+      A `Fitted` for each lane, in their order.
 
     Raises:
       ValueError, TypeError: the problem does not fit the data or the lanes.
@@ -398,14 +400,14 @@ def fit(
 
 
 def even_groups(lanes: Sequence[Any], at_most: int) -> Iterator[tuple[list[Any], int]]:
-    """Lanes in groups of one size, so that one program serves them all.
+    """Splits lanes into groups of one size, so that one program serves all groups.
 
     Args:
       lanes: at least one.
       at_most: how many in a group.
 
     Yields:
-      A group, and how many of its members are wanted: the last ones are filled up.
+      A group, and how many of its members count: the last group is filled up with copies.
 
     Raises:
       TypeError: at_most is no whole number.
@@ -434,7 +436,7 @@ def _alone(state: State, lane: int) -> State:
 
 
 def _together(state: State) -> State:
-    """The state of one lane as that of lanes, of which there is one."""
+    """The state of one lane, with an axis of lanes of size 1."""
     parts = jax.tree.map(lambda leaf: leaf[None], dataclasses.replace(state, step=None))  # type: ignore[arg-type]
     return dataclasses.replace(parts, step=state.step)
 
@@ -453,7 +455,7 @@ def _bytes(tree: Any) -> int:
 
 
 def _bytes_of_products(jaxpr: Any) -> int:
-    """What matrix products and convolutions return: elementwise work is fused into others'."""
+    """Bytes that matrix products and convolutions return. XLA fuses elementwise work into them."""
     total = 0
     for equation in jaxpr.eqns:
         inner = [getattr(value, "jaxpr", value) for value in equation.params.values()]

@@ -14,18 +14,18 @@ NOTHING = {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
 
 
 class LogError(Exception):
-    """A log is not the one that a checkpoint was written beside."""
+    """A log was changed after the checkpoint that belongs to it."""
 
 
 class JsonLines:
     """A file of JSON objects, one a line, in the order of their fields.
 
-    What the file holds is also kept in memory, so that it is whole again if it is removed or
-    changed while this process writes to it.
+    What the file holds is also kept in memory. If somebody removes or changes the file while this
+    process writes to it, it is written again.
 
     Args:
-      path: the file; made if need be.
-      warn: is told when it had to be written again.
+      path: the file; it is made if it is not there.
+      warn: is called with a line when the file had to be written again.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None] = lambda line: None) -> None:
@@ -52,9 +52,9 @@ class JsonLines:
         return [json.loads(line) for line in self._data.splitlines()]
 
     def mark(self) -> dict[str, Any]:
-        """Waits until the file is on disk, and says how long it is and what its sha256 is.
+        """Waits until the file is on disk, and returns its length and its sha256.
 
-        A file that is not as this process wrote it is written again.
+        A file that was changed by somebody else is written again first.
         """
         try:
             with self.path.open("rb") as file:
@@ -67,10 +67,10 @@ class JsonLines:
         return {"bytes": len(self._data), "sha256": hashlib.sha256(self._data).hexdigest()}
 
     def rewind(self, mark: dict[str, Any]) -> None:
-        """Drops all that was written after `mark` was made.
+        """Removes all lines that were written after `mark` was made.
 
         Raises:
-          LogError: what was written before is no longer there as it was.
+          LogError: the lines before it were changed or removed.
         """
         with naming(self.path):
             data = self.path.read_bytes()[: mark["bytes"]]

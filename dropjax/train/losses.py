@@ -227,11 +227,11 @@ def _pair(
     of_one = _averaged(metrics)
 
     def of_two(outputs: tuple[Any, Any], y: Any) -> dict[str, Array]:
-        found = of_one(outputs, y)
-        if name in found:
+        values = of_one(outputs, y)
+        if name in values:
             raise ValueError(f"metrics returns {name!r}, which is the name of what is added")
         distance = jnp.mean(apart(*_alike(*outputs)))
-        return found | {"loss": _plus(found["loss"], weight, distance), name: distance}
+        return values | {"loss": _plus(values["loss"], weight, distance), name: distance}
 
     return twice, _in_place_of(metrics, of_two)
 
@@ -244,7 +244,7 @@ def _averaged(metrics: Metrics) -> Metrics:
 
 
 def _in_place_of(metrics: Metrics, new: Metrics) -> Metrics:
-    """New metrics, which know their targets and their unit if those that they are made of do."""
+    """New metrics; if the old ones are an `Objective`, one with the same targets and unit."""
     if isinstance(metrics, Objective):
         return dataclasses.replace(metrics, metrics=new)
     return new

@@ -1,4 +1,4 @@
-"""What a model is trained for: the loss of one example, and what is watched beside it."""
+"""Objectives: the loss of an example, other metrics, and which targets they take."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,10 +19,10 @@ _NUMBERS = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
 class Objective:
     """Metrics that also know which targets they take, and in which unit their loss is.
 
-    It is called as any function for `Problem.metrics` is: (outputs, y) -> a dictionary of scalars.
+    It is called as a function, as `Problem.metrics` are: (outputs, y) -> a dictionary of scalars.
 
     Args:
-      metrics: of one example.
+      metrics: the function, of one example.
       refuses: (shape of an example's outputs, targets of many examples) -> which of them it does
         not take, booleans (examples,), and what it takes, in words.
       loss_per_nat: shape of an example's outputs -> the loss divided by the negative
@@ -38,15 +38,15 @@ class Objective:
         return self.metrics(outputs, y)
 
     def check(self, outputs: Any, y: Any, wanted: np.ndarray | None = None) -> None:
-        """Looks at the targets of all examples, on the host.
+        """Refuses targets that the metrics do not take. It runs on the host.
 
         Args:
           outputs: of one example, or anything of their shape; of several passes, those of each.
           y: (examples, ...).
-          wanted: (examples,), which of them are trained on; None for all.
+          wanted: (examples,), True for targets that are trained on; None for all.
 
         Raises:
-          TypeError: y is no single array of numbers, or one of another kind.
+          TypeError: y is no single array, or holds another kind of numbers.
           ValueError: a shape does not fit, or a target is out of range; the message names the row.
         """
         shape = _shape_of(outputs)
@@ -67,7 +67,7 @@ def _shape_of(outputs: Any) -> Shape:
 
 
 def loss_per_nat(metrics: Metrics, outputs: Any) -> float:
-    """The unit of the loss: what a penalty in nats is multiplied by; 1 for a user's own metrics."""
+    """The factor that puts a penalty in nats into the unit of the loss; 1 for a user's metrics."""
     return metrics.loss_per_nat(_shape_of(outputs)) if isinstance(metrics, Objective) else 1.0
 
 
@@ -219,4 +219,4 @@ OBJECTIVES = {
     "binary": Objective(binary, _zeros_and_ones),
     "regression": Objective(regression, _numbers, _of_squares),
 }
-"""By the name of a data set's task."""
+"""The objectives, by the name of a data set's task."""

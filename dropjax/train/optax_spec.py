@@ -41,7 +41,7 @@ def parse_optimizer(text: str, learning_rate: float) -> optax.GradientTransforma
       learning_rate: its learning rate, at least 0.
 
     Raises:
-      ValueError: unknown name or argument, or a learning rate that is none.
+      ValueError: the name or an argument is unknown, or the learning rate is out of range.
     """
     if not 0 <= learning_rate < float("inf"):
         raise ValueError(f"learning_rate must be a finite number from 0 on, got {learning_rate}")
@@ -56,7 +56,7 @@ def parse_optimizer(text: str, learning_rate: float) -> optax.GradientTransforma
 
 
 def optimizer_of(text: str, learning_rate: Any) -> optax.GradientTransformation:
-    """As `parse_optimizer`, for a text that it takes; the learning rate may be traced."""
+    """`parse_optimizer` for a text that was checked before. The learning rate may be traced."""
     given = {"learning_rate": learning_rate}
     function = getattr(optax, parse_call(text)[0], None)
     if function is not None:

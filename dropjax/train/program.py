@@ -40,10 +40,10 @@ class Program:
     Args:
       problem: what is trained.
       examples: the training set.
-      key: the run's key. Data order and noise come from it under names of their own, so that two
-        schemes with one key see the same batches from the same initial weights.
-      batch_size: of the global batch, split over the devices.
-      devices: where to train; by default all, those of other processes among them, which then run
+      key: the run's key. The order of the data and the noise come from it apart (`train.keys`), so
+        that runs of two schemes with one key see the same batches.
+      batch_size: of the whole batch, which is split over the devices.
+      devices: where to train. Default: all devices of all processes; each process then has to run
         the same program with the same arguments.
 
     Raises:
@@ -75,11 +75,11 @@ class Program:
         self._noise_key = replicate(noise_key_of(key), self.devices)
         self._orders: dict[int, Array] = {}
         self._chunk = parallel(self._steps, self.devices, donate=(0,))
-        self._found, self._report = jax.jit(self._weights_of), jax.jit(self._report_of)
+        self._weights, self._report = jax.jit(self._weights_of), jax.jit(self._report_of)
 
     @property
     def problem(self) -> Problem:
-        """What is trained, with its sites once they were found."""
+        """What is trained; with its sites, after `check` or `init` has found them."""
         return self.step.problem
 
     def check(
@@ -89,22 +89,22 @@ class Program:
         *,
         targets: tuple[Any, np.ndarray | None] | None = None,
     ) -> list[str]:
-        """Traces the model and its metrics, looks at the targets, and computes nothing.
+        """Traces the model and its metrics, and checks the targets. Nothing is computed.
 
         Args:
           params: the model's parameters.
           mutable: its mutable variables, if it is stateful.
-          targets: what `check_targets` looks at; None for those of the training set.
+          targets: the arguments of `check_targets`; None for the training set's.
 
         Returns:
           The names of the metrics.
 
         Raises:
-          ValueError: the scheme would do nothing at the sites that were found; `mutable` is given
-            to a model that is not stateful, or not to one that is; no metric is called "loss", or
-            one is no scalar; a target is none that the objective takes; the optimiser decays what
-            the scheme learns.
-          TypeError: the metrics are no dictionary, or no numbers; parameters are no floats.
+          ValueError: the scheme would do nothing at the model's sites; `mutable` is given although
+            the problem is not stateful, or is not given although it is; no metric is called "loss",
+            or one is no scalar; the objective refuses a target; the optimiser decays what the
+            scheme learns.
+          TypeError: the metrics are no dictionary of numbers; parameters are no floats.
         """
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
             _check_parameter(leaf, "params" + jax.tree_util.keystr(path))
@@ -148,19 +148,19 @@ class Program:
         """
         scheme = self.problem.scheme
         if scheme is not None and scheme.learns:
-            both = {"params": params, "learned": self._learned()}
-            check_spares_learned(optimizer, scheme, both)
+            trained = {"params": params, "learned": self._learned()}
+            check_spares_learned(optimizer, scheme, trained)
 
     def _learned(self) -> Any:
-        """Of the shapes that the scheme's values have."""
+        """Values of the shapes of what the scheme learns."""
         return self.step.learned(self._key, no_weights(self.problem.sites or {}))
 
     def check_targets(self, y: Any, wanted: np.ndarray | None = None) -> None:
-        """Looks at targets, on the host, if the problem has an objective of `train.OBJECTIVES`.
+        """Checks targets, on the host, if the problem has an objective of `train.OBJECTIVES`.
 
         Args:
           y: (examples, ...).
-          wanted: (examples,), which of them are trained on; None for all.
+          wanted: (examples,), True for targets that are trained on; None for all.
 
         Raises:
           ValueError, TypeError: see `train.objectives.Objective.check`.
@@ -171,7 +171,7 @@ class Program:
     def weights(self, params: Any, mutable: Any = None) -> Weights:
         """The weights at the model's LINEAR, WEIGHT and TABLE sites, by the sites' names."""
         mutable = {} if mutable is None else mutable
-        return self._found(params, mutable)
+        return self._weights(params, mutable)
 
     def _weights_of(self, params: Any, mutable: Any) -> Weights:
         return on_one_device(lambda: self.step.weights(self._example(), params, mutable))
@@ -191,11 +191,11 @@ class Program:
         return self.place(self.step.state(self._key, self._example(), params, mutable, metrics))
 
     def place(self, state: State) -> State:
-        """A state with each leaf in a buffer of its own on every device, ready to be donated."""
+        """Copies a state to every device, so that training may overwrite it."""
         return replicate(jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state), self.devices)
 
     def report(self, state: State) -> dict[str, dict[str, float]]:
-        """What the scheme has learned, in numbers, by site name; empty for most schemes."""
+        """Numbers that say what the scheme has learned, by site name; empty for most schemes."""
         scheme = self.problem.scheme
         if scheme is None or not scheme.learns:
             return {}
@@ -208,20 +208,20 @@ class Program:
         return self.problem.scheme.bind(learned).report(self.problem.sites or {}, weights)
 
     def replay(self, learned: Any = None) -> Replay:
-        """The batches and the noise of any step, without training.
+        """The batches and the noise of any step, drawn again without training.
 
         Args:
           learned: what the scheme had learned before the step that is asked for, if it learns:
             `state.trained.learned`.
 
         Raises:
-          ValueError: the model is batched, and its noise not that of an example.
+          ValueError: the model takes a batch, so that its noise belongs to no single example.
         """
         problem = self.problem
         if problem.batched:
             raise ValueError(
-                "a batched model's noise is no example's: each device gave it one key, "
-                "train.keys.batch_key_of the step's"
+                "a batched model's noise belongs to no single example: each device gives it one "
+                "key, train.keys.batch_key_of(key of the step, device)"
             )
         return Replay(
             self._key,
@@ -245,10 +245,10 @@ class Program:
         return self._chunk(state, self._noise_key, self._data, self._order(epoch), *window)
 
     def window(self, start: int, stop: int) -> tuple[int, tuple[Array, Array, Array]]:
-        """The epoch of steps `start` to `stop` - 1; both with its first step, on the devices.
+        """The epoch of steps `start` to `stop` - 1; and, on the devices, both and its first step.
 
         Raises:
-          ValueError: they are not all of one epoch.
+          ValueError: the steps are not all of one epoch.
         """
         epoch = start // self.steps_per_epoch
         first = epoch * self.steps_per_epoch
@@ -371,7 +371,7 @@ def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _check_parameter(leaf: Any, name: str) -> None:
-    """Refuses what has no gradient: JAX would say so later, and without its name."""
+    """Refuses what has no gradient. JAX would do so later, without naming the parameter."""
     what = getattr(leaf, "dtype", type(leaf).__name__)
     if not isinstance(leaf, (float, complex)) and not (
         hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)

@@ -29,21 +29,21 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Replay:
-    """Training's batches and noise again, from its key alone: nothing is trained, no data is read.
+    """The batches and the noise of training, drawn again from the run's key.
 
-    A mask is the very one that training drew. Where a schedule moves the rate, that is computed
-    again, and its last bit may be another one on another platform or version: one element in some
-    10 million then differs.
+    Nothing is trained and no data is read. A mask is the one that training drew, bit for bit. If a
+    schedule changes the rate, the rate is computed again, and on another platform or version its
+    last bit may differ: then one element of a mask in some 10 million differs.
 
     Args:
       key: the run's key.
-      examples: how many there are in the training data.
-      batch_size: of the whole batch. Not the masks, but which rows are together, depends on it.
+      examples: how many the training data have.
+      batch_size: of the whole batch. It decides which rows are together; masks do not depend on it.
       scheme: None for a model that takes a key.
       sites: the model's, from `core.plan.record`; needed by `noise` alone.
       strength: multiplies every rate: a number, or a function of the step.
-      learned: what the scheme had learned, if it learns: before the step that is asked for.
-      steps: how many there are; None for no end.
+      learned: what a scheme that learns had learned before the step that is asked for.
+      steps: how many steps training had; None for no limit.
     """
 
     key: Array
@@ -67,7 +67,7 @@ class Replay:
         return steps_per_epoch(self.examples, self.batch_size)
 
     def batch(self, step: int) -> np.ndarray:
-        """The rows of the training data that were in a step's batch, in its order.
+        """The rows of the training data in the batch of a step, in their order.
 
         The epoch's last batch has fewer where the batch size does not divide the examples.
 
@@ -83,7 +83,7 @@ class Replay:
         return self._order(epoch)[at[at < self.examples]]
 
     def step_of(self, row: int, epoch: int) -> int:
-        """The step of an epoch in which an example was seen: it is in one batch of each epoch.
+        """The step of an epoch in which an example was seen, which happens once in each epoch.
 
         Args:
           row: of the training data.
@@ -98,7 +98,7 @@ class Replay:
         return epoch * self.steps_per_epoch + int(position) // self.batch_size
 
     def keys(self, step: int, row: int) -> Keys:
-        """The keys of an example in a step; `keys.example` is what a model of a key was given.
+        """The keys of an example in a step. A model that takes a key was given `keys.example`.
 
         Args:
           step: from 0.
@@ -110,7 +110,7 @@ class Replay:
         return keys_of(self.key, *self._checked(step, row))
 
     def scheme_at(self, step: int) -> Scheme:
-        """The scheme as it was in a step: its rates times the strength, learned values in place.
+        """The scheme as it was in a step: rates times the strength, with its learned values.
 
         Raises:
           ValueError: there is no scheme or no such step; the scheme learns, and `learned` is None.
@@ -129,8 +129,8 @@ class Replay:
     def draw(self, step: int, row: int) -> Draw:
         """The draw under which the model saw an example in a step.
 
-        `draw.noise(site, shape)` is the noise at a site, `draw(x, site)` what was done to a value
-        there, and the model called with it computes what it computed for that example.
+        `draw.noise(site, shape)` is the noise at a site, and `draw(x, site)` applies it to a value.
+        Called with this draw, the model computes what it computed for the example.
 
         Raises:
           ValueError: see `keys` and `scheme_at`.
@@ -138,7 +138,7 @@ class Replay:
         return sampled(self.scheme_at(step), self.keys(step, row))
 
     def noise(self, step: int, rows: Numbers, *, at: str = "") -> Arrays:
-        """The noise of examples in a step as NumPy arrays: which sub-network each of them saw.
+        """The noise of examples in a step, as NumPy arrays: which sub-network each of them saw.
 
         Args:
           step: from 0.

@@ -34,7 +34,7 @@ from experiments.setup import LaunchError, launching
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How an ablation is run and what it is compared with.
+    """How an ablation is run and compared.
 
     Args:
       baseline: the scheme that the others are compared with.
@@ -58,10 +58,10 @@ class Options:
 
 
 def ablate(grid: Grid, path: Path, options: Options) -> int:
-    """Runs what is missing of an ablation, and writes what it says.
+    """Runs the cells of an ablation that are missing, and writes its report.
 
     Args:
-      grid: what is compared.
+      grid: the schemes and settings that are compared.
       path: its folder.
       options: how it is run.
 
@@ -104,7 +104,7 @@ def ablate(grid: Grid, path: Path, options: Options) -> int:
         if options.stop == "decided":
             decide = _Decide(reader, planned, analysis, store, options, engine)
             verdicts, added = decide.verdicts(), decide.added()
-        program.means(f"the cells are kept in {path}; --only=tables writes the tables")
+        program.say_if_stopped(f"the cells are kept in {path}; --only=tables writes the tables")
         whole = [*cells, *added]
         about |= {"environment": origin(whole), "warnings": warnings(whole)}
         analysis = write(

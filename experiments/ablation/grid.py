@@ -133,7 +133,7 @@ def plan_cells(grid: Grid, reader: "Reader") -> list[Planned]:
     all rates.
 
     Args:
-      grid: what is compared.
+      grid: the schemes and settings that are compared.
       reader: of data.
 
     Raises:

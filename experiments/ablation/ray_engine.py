@@ -28,8 +28,8 @@ from experiments.ablation.runner import (
     Advance,
     Engine,
     Finished,
+    Group,
     Trainers,
-    Work,
     failed,
     train_group,
 )
@@ -104,27 +104,27 @@ def _connect(ray: ModuleType) -> None:
 
 
 def _run(
-    ray: ModuleType, works: Sequence[Work], advance: Advance
+    ray: ModuleType, groups: Sequence[Group], advance: Advance
 ) -> Generator[Finished, None, None]:
     if not ray.is_initialized():
         _connect(ray)
     needs, here = _needs(ray), folder.environment()
-    say(f"Ray: groups to train: {len(works)}, each a task that takes {_text(needs)}")
+    say(f"Ray: groups to train: {len(groups)}, each a task that takes {_text(needs)}")
     task = ray.remote(max_retries=_RETRIES, **needs)(_train)
-    pending = {task.remote(*_arguments(work)): work for work in works}
+    pending = {task.remote(*_arguments(group)): group for group in groups}
     while pending:
         (done,), _ = ray.wait(list(pending), num_returns=1)
-        work = pending.pop(done)
+        group = pending.pop(done)
         try:
             made, environment = ray.get(done)
         except ray.exceptions.RayError as error:
             # What the task raised, or else what became of its worker.
             cause = getattr(error, "cause", None) or error
-            made = failed(cause, len(work.cells), work.lanes)
+            made = failed(cause, len(group.cells), group.lanes)
             environment = here
-        advance(len(work.cells))
+        advance(len(group.cells))
         # A worker has a copy of the checkout, without its commit.
-        yield work.cells, made, environment | {"git_commit": here["git_commit"]}
+        yield group.cells, made, environment | {"git_commit": here["git_commit"]}
 
 
 def _threads() -> int:
@@ -158,12 +158,12 @@ def _text(needs: dict[str, int]) -> str:
     return f"{needs['num_cpus']} CPU{'s' if needs['num_cpus'] > 1 else ''}"
 
 
-def _arguments(work: Work) -> tuple[Any, ...]:
+def _arguments(group: Group) -> tuple[Any, ...]:
     """Those of `_train`: plain values, no data set."""
-    experiment = work.cells[0].resolved.experiment.name
-    configs = [vars(planned.resolved.config) for planned in work.cells]
-    hashes = [planned.cell.config["data_sha256"] for planned in work.cells]
-    return experiment, configs, hashes, work.lanes
+    experiment = group.cells[0].resolved.experiment.name
+    configs = [vars(planned.resolved.config) for planned in group.cells]
+    hashes = [planned.cell.config["data_sha256"] for planned in group.cells]
+    return experiment, configs, hashes, group.lanes
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import functools
 import math
 import re
 import time
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +30,13 @@ _DAMAGED_SAID = 5  # lines
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Group:
-    """Cells that are trained side by side.
+    """Cells that are trained side by side: all of them, or those that are left.
 
     Args:
-      cells: those that belong together, whether or not they were run before.
-      trainer: the number of the trainer, with its compiled program, that other groups use too.
-    """
-
-    cells: tuple[Planned, ...]
-    trainer: int
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Work:
-    """What is left to do of a group.
-
-    Args:
-      cells: its missing ones, at least one.
-      trainer: the number of their trainer.
-      lanes: that are trained. Where they are more than the cells, the cells are a whole group that
-        is smaller than others, and is filled up, so that one program serves all.
+      cells: at least one.
+      trainer: the number of their trainer, whose compiled program other groups use too.
+      lanes: how many are trained. Where they are more than the cells, the group is filled up, so
+        that one program serves groups of several sizes.
     """
 
     cells: tuple[Planned, ...]
@@ -61,8 +48,8 @@ Advance = Callable[[float], Any]
 """Is told how much was trained since it was called last: 1 for all steps of one cell."""
 Finished = tuple[Sequence[Planned], Sequence[Made], dict[str, Any]]
 """Cells that were trained, what they have made, and the environment they were trained in."""
-Engine = Callable[[Sequence[Work], Advance], Generator[Finished, None, None]]
-"""Trains the cells of each `Work`, and yields them when they are finished. As training goes on, it
+Engine = Callable[[Sequence[Group], Advance], Generator[Finished, None, None]]
+"""Trains the cells of each group, and yields them when they are finished. As training goes on, it
 calls the second argument with the share of a cell's steps that was done, for all cells together."""
 
 
@@ -141,8 +128,8 @@ def make_plan(
 ) -> Plan:
     """Groups cells, and finds out whether they can run.
 
-    How they are grouped depends on the grid, the shard and the machine alone, not on what was run
-    before: what is run again has the same company.
+    How they are grouped depends on the grid, the shard and the machine alone, and not on the cells
+    that are done: so cells that run again run beside the same others.
 
     Args:
       planned: the cells.
@@ -164,7 +151,8 @@ def make_plan(
         at_a_time.append(size)
         tables.append(trainer.site_table)
         steps += trainer.steps * len(cells)
-        groups += [Group(tuple(cells[i : i + size]), number) for i in range(0, len(cells), size)]
+        parts = [tuple(cells[i : i + size]) for i in range(0, len(cells), size)]
+        groups += [Group(part, number, size) for part in parts]
     return Plan(planned, groups, steps, at_a_time, tables)
 
 
@@ -175,13 +163,13 @@ def run_plan(
     exact: bool = False,
     engine: Engine,
 ) -> None:
-    """Runs what is missing of a plan.
+    """Runs the cells of a plan that are missing.
 
     Args:
       plan: from `make_plan`.
       store: where finished cells are, and where they go.
       exact: one by one, each as the experiment runs it, to the same bits.
-      engine: trains what is not run exactly.
+      engine: trains the cells, if they are not run exactly.
     """
     left = {
         planned.cell.id: outcome
@@ -189,29 +177,25 @@ def run_plan(
         for planned, outcome in missing(group, store)
     }
     _say_damaged(list(left.values()))
-    works = [
-        _work(plan, group, [planned for planned in group.cells if planned.cell.id in left])
-        for group in plan.groups
-    ]
-    works = [work for work in works if work.cells]
-    total = sum(len(work.cells) for work in works)
+    groups = [group for group in (_part(group, left) for group in plan.groups) if group.cells]
+    total = sum(len(group.cells) for group in groups)
     everything = len({planned.cell.id for group in plan.groups for planned in group.cells})
     if total < everything:
         say(f"{everything - total} cells are there already; {total} are left")
-    if not works:
+    if not groups:
         return
     _say_if_stopped(store, everything - total, everything)
     done = everything - total
     with _progress(total) as advance:
         if exact:
-            for work in works:
-                for planned in work.cells:
+            for group in groups:
+                for planned in group.cells:
                     _run_alone(planned, store, anew=_was_damaged(left[planned.cell.id]))
                     advance(1)
                     done += store.has(planned.cell)
                     _say_if_stopped(store, done, everything)
             return
-        with contextlib.closing(engine(works, advance)) as finished:
+        with contextlib.closing(engine(groups, advance)) as finished:
             for cells, made, environment in finished:
                 keep(store, cells, made, environment)
                 done += sum(store.has(planned.cell) for planned in cells)
@@ -219,8 +203,8 @@ def run_plan(
 
 
 def _say_if_stopped(store: Store, done: int, total: int) -> None:
-    """Keeps ready what is said if the ablation is stopped."""
-    program.means(
+    """Sets the message that is printed if the ablation is stopped."""
+    program.say_if_stopped(
         f"{done} of {counted(total, 'cell')} {'is' if done == 1 else 'are'} done and kept in "
         f"{store.path}; the same command continues, and begins anew those that were in training"
     )
@@ -246,18 +230,20 @@ def _say_damaged(left: Sequence[Outcome]) -> None:
         say(f"{len(damaged) - _DAMAGED_SAID} more cells run again, for reasons such as these")
 
 
-def _work(plan: Plan, group: Group, cells: Sequence[Planned]) -> Work:
-    whole = len(cells) == len(group.cells)
-    return Work(tuple(cells), group.trainer, plan.lanes[group.trainer] if whole else len(cells))
+def _part(group: Group, left: Collection[str]) -> Group:
+    """The cells of a group whose ids are `left`. A part of a group is not filled up."""
+    cells = tuple(planned for planned in group.cells if planned.cell.id in left)
+    lanes = group.lanes if len(cells) == len(group.cells) else len(cells)
+    return Group(cells, group.trainer, lanes)
 
 
-def local(works: Sequence[Work], advance: Advance) -> Generator[Finished, None, None]:
+def local(groups: Sequence[Group], advance: Advance) -> Generator[Finished, None, None]:
     """Trains on this machine, one after another; see `Engine`."""
     trainers, environment = Trainers(), folder.environment()
-    for work in works:
-        resolved = [planned.resolved for planned in work.cells]
-        made = train_group(trainers, work.trainer, resolved, work.lanes, advance)
-        yield work.cells, made, environment
+    for group in groups:
+        resolved = [planned.resolved for planned in group.cells]
+        made = train_group(trainers, group.trainer, resolved, group.lanes, advance)
+        yield group.cells, made, environment
 
 
 def train_group(
@@ -273,7 +259,7 @@ def train_group(
       trainers: made so far.
       name: that of the trainer of these cells.
       cells: all of the group, or some.
-      lanes: how many are trained; see `Work`.
+      lanes: how many are trained; see `Group`.
       advance: see `Advance`.
     """
     filled = [*cells, *[cells[0]] * (lanes - len(cells))]
@@ -352,7 +338,7 @@ def _run_alone(planned: Planned, store: Store, *, anew: bool) -> None:
     alone = functools.partial(single.run, resolved.experiment, flags, path)
     resume, status = not anew and _can_resume(path), 0
     log_file = (path / "log.txt").open("a", encoding="utf-8", errors="backslashreplace")
-    with log_file as log, contextlib.redirect_stdout(log), program.settled():
+    with log_file as log, contextlib.redirect_stdout(log), program.same_message():
         try:
             try:
                 status = alone(resume=resume, overwrite=not resume)

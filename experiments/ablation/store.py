@@ -1,11 +1,11 @@
-"""An ablation's folder: a folder for each cell, written together with those it was trained with.
+"""The folder of an ablation, with a folder for each cell.
 
-A group's results are one file first, written whole or not at all, and are then unpacked: a process
-that is killed leaves a group done or not begun, and what runs again runs with the same company.
+Cells that were trained together are written together: first as one file, whole or not at all, which
+is then unpacked. So a process that is killed leaves all of a group or nothing, and cells that run
+again run beside the same others.
 
-Whatever is read back is checked: files hold their hashes, a cell's result those of its other files.
-What is damaged is missing, and runs again. Nothing that stands in a file names a place outside of
-the folder.
+All that is read is checked: files hold their hashes, and a result those of the files beside it. A
+cell that is damaged counts as missing, and runs again. No file names a place outside of the folder.
 """
 
 import json
@@ -36,7 +36,7 @@ _NOT_RESULTS = (
 )
 _MEASURED = ("train_", "validation_", "test_", "mc_test_")
 NOT_RUN = "it was not run"
-"""What is said of a cell that has no result, and never had one."""
+"""Why a cell that never had a result is missing."""
 
 
 class Store:
@@ -60,7 +60,7 @@ class Store:
         return self.path / "cells" / cell.id
 
     def holds(self) -> bool:
-        """Whether there is an ablation, be its ablation.json damaged or not."""
+        """Whether there is an ablation, even if its ablation.json is damaged."""
         return (self.path / ABLATION).exists()
 
     def before(self) -> dict[str, Any]:
@@ -78,18 +78,18 @@ class Store:
         return value
 
     def begin(self, plan: dict[str, Any]) -> str | None:
-        """Writes ablation.json, and unpacks what a process that was killed left packed.
+        """Writes ablation.json, and unpacks the groups that a killed process left packed.
 
         Args:
-          plan: what is run, by names: JSON values. Grids may grow; whether cells are run exactly
-            may not change.
+          plan: the content of ablation.json. A grid may grow, but "experiment" and "exact" must be
+            those of the cells that are there.
 
         Returns:
           The command of what was there; None if there was nothing.
 
         Raises:
-          LaunchError: the cells that are there were run in another way, or the folder holds what no
-            ablation has written. Nothing was written then.
+          LaunchError: the cells that are there were run in another way, or the folder has a file
+            that no ablation writes. Then nothing is written.
         """
         before = self.before()
         if self.holds() and not before:
@@ -108,7 +108,7 @@ class Store:
         return before.get("command")
 
     def put(self, cells: Sequence[Cell], made: Sequence[dict[str, Any]]) -> None:
-        """Keeps what a group has made.
+        """Writes the results of a group.
 
         Args:
           cells: of the group.
@@ -120,10 +120,10 @@ class Store:
         self._unpack(packed, by_cell)
 
     def _packed(self, packed: Path) -> dict[str, Any]:
-        """What a group's file holds; nothing if it is damaged, and its cells run again.
+        """The content of a group's file; nothing if it is damaged, and its cells run again.
 
         Raises:
-          LaunchError: it names what is no cell, or files that no cell has.
+          LaunchError: it has names that no cell, or no file of a cell, can have.
         """
         try:
             made, sealed = record.read(packed)
@@ -145,7 +145,7 @@ class Store:
         packed.unlink(missing_ok=True)
 
     def check_links(self) -> None:
-        """Refuses links through which what belongs into this folder would be written elsewhere.
+        """Refuses symbolic links, through which files would be written to other folders.
 
         Raises:
           LaunchError: there is one.
@@ -165,7 +165,7 @@ class Store:
         _refuse_links(path for path in self.folder(cell).rglob("*") if path.is_symlink())
 
     def has(self, cell: Cell) -> bool:
-        """Whether a cell was run to its end, be it that it diverged. One that failed is not."""
+        """Whether a cell was run to its end, also if it diverged; not if it failed."""
         return self.outcome(cell).status in ("completed", "diverged")
 
     def outcome(self, cell: Cell) -> Outcome:
@@ -197,7 +197,7 @@ class Store:
 
 
 def _another(config: dict[str, Any], cell: Cell) -> str:
-    """How a record differs from what a cell is; "" if it does not. Data may lie elsewhere."""
+    """How a record differs from a cell; "" if it does not. The data may lie elsewhere."""
     was = config["flags"] | {"data_sha256": config.get("data_sha256")}
     free = ("data_dir", "dataset")
     for name in sorted((was.keys() & cell.config.keys()) - {*free}):
@@ -220,10 +220,10 @@ def _refuse_links(links: Iterable[os.PathLike[str]]) -> None:
 
 
 def _check_numbers(folder: Path, result: dict[str, Any], history: list[Any]) -> None:
-    """Refuses what no run writes: in a file without a hash changes are not seen otherwise.
+    """Refuses values that no run writes: a file without a hash shows its damage in no other way.
 
     Raises:
-      RecordError: a status that there is not, a measure that is none, or a line that is no record.
+      RecordError: an unknown status, a measure that is not a number, or a line that is no record.
     """
     where = f"{folder / RESULT} is damaged"
     if result.get("status") not in ("completed", "diverged", "failed"):
@@ -240,11 +240,11 @@ def _check_numbers(folder: Path, result: dict[str, Any], history: list[Any]) -> 
 
 
 def _check_names(packed: Path, made: dict[str, Any]) -> None:
-    """Refuses a group's file that names what is no cell, or files that no cell has.
+    """Refuses a group's file with names that no cell, or no file of a cell, can have.
 
     Raises:
-      LaunchError: it does.
-      RecordError: a file of a cell is not in it, or is of another form.
+      LaunchError: it has such a name.
+      RecordError: a file of a cell is missing in it, or has another form.
     """
     odd = [name for name in (packed.stem, *made) if not re.fullmatch("[0-9a-f]{12}", name)]
     for own in made.values():
@@ -262,7 +262,7 @@ def _check_names(packed: Path, made: dict[str, Any]) -> None:
 
 
 def _encoded(own: dict[str, Any]) -> dict[str, bytes]:
-    """A cell's files. The result is the last: a cell that has one is whole."""
+    """The files of a cell. The result comes last: a cell that has one is complete."""
     history = "".join(json.dumps(line, allow_nan=False) + "\n" for line in own[METRICS]).encode()
     return {
         CONFIG: record.encode(own[CONFIG]),
@@ -273,7 +273,7 @@ def _encoded(own: dict[str, Any]) -> dict[str, bytes]:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all, but does not wait for the disk: it can be made again."""
+    """Writes a file whole or not at all. It does not wait for the disk: a cell can run again."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     with naming(path):
         temporary.write_bytes(data)

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dropjax.blocks import fractal_join
+from dropjax import blocks
+from tests.compiled import compiled, normal
 from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(3)
+fractal_join = compiled(blocks.fractal_join)
 MANY = 20_000
 # Powers of two: each mean of a subset says which subset it is the mean of.
 XS = np.float32([[1.0], [2.0], [4.0]])
@@ -40,13 +42,15 @@ def test_local_drops_each_with_the_rate_and_spares_one_if_none_is_left(rate):
 
 
 def test_rates_0_and_1_and_their_gradients():
-    xs = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 5)), jnp.float32)
+    xs = normal(3, 4, 5)
+
+    @compiled
+    def value_and_slopes(xs, rate):
+        y, pullback = jax.vjp(lambda xs: fractal_join(KEY, xs, rate, batch_axes=1), xs)
+        return y, pullback(jnp.ones_like(y))[0]
+
     for rate in (0.0, 1.0):
-        y, pullback = jax.vjp(
-            jax.jit(lambda xs, rate=rate: fractal_join(KEY, xs, jnp.float32(rate), batch_axes=1)),
-            xs,
-        )
-        (gradient,) = pullback(jnp.ones_like(y))
+        y, gradient = value_and_slopes(xs, np.asarray(rate, np.float32))
         np.testing.assert_allclose(gradient.sum(axis=0), 1, rtol=1e-6)
         if rate == 0:
             np.testing.assert_allclose(y, xs.mean(axis=0), rtol=1e-6)
@@ -58,11 +62,16 @@ def test_rates_0_and_1_and_their_gradients():
 
 
 def test_what_is_dropped_has_no_part_even_if_it_is_not_finite():
-    xs = jnp.stack([jnp.ones(64), jnp.full(64, jnp.nan)])
-    y = np.asarray(fractal_join(KEY, xs, 0.5, batch_axes=1))
+    xs = np.float32([[1.0] * 64, [np.nan] * 64])
+
+    @compiled
+    @jax.grad
+    def slopes(xs):
+        return jnp.nansum(fractal_join(KEY, xs, 0.5, batch_axes=1))
+
+    y = fractal_join(KEY, xs, 0.5, batch_axes=1)
     assert (y == 1).any() and np.isnan(y).any()
-    gradient = jax.grad(lambda xs: jnp.nansum(fractal_join(KEY, xs, 0.5, batch_axes=1)))(xs)
-    assert np.isfinite(gradient).all()
+    assert np.isfinite(slopes(xs)).all()
 
 
 def test_global_keeps_one_column_for_all_joins_of_a_network():
@@ -85,21 +94,25 @@ def test_global_keeps_one_column_for_all_joins_of_a_network():
 def test_one_decision_for_all_or_one_for_each_key():
     xs = np.repeat(XS, 50, axis=1)
     assert len(np.unique(fractal_join(KEY, xs, 0.5, batch_axes=()))) == 1
-    keys = jax.random.split(KEY, 50)
-    one = jax.vmap(lambda key, x: fractal_join(key, x, 0.5, batch_axes=()), in_axes=(0, 1))
-    assert len(np.unique(one(keys, xs))) > 3
+
+    @compiled
+    def by_key(xs):
+        one = jax.vmap(lambda key, x: fractal_join(key, x, 0.5, batch_axes=()), in_axes=(0, 1))
+        return one(jax.random.split(KEY, 50), xs)
+
+    assert len(np.unique(by_key(xs))) > 3
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_means_are_taken_in_float32(dtype):
     xs = jnp.asarray([[1.0], [2.0], [2.0]], dtype)
-    y = fractal_join(KEY, xs, 0.0, batch_axes=())
+    y = blocks.fractal_join(KEY, xs, 0.0, batch_axes=())
     assert y.dtype == dtype and y[0] == jnp.asarray(5 / 3, dtype)
 
 
 def test_rates_may_differ_by_example():
     xs = np.repeat(XS, 100, axis=1)
-    rate = jnp.where(jnp.arange(100) < 50, 0.0, 0.9)
+    rate = np.float32(np.where(np.arange(100) < 50, 0.0, 0.9))
     y = np.asarray(fractal_join(KEY, xs, rate, batch_axes=1))
     np.testing.assert_allclose(y[:50], XS.mean(), rtol=1e-6)
     assert len(np.unique(y[50:])) > 2
@@ -134,6 +147,6 @@ def test_errors(xs, rate, options, error, match):
 
 @pytest.mark.parametrize("options", [{"rate": 0.3}, {"rate": None, "mode": "global"}])
 def test_the_backward_pass_keeps_a_byte_a_column_and_example(options):
-    xs = jnp.ones((3, 8, 64, 16))
+    xs = np.ones((3, 8, 64, 16), np.float32)
     kept = bytes_kept(lambda xs: fractal_join(KEY, xs, batch_axes=1, **options), xs)
     assert kept <= 3 * 8 + 8

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import dropjax
-from dropjax.blocks import max_pool_dropout, weighted_max_pool
+from dropjax import blocks
+from tests.compiled import compiled, normal, ones, ops
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(6)
 RNG = np.random.default_rng(0)
+max_pool_dropout = compiled(blocks.max_pool_dropout)
+weighted_max_pool = compiled(blocks.weighted_max_pool)
 
 
 def mean_over_masks(window, rate):
@@ -52,44 +54,54 @@ def test_windows_of_any_size_along_any_axes():
 @pytest.mark.parametrize("rate", [0.3, 0.8])
 def test_the_mean_of_max_pooling_dropout_is_weighted_pooling(rate):
     x = RNG.normal(size=(4, 2, 1)).astype(np.float32)
-    keys = jax.random.split(KEY, 20_000)
-    y = jax.jit(jax.vmap(lambda key: max_pool_dropout(key, x, rate)))(keys)
-    assert_mean(y, weighted_max_pool(x, rate))
+
+    @compiled
+    def draws(x):
+        keys = jax.random.split(KEY, 20_000)
+        return jax.vmap(lambda key: max_pool_dropout(key, x, rate))(keys)
+
+    assert_mean(draws(x), weighted_max_pool(x, rate))
 
 
 def test_it_is_the_maximum_of_unscaled_dropout():
     """Nothing is rescaled, and the gradient goes to the element that was the maximum."""
-    x = jnp.asarray(np.abs(RNG.normal(size=(2, 4, 4, 3))), jnp.float32)
-    dropped = np.asarray(dropjax.dropout(KEY, x, 0.6, scaling="test"))
+    x = np.abs(normal(2, 4, 4, 3))
+    dropped = ops.dropout(KEY, x, 0.6, scaling="test")
     y = max_pool_dropout(KEY, x, 0.6)
     np.testing.assert_array_equal(y, dropped.reshape(2, 2, 2, 2, 2, 3).max((2, 4)))
-    gradient = np.asarray(jax.grad(lambda x: max_pool_dropout(KEY, x, 0.6).sum())(x))
+    gradient = compiled(jax.grad(lambda x: max_pool_dropout(KEY, x, 0.6).sum()))(x)
     largest = np.repeat(np.repeat(np.asarray(y), 2, 1), 2, 2)
     np.testing.assert_array_equal(gradient, (dropped == largest) & (dropped > 0))
 
 
 def test_traced_rates_0_and_1():
-    x = jnp.asarray(np.abs(RNG.normal(size=(4, 4, 1))), jnp.float32)
-    whole = np.asarray(x).reshape(2, 2, 2, 2, 1).max((1, 3))
-    for f in (lambda x, rate: max_pool_dropout(KEY, x, rate), weighted_max_pool):
-        for rate, wanted in ((0.0, whole), (1.0, 0 * whole)):
-            y, slopes = jax.vjp(jax.jit(f), x, jnp.float32(rate))
+    x = np.abs(normal(4, 4, 1))
+    whole = x.reshape(2, 2, 2, 2, 1).max((1, 3))
+
+    @compiled
+    def values_and_slopes(x, rate):
+        found = []
+        for f in (lambda x, rate: max_pool_dropout(KEY, x, rate), weighted_max_pool):
+            y, pullback = jax.vjp(f, x, rate)
+            found.append((y, pullback(jnp.ones_like(y))))
+        return found
+
+    for rate, wanted in ((0.0, whole), (1.0, 0 * whole)):
+        for y, (to_x, to_rate) in values_and_slopes(x, np.asarray(rate, np.float32)):
             np.testing.assert_array_equal(y, wanted)
-            to_x, to_rate = slopes(jnp.ones_like(y))
             assert np.isfinite(to_x).all() and to_rate == 0
             assert to_x.sum() == (4 if rate == 0 else 0)
 
 
 def test_rates_may_differ_by_channel():
-    x = jnp.ones((2, 2, 3))
-    rate = jnp.asarray([0.0, 0.5, 1.0])
+    x, rate = ones(2, 2, 3), np.float32([0.0, 0.5, 1.0])
     np.testing.assert_allclose(weighted_max_pool(x, rate)[0, 0], [1, 1 - 0.5**4, 0])
     assert max_pool_dropout(KEY, x, rate)[0, 0, ::2].tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_dtypes_are_kept(dtype):
-    x = jnp.ones((2, 2, 1), dtype)
+    x = ones(2, 2, 1).astype(dtype)
     assert max_pool_dropout(KEY, x, 0.5).dtype == dtype
     y = weighted_max_pool(x, 0.5)
     assert y.dtype == dtype and y[0, 0, 0] == jnp.asarray(1 - 0.5**4, dtype)

@@ -6,20 +6,26 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from dropjax.blocks import shake_shake
+from dropjax import blocks
+from tests.compiled import compiled, normal, ones
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(7)
+shake_shake = compiled(blocks.shake_shake)
 MANY = 20_000
 
 
 def numbers(n=MANY):
     """The forward and the backward number of each example."""
-    ones = jnp.ones((n, 2))
-    u, pullback = jax.vjp(lambda a: shake_shake(KEY, a, jnp.zeros_like(a), batch_axes=0), ones)
-    (v,) = pullback(ones)
+
+    @compiled
+    def both(a):
+        u, pullback = jax.vjp(lambda a: shake_shake(KEY, a, jnp.zeros_like(a), batch_axes=0), a)
+        return u, pullback(a)[0]
+
+    u, v = both(ones(n, 2))
     assert (u == u[:, :1]).all() and (v == v[:, :1]).all()
-    return np.asarray(u)[:, 0], np.asarray(v)[:, 0]
+    return u[:, 0], v[:, 0]
 
 
 def test_numbers_are_uniform_and_independent():
@@ -30,46 +36,52 @@ def test_numbers_are_uniform_and_independent():
 
 
 def test_a_convex_combination_forward_and_another_backward():
-    rng = np.random.default_rng(1)
-    a, b, ct = (jnp.asarray(rng.normal(size=(6, 3)), jnp.float32) for _ in range(3))
+    a, b, ct = normal(3, 6, 3, seed=1)
     u, v = (number[:, None] for number in numbers(6))
-    y, pullback = jax.vjp(lambda a, b: shake_shake(KEY, a, b, batch_axes=0), a, b)
+
+    @compiled
+    def both_ways(a, b, ct):
+        y, pullback = jax.vjp(lambda a, b: shake_shake(KEY, a, b, batch_axes=0), a, b)
+        forward = jax.jvp(lambda a: shake_shake(KEY, a, b, batch_axes=0), (a,), (ct,))
+        return y, pullback(ct), forward
+
+    y, (to_a, to_b), (primal, tangent) = both_ways(a, b, ct)
     np.testing.assert_allclose(y, u * a + (1 - u) * b, rtol=1e-5, atol=1e-6)
-    to_a, to_b = pullback(ct)
     np.testing.assert_allclose(to_a, v * ct, rtol=1e-5)
     np.testing.assert_allclose(to_b, (1 - v) * ct, rtol=1e-5)
-    primal, tangent = jax.jvp(lambda a: shake_shake(KEY, a, b, batch_axes=0), (a,), (ct,))
     np.testing.assert_array_equal(primal, y)
     np.testing.assert_allclose(tangent, v * ct, rtol=1e-5)
 
 
 def test_the_mean_is_one_half_of_each():
-    y = np.asarray(shake_shake(KEY, jnp.full((MANY, 1), 3.0), jnp.ones((MANY, 1)), batch_axes=0))
+    y = shake_shake(KEY, 3 * ones(MANY, 1), ones(MANY, 1), batch_axes=0)
     assert_mean(y, 2)
 
 
 def test_under_vmap_each_key_has_numbers_of_its_own_backward_too():
-    keys = jax.random.split(KEY, 40)
-    a = jnp.ones((40, 3))
 
-    def total(a):
-        one = jax.vmap(lambda key, a: shake_shake(key, a, 0 * a, batch_axes=()))
-        return one(keys, a).sum()
+    def total(key, a):
+        return shake_shake(key, a, 0 * a, batch_axes=()).sum()
 
-    gradient = np.asarray(jax.jit(jax.grad(total))(a))
+    @compiled
+    def mapped_and_alone(a):
+        keys = jax.random.split(KEY, 40)
+        mapped = jax.grad(lambda a: jax.vmap(total)(keys, a).sum())(a)
+        return mapped, jax.grad(lambda a: total(keys[5], a))(a[5])
+
+    gradient, alone = mapped_and_alone(ones(40, 3))
     assert (gradient == gradient[:, :1]).all() and len(np.unique(gradient)) == 40
-    alone = jax.grad(lambda a: shake_shake(keys[5], a, 0 * a, batch_axes=()).sum())(a[5])
     np.testing.assert_allclose(gradient[5], alone, rtol=1e-6)
 
 
 def test_one_number_for_the_batch():
-    y = shake_shake(KEY, jnp.ones((8, 2)), jnp.zeros((8, 2)), batch_axes=())
+    y = shake_shake(KEY, ones(8, 2), 0 * ones(8, 2), batch_axes=())
     assert len(np.unique(y)) == 1
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_dtypes_are_kept_and_the_numbers_are_not_rounded_to_them(dtype):
-    a = jnp.full((100, 1), 1.5, dtype)
+    a = (1.5 * ones(100, 1)).astype(dtype)
     low = shake_shake(KEY, a, -a, batch_axes=0)
     exact = shake_shake(KEY, a.astype("float32"), -a.astype("float32"), batch_axes=0)
     assert low.dtype == dtype

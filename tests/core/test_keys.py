@@ -14,6 +14,7 @@ from dropjax.core.draw import sampled
 from dropjax.core.plan import record
 from dropjax.core.site import Kind, Site
 from dropjax.schemes import parse
+from tests.compiled import compiled
 
 KEY = jax.random.key(3)
 
@@ -63,20 +64,26 @@ def test_numbers_may_be_traced():
 )
 def test_keys_of_each_generator_map_as_they_loop(implementation):
     key = jax.random.key(3, impl=implementation)
-    mapped = jax.vmap(lambda n: derive(key, n))(jnp.arange(3))
-    looped = [jax.random.fold_in(key, n) for n in range(3)]
-    assert [bits(key) for key in mapped] == [bits(key) for key in looped]
+
+    @compiled
+    def mapped_and_looped():
+        mapped = jax.vmap(lambda n: derive(key, n))(jnp.arange(3))
+        looped = [jax.random.fold_in(key, n) for n in range(3)]
+        return jax.random.key_data(mapped), [jax.random.key_data(key) for key in looped]
+
+    np.testing.assert_array_equal(*mapped_and_looped())
 
 
 def test_unsafe_rbg_is_derived_as_rbg_is():
     """Its own `fold_in` makes other keys under `jax.vmap` than in a loop, of each batch size."""
     key = jax.random.key(3, impl="unsafe_rbg")
-    own = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(3))
-    assert [bits(key) for key in own] != [bits(jax.random.fold_in(key, n)) for n in range(3)]
+    own = jax.random.key_data(jax.vmap(lambda n: jax.random.fold_in(key, n))(np.arange(3)))
+    looped = [bits(jax.random.fold_in(key, n)) for n in range(3)]
+    assert list(map(tuple, np.asarray(own).tolist())) != looped
     wanted = [bits(derive(jax.random.key(3, impl="rbg"), n)) for n in range(3)]
     assert [bits(derive(key, n)) for n in range(3)] == wanted
-    mapped = jax.vmap(lambda n: derive(key, n))(jnp.arange(3))
-    assert [bits(key) for key in mapped] == wanted
+    mapped = jax.vmap(lambda n: derive(key, n))(np.arange(3))
+    assert list(map(tuple, np.asarray(jax.random.key_data(mapped)).tolist())) == wanted
     assert mapped.dtype == key.dtype
     with jax.default_prng_impl("unsafe_rbg"):
         raw = derive(jax.random.PRNGKey(3), 2)
@@ -112,14 +119,19 @@ def test_the_keys_of_an_example():
 
 
 def test_they_depend_on_key_and_id_alone():
-    ids = jnp.array([4, 0, 9, 5])
+    ids = np.array([4, 0, 9, 5])
     alone = {int(i): bits(Keys.of(KEY, i).example) for i in ids}
     assert len(set(alone.values())) == 4
+
+    @compiled
+    def of_batch(ids):
+        keys = jax.vmap(lambda i: Keys.of(KEY, i))(ids)
+        return jax.random.key_data(keys.example), jax.random.key_data(keys.step)
+
     for order in ([0, 1, 2, 3], [3, 1], [2, 2, 0]):  # wherever it stands, whoever it stands with
-        batch = ids[jnp.array(order)]
-        keys = jax.jit(jax.vmap(lambda i: Keys.of(KEY, i)))(batch)
-        assert [bits(key) for key in keys.example] == [alone[int(i)] for i in batch]
-        assert {bits(key) for key in keys.step} == {bits(Keys.of(KEY).step)}
+        example, step = of_batch(ids[order])
+        assert [tuple(key) for key in example.tolist()] == [alone[i] for i in ids[order]]
+        assert {tuple(key) for key in step.tolist()} == {bits(Keys.of(KEY).step)}
     assert bits(Keys.of(KEY, 5, 1).example) == bits(Keys.of(KEY, 5, 0).example)
     other = Keys.of(jax.random.key(4), 5)
     assert bits(other.example) != alone[5]

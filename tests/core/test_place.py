@@ -15,6 +15,7 @@ from dropjax.core.site import KINDS, Kind, Site
 from dropjax.ops.lazy import is_lazy
 from dropjax.schemes import parse
 from tests.cases import FIRST_VARIANTS
+from tests.compiled import compiled
 from tests.statistics import assert_mean
 from tests.throwaway import LearnedRate
 
@@ -22,9 +23,10 @@ KEY = jax.random.key(16)
 KEYS = Keys.of(KEY)
 
 
+@compiled
 def sampled(scheme, axes, x, key=KEY):
-    place = Place.of(scheme, axes)
-    return np.asarray(jax.jit(place.sampled)(key, np.asarray(x, np.float32)))
+    """One program for all tests of a scheme, axes and a shape."""
+    return Place.of(scheme, axes).sampled(key, x)
 
 
 def test_members_of_a_batch_have_noise_of_their_own():
@@ -63,10 +65,18 @@ def test_depth_is_that_of_the_place():
     x, site = np.ones((20_000, 1), np.float32), Site("drop", Kind.BRANCH, ("feature",), 0.5)
     scheme = parse('stochastic_depth(rate=0.5,scaling="test")')
     place = Place.of(scheme, "feature", 0.5)
-    assert_mean(np.asarray(jax.jit(place.sampled)(KEY, x))[:, 0] == 0, 0.25)
-    np.testing.assert_allclose(place.expected(x), 0.75, rtol=1e-6)
-    np.testing.assert_allclose(deterministic(scheme)(x[0], site), 0.75, rtol=1e-6)
-    np.testing.assert_allclose(Place.of(scheme, "feature").expected(x), 0.5, rtol=1e-6)
+
+    @compiled
+    def found(x):
+        elsewhere = Place.of(scheme, "feature")
+        means = place.expected(x), deterministic(scheme)(x[0], site), elsewhere.expected(x)
+        return place.sampled(KEY, x), means
+
+    y, (mean, at_site, elsewhere) = found(x)
+    assert_mean(y[:, 0] == 0, 0.25)
+    np.testing.assert_allclose(mean, 0.75, rtol=1e-6)
+    np.testing.assert_allclose(at_site, 0.75, rtol=1e-6)
+    np.testing.assert_allclose(elsewhere, 0.5, rtol=1e-6)
 
 
 def test_links_of_a_chain_draw_masks_of_their_own():
@@ -135,7 +145,7 @@ def test_it_is_idle_where_every_rate_is_0_and_only_there():
 @pytest.mark.parametrize("dims", [0, "time", (-1, 0)])
 def test_one_decision_is_shared_along_axes_by_number_or_name(dims):
     place = Place.of("bernoulli", ("time", "feature"), 1.0, dims)
-    y = np.asarray(jax.jit(place.sampled)(KEY, np.ones((5, 6, 64), np.float32)))
+    y = compiled(place.sampled)(KEY, np.ones((5, 6, 64), np.float32))
     axes = [("time", "feature").index(d) + 1 if isinstance(d, str) else d % 3 for d in place.shared]
     for axis in range(3):
         assert (y == y.take([0], axis)).all() == (axis in axes)

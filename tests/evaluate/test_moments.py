@@ -27,7 +27,7 @@ mlp = compiled(moments.mlp)
 
 
 class Normal:
-    """The normal distribution, without what `scipy.stats` checks at each of a quadrature's points."""
+    """The normal distribution; that of SciPy checks its arguments at each point of a quadrature."""
 
     def __init__(self, mu, sigma):
         self.mu, self.sigma = mu, sigma

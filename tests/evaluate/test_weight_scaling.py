@@ -14,6 +14,7 @@ from dropjax.core.draw import CLEAN, deterministic
 from dropjax.evaluate import weight_scaling
 from dropjax.models.mlp import MLP
 from dropjax.schemes import parse
+from tests.compiled import compiled
 
 RNG = np.random.default_rng(0)
 W, B, X = RNG.normal(size=(6, 3)), RNG.normal(size=3), RNG.normal(size=6)
@@ -54,16 +55,18 @@ def test_of_two_layers_it_does_not():
 def test_the_network_without_dropout_then_does_what_the_deterministic_draw_does():
     """Only the kernels that read dropped units are scaled, each by its layer's own rate."""
     model = MLP(3, (5, 4))
-    params = model.init(jax.random.key(0), jnp.ones(6), CLEAN)["params"]
-    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.ones(6), CLEAN))["params"]
+    rng = np.random.default_rng(2)
+    params = jax.tree.map(lambda leaf: np.float32(rng.normal(size=leaf.shape)), shapes)
     scheme = parse(
         'bernoulli(rate=0.5,scaling="test")|bernoulli(rate=0.2,scaling="test",at="input")'
     )
-    x = jnp.float32(X)
-    wanted = model.apply({"params": params}, x, deterministic(scheme))
+    x = np.float32(X)
+    apply = compiled(model.apply)
+    wanted = apply({"params": params}, x, deterministic(scheme))
     scaled = weight_scaling(params, 0.5, match="(layer_1|head)/kernel")
     scaled = weight_scaling(scaled, 0.2, match="layer_0/kernel")
-    np.testing.assert_allclose(model.apply({"params": scaled}, x, CLEAN), wanted, rtol=1e-5)
+    np.testing.assert_allclose(apply({"params": scaled}, x, CLEAN), wanted, rtol=1e-5)
     for name in params:
         np.testing.assert_array_equal(scaled[name]["bias"], params[name]["bias"])
 

@@ -22,13 +22,14 @@ from experiments.mnist import EXPERIMENT
 
 @pytest.fixture(scope="module", autouse=True)
 def compile_once(compilation_cache, tmp_path_factory) -> Iterator[None]:
-    """The same few programs many times: compiled once, and kept on disk."""
+    """The same few programs many times: compiled once, in a hurry, and kept on disk."""
     values = {
         "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "xla"),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
+        "jax_disable_most_optimizations": True,
     }
-    before = {name: getattr(jax.config, name) for name in values}
+    before = {name: jax.config.values[name] for name in values}
     for settings in (values, before):
         for name, value in settings.items():
             jax.config.update(name, value)

@@ -1,20 +1,38 @@
 import json
+import os
 
+import jax
+import pytest
 from absl.flags import FlagValues
 
 from dropjax.train.checkpoint import CheckpointError
-from experiments import program, run
+from experiments import program, run, setup
+from experiments.flags import Flags
 from experiments.mnist import EXPERIMENT
 
 
-def test_a_scheme_that_does_not_fit_the_model_exits_2(python, tmp_path):
-    done = python(
-        *("-m", "experiments.mnist", "--dropout=zoneout", "--model=mlp"),
-        f"--workdir={tmp_path / 'run'}",
-    )
-    assert done.returncode == 2
-    assert "STATE" in done.stderr and "HIDDEN" in done.stderr
-    assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
+@pytest.fixture
+def command(monkeypatch):
+    """`command(*words)`: the exit status of a command that is run in this process."""
+    launched = []
+    monkeypatch.setattr(program, "launch", lambda name, start: launched.append(start))
+    monkeypatch.setattr(run, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(run.logging, "set_verbosity", lambda level: None)
+
+    def started(*words: str) -> int:
+        values = FlagValues()
+        run.main(EXPERIMENT, values)
+        values(["mnist", *words])
+        return launched[-1](["mnist"])
+
+    return started
+
+
+def test_a_scheme_that_does_not_fit_the_model_exits_2(command, tmp_path, capsys):
+    folder = f"--workdir={tmp_path / 'run'}"
+    assert command("--dropout=zoneout", "--model=mlp", "--dataset=digits", folder) == 2
+    error = capsys.readouterr().err
+    assert "STATE" in error and "HIDDEN" in error and not (tmp_path / "run").exists()
 
 
 def test_help_lists_flags_and_exit_statuses(python):
@@ -42,41 +60,32 @@ def test_a_run_from_the_command_line_learns_something(python, tmp_path):
     assert result["mc_test_accuracy"] > 0.8 and f"{result['test_nll']:.4f}" in done.stdout
 
 
-def test_a_run_in_x64_mode(python, tmp_path):
-    done = python(
-        *("-m", "experiments.mnist", "--epochs=1", "--model=rnn(width=4)", "--mc_samples=1"),
-        f"--workdir={tmp_path / 'run'}",
-        JAX_ENABLE_X64="1",
-    )
-    assert done.returncode == 0, done.stderr
+def test_a_run_in_x64_mode(compile_once, no_picture, monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    given = Flags(epochs=1, model="rnn(width=4)", mc_samples=1)
+    # optax's Adam mixes dtypes.
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        assert run.run(EXPERIMENT, given, tmp_path / "run", resume=False, overwrite=False) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["prng"]["x64"] and "JAX_ENABLE_X64=1 " in config["command"]
 
 
-def test_without_a_home_nothing_is_made_where_one_stands(python, tmp_path):
+def test_without_a_home_nothing_is_made_where_one_stands(monkeypatch, tmp_path):
     """`~` of a user that has no home stays `~`: no folder of that name may be made."""
-    script = (
-        "import os, experiments.setup as f; os.path.expanduser = lambda path: path; "
-        f"os.environ.pop('XDG_CACHE_HOME', None); os.chdir({str(tmp_path)!r}); "
-        "f.jax.config.update('jax_compilation_cache_dir', None); f.use_compilation_cache(); "
-        "print(os.listdir('.'))"
-    )
-    assert python("-c", script).stdout.strip() == "[]"
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(setup, "jax_setting", lambda name: None)
+    setup.use_compilation_cache()
+    assert os.listdir(".") == []
 
 
-def test_without_a_good_checkpoint_it_is_said_what_helps(monkeypatch, capsys):
+def test_without_a_good_checkpoint_it_is_said_what_helps(command, monkeypatch, capsys):
     def fail(*arguments, **options):
         raise CheckpointError("none of the 2 checkpoints in DIR is good")
 
-    launched = []
-    monkeypatch.setattr(program, "launch", lambda name, start: launched.append(start))
-    monkeypatch.setattr(run, "use_compilation_cache", lambda: None)
-    monkeypatch.setattr(run.logging, "set_verbosity", lambda level: None)
     monkeypatch.setattr(run, "run", fail)
-    values = FlagValues()
-    run.main(EXPERIMENT, values)
-    values(["mnist"])
-    assert launched[0](["mnist"]) == 2
+    assert command() == 2
     assert capsys.readouterr().err == (
         "mnist: none of the 2 checkpoints in DIR is good; put back a copy of one, or begin the run "
         "anew (--overwrite, without --resume)\n"

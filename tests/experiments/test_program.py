@@ -43,7 +43,7 @@ with program.held() as signalled:
     print("noted", signalled(), flush=True)
     {WAIT}
 """
-MEANS = "program.means(lambda: 'DIR has a run');"
+MEANS = "program.say_if_stopped(lambda: 'DIR has a run');"
 
 
 def running(script: str) -> subprocess.Popen[str]:
@@ -350,7 +350,7 @@ def test_a_full_disk_is_said_with_the_files_name_and_leaves_no_torn_file(
         return 0
 
     no_space()
-    program.means("all is kept")
+    program.say_if_stopped("all is kept")
     assert main([]) == 2
     err = capsys.readouterr().err
     assert err == f"p: {path}: No space left on device; free some space there; all is kept\n"
@@ -362,7 +362,7 @@ def test_an_interrupt_without_handlers_is_a_line_as_well(capsys):
     def main(argv: list[str]) -> int:
         raise KeyboardInterrupt
 
-    program.means()
+    program.say_if_stopped()
     assert main([]) == 130
     assert capsys.readouterr().err == "p: SIGINT: stopped; nothing was begun\n"
 
@@ -370,4 +370,4 @@ def test_an_interrupt_without_handlers_is_a_line_as_well(capsys):
 @pytest.fixture(autouse=True)
 def nothing_stays() -> Iterator[None]:
     yield
-    program.means()
+    program.say_if_stopped()

@@ -3,20 +3,31 @@
 import dataclasses
 import re
 import shutil
+import types
 
 import numpy as np
 import pytest
 
 from dropjax import runs
+from experiments import replay
 from experiments.replay import _with_values, draw_picture, lines
 from tests.experiments.conftest import rewrite
 
 TEXT = 'bernoulli(rate=0.4)|gaussian(rate=0.2,at="input")|dropconnect(rate=0.3)'
+# The last step of an epoch: of 13 examples instead of 256, so that a picture of it is soon drawn.
+SHORT = 5
 
 
 @pytest.fixture(scope="module")
 def run(small_run) -> runs.Run:
-    return runs.load(small_run(dropout=TEXT))
+    return runs.load(small_run(dropout=TEXT, mc_samples=0))
+
+
+def under(run: runs.Run, scheme: str, logits: dict[str, float] | None = None) -> runs.Run:
+    """The run as if it had had another scheme, which has learned these logits by site."""
+    network = runs.Network.rebuild(run.config["flags"]["model"], scheme, run.config["network"])
+    learned = {site: {"logit": np.float32(logit)} for site, logit in (logits or {}).items()}
+    return dataclasses.replace(run, network=network, values=run.values | {"learned": learned})
 
 
 def printed(run: runs.Run, step: int, row: int | None = None, at: str = "") -> list[str]:
@@ -78,17 +89,21 @@ def test_one_row_is_shown_whole_and_sites_can_be_chosen(run):
     assert cells(text, "layer_0/hidden")[4] == f"{1 - keep.mean():.4f}"
 
 
-def test_a_scheme_that_learns_is_shown_under_what_it_learned_last(small_run):
-    learned = runs.load(small_run(dropout="tests.throwaway:LearnedRate(rate=0.5)"))
+def test_a_scheme_that_learns_is_shown_under_what_it_learned_last(run):
+    learned = under(run, "tests.throwaway:LearnedRate(rate=0.5)", {"layer_0/hidden": 1.5})
     text = printed(learned, 3)
+    (noise,) = learned.replay(learned=learned.values["learned"]).noise(3, learned.batch(3)).values()
+    spread = 0.5 / (1 + np.exp(-1.5))
+    np.testing.assert_allclose(np.abs(noise[0] - 1), spread, rtol=1e-5)
+    said = f"nothing; noise of mean {noise[0].mean():.4f}, deviation {noise[0].std():.4f}"
+    assert cells(text, "layer_0/hidden")[4] == said
     assert "NOTE: the scheme learns" in "\n".join(text) and "by step 12" in "\n".join(text)
     with pytest.raises(ValueError, match="learned="):
         learned.noise(3, learned.batch(3))
 
 
-def test_layers_with_noise_of_their_own_form_say_so(small_run):
-    other = runs.load(small_run(dropout="tests.throwaway:PreActivation"))
-    said = cells(printed(other, 3), "head/linear")
+def test_layers_with_noise_of_their_own_form_say_so(run):
+    said = cells(printed(under(run, "tests.throwaway:PreActivation"), 3), "head/linear")
     assert said[-1] == "its noise depends on the dense layer's input"
 
 
@@ -111,10 +126,9 @@ def test_what_there_is_not_is_refused(run, step, row, at, words):
         printed(run, step, row, at)
 
 
-def test_no_scheme_no_masks(small_run):
-    still = runs.load(small_run(dropout="none", mc_samples=None, epochs=1))
+def test_no_scheme_no_masks(run):
     with pytest.raises(ValueError, match="scheme is none: every example saw the whole network"):
-        printed(still, 0)
+        printed(under(run, "none"), 0)
 
 
 def test_a_run_of_another_stream_or_an_older_version(run, tmp_path):
@@ -154,8 +168,9 @@ def test_a_short_batch_says_that_it_is_one(run):
 
 @pytest.mark.parametrize("one", [False, True])
 def test_a_picture_is_written(run, tmp_path, one):
-    row = int(run.batch(2)[0]) if one else None
-    draw_picture(lines(run, 2, row, "")[1], run.batch(2), row, tmp_path / "a.png")
+    batch = run.batch(SHORT)
+    row = int(batch[0]) if one else None
+    draw_picture(lines(run, SHORT, row, "")[1], batch, row, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -170,19 +185,24 @@ def test_names_in_a_picture_are_no_mathematics(run, tmp_path):
     assert (tmp_path / "a$b$.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_prints_it_and_errors_in_a_line(run, python, tmp_path):
+def test_the_command_prints_it_and_draws_a_picture(run, python, tmp_path):
     start = ("-m", "experiments.replay", f"--run={run.folder}")
-    done = python(*start, "--step=2", "--png", "--site=hidden", cwd=tmp_path)
+    done = python(*start, f"--step={SHORT}", "--png", "--site=hidden", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    picture = ["", "picture: step_2.png"]
-    assert done.stdout.splitlines() == printed(run, 2, None, "hidden") + picture
-    assert (tmp_path / "step_2.png").read_bytes().startswith(b"\x89PNG")
-    done = python(*start, "--step=2", "--site=hidden", f"--png={run.folder / 'none' / 'a.png'}")
-    assert done.returncode == 2 and done.stdout.splitlines() == printed(run, 2, None, "hidden")
-    assert done.stderr == (
-        f"replay: {run.folder / 'none' / 'a.png'} was not drawn: No such file or directory\n"
-    )
-    start = ("-m", "experiments.replay", f"--run=~/{run.folder.name}")
-    done = python(*start, "--step=99", HOME=str(run.folder.parent))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "replay: there is no step 99: they go from 0 to 11\n"
+    picture = ["", f"picture: step_{SHORT}.png"]
+    assert done.stdout.splitlines() == printed(run, SHORT, None, "hidden") + picture
+    assert (tmp_path / f"step_{SHORT}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_errors_are_said_in_a_line(run, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(run.folder.parent))
+    given = {"run": f"~/{run.folder.name}", "step": SHORT, "row": None, "site": "hidden"}
+    given["png"] = str(run.folder / "none" / "a.png")
+    monkeypatch.setattr(replay.flags, "FLAGS", types.SimpleNamespace(**given))
+    assert replay.main(["replay"]) == 2
+    out, err = capsys.readouterr()
+    assert out.splitlines() == printed(run, SHORT, None, "hidden")
+    assert err == f"replay: {given['png']} was not drawn: No such file or directory\n"
+    replay.flags.FLAGS.step = 99
+    assert replay.main(["replay"]) == 2
+    assert capsys.readouterr() == ("", "replay: there is no step 99: they go from 0 to 11\n")

@@ -25,16 +25,18 @@ from dropjax.runs.sources import sources
 from dropjax.train.checkpoint import CheckpointError
 from dropjax.train.log import JsonLines, LogError
 from experiments import changes, flags, folder, report, results, resume, run
+from experiments.experiment import Experiment
 from experiments.flags import Flags
 from experiments.mnist import EXPERIMENT
-from experiments.setup import LaunchError, read_once, resolve, set_up
+from experiments.setup import LaunchError, Setup, read_once, resolve, set_up
 from tests.experiments.conftest import rewrite
 
 LOAD = read_once(EXPERIMENT, lambda line: None)
 DRAW_CURVES = report.draw_curves
+MODEL = "mlp(widths=(8,))"
 SMALL = Flags(
-    dropout="variational",
-    model="rnn(width=8)",
+    dropout="bernoulli",
+    model=MODEL,
     dataset="digits",
     epochs=2,
     batch_size=256,
@@ -42,14 +44,7 @@ SMALL = Flags(
     mc_samples=2,
 )
 STEPS = 12
-MLP = dataclasses.replace(
-    SMALL,
-    dropout="bernoulli",
-    model="mlp(widths=(8,))",
-    mc_samples=0,
-    optimizer="sgd",
-    learning_rate=0.1,
-)
+MLP = dataclasses.replace(SMALL, mc_samples=0, optimizer="sgd", learning_rate=0.1)
 # One program for all tests that need some run and no particular one.
 QUICK = dataclasses.replace(MLP, dropout="none", validation=0, epochs=1)
 MEASURES = [
@@ -66,6 +61,30 @@ FILES = {
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch) -> None:
     monkeypatch.setattr(report, "draw_curves", lambda history, title, path: None)
+
+
+_READY: dict[Flags, Setup] = {}
+
+
+@pytest.fixture(autouse=True)
+def set_up_once(monkeypatch, request) -> None:
+    """Runs of the same flags share what is set up, and so the compiled program.
+
+    Tests that are marked by `usefixtures("anew")` set up each run anew, as a process does.
+    """
+
+    def cached(experiment: Experiment, given: Flags, *arguments: Any) -> Setup:
+        if given not in _READY:
+            _READY[given] = set_up(experiment, given, *arguments)
+        return _READY[given]
+
+    if "anew" not in request.fixturenames:
+        monkeypatch.setattr(run, "set_up", cached)
+
+
+@pytest.fixture
+def anew() -> None:
+    """See `set_up_once`."""
 
 
 def start(
@@ -181,7 +200,7 @@ def test_a_run_leaves_its_files(finished):
     assert {p.name for p in finished.iterdir()} == FILES
     assert (finished / "lock").read_text() == ""
     assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert "layer_0/recurrent " in (finished / "sites.txt").read_text()
+    assert "layer_0/hidden " in (finished / "sites.txt").read_text()
     assert len(checkpoints(finished)) == 2 and checkpoints(finished)[-1] == STEPS
 
 
@@ -193,10 +212,10 @@ def test_result_json_has_what_was_measured(finished):
         *("penalty", "learned"),
     }
     assert (found["status"], found["dataset"], found["seed"]) == ("completed", "digits", 0)
-    assert found["model"] == 'rnn(cell="lstm",width=8,layers=1,gates="tied")'
+    assert found["model"] == MODEL
     assert found["task"] == "classification"
-    assert (found["dropout"], found["mc_samples"]) == ("variational(rate=0.25)", 2)
-    assert found["parameters"] == 8 * 32 + 32 + 8 * 32 + 8 * 10 + 10
+    assert (found["dropout"], found["mc_samples"]) == ("bernoulli(rate=0.5)", 2)
+    assert found["parameters"] == 64 * 8 + 8 + 8 * 10 + 10
     assert found["resumed_from_step"] is None and len(bytes.fromhex(found["param_hash"])) == 32
     assert found["seconds"] > 0 and found["examples_per_second"] > 0
     for name in MEASURES:
@@ -220,6 +239,7 @@ def test_timing_has_every_step(finished):
     assert [line for line in lines if "first_step_after_seconds" in line] == [lines[1]]
 
 
+@pytest.mark.usefixtures("anew")
 def test_the_same_seed_gives_the_same_run(finished, tmp_path):
     assert start(tmp_path / "again") == 0
     assert_same_run(tmp_path / "again", finished)
@@ -231,6 +251,7 @@ def test_another_seed_gives_another_run(finished, tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() != (finished / "metrics.jsonl").read_text()
 
 
+@pytest.mark.usefixtures("anew")
 @pytest.mark.parametrize(
     ("before", "saving", "resumed_from"),
     [
@@ -249,6 +270,7 @@ def test_a_resumed_run_is_the_undisturbed_one(finished, tmp_path, before, saving
     assert_same_run(tmp_path, finished)
 
 
+@pytest.mark.usefixtures("anew")
 def test_a_run_may_be_interrupted_again_and_again(finished, broken):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Broken):
         disturb(patch, break_off, before=2)
@@ -433,16 +455,16 @@ def test_the_command_needs_no_flag_but_the_folder(copied, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "words",
     [
-        "--dropout=variational",
-        "--dropout=variational --rate=0.25",
-        "--rate=0.25",
-        '--model=rnn(cell="lstm",width=8)',
+        "--dropout=bernoulli",
+        "--dropout=bernoulli --rate=0.5",
+        "--rate=0.5",
+        "--model=mlp(widths=( 8, ))",
         "--dataset=digits --task=auto --seed=0 --validation=144 --strength=1.0",
         "--learning_rate=1e-2 --optimizer=adam() --epochs=2",
     ],
 )
 def test_flags_that_agree_with_the_record_may_be_given(finished, words):
-    given, record = typed(*words.split()), folder.recorded(finished)
+    given, record = typed(*re.split(r" (?=--)", words)), folder.recorded(finished)
     agreed = resume.flags_of(*given, record)
     resume.check_agreement(EXPERIMENT, agreed, record, LOAD)
 
@@ -450,11 +472,14 @@ def test_flags_that_agree_with_the_record_may_be_given(finished, words):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--dropout=zoneout", "--dropout: was variational(rate=0.25), is zoneout("),
-        ("--dropout=variational(rate=0.5)", "--dropout: was variational(rate=0.25), is variatio"),
-        ("--rate=0.5", "--rate: was 0.25, is 0.5"),
-        ("--model=rnn(width=9)", "--model: was rnn("),
-        ("--model=auto", "--model: was rnn("),
+        ("--dropout=zoneout", "--dropout: was bernoulli(rate=0.5), is zoneout("),
+        (
+            "--dropout=bernoulli(rate=0.2)",
+            "--dropout: was bernoulli(rate=0.5), is bernoulli(rate=0.2",
+        ),
+        ("--rate=0.25", "--rate: was 0.5, is 0.25"),
+        ("--model=mlp(widths=(9,))", "--model: was mlp("),
+        ("--model=auto", "--model: was mlp("),
         ("--dataset=mnist", "--dataset: was digits, is mnist"),
         ("--validation=100", "--validation: was 144, is 100"),
         ("--train_examples=100", "--train_examples: was None, is 100"),
@@ -740,8 +765,7 @@ def test_a_run_without_validation_or_draws_says_so_by_null(tmp_path):
 
 
 def test_a_picture_depends_on_metrics_alone(finished, tmp_path):
-    model = 'rnn(cell="lstm",width=8,layers=1,gates="tied")'
-    title = f"digits, {model}, variational(rate=0.25), seed 0"
+    title = f"digits, {MODEL}, bernoulli(rate=0.5), seed 0"
     DRAW_CURVES(JsonLines(finished / "metrics.jsonl").read(), title, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes() == (finished / "curves.png").read_bytes()
 
@@ -792,6 +816,7 @@ def parsed(command: str) -> Flags:
     return typed(*arguments)[0]
 
 
+@pytest.mark.usefixtures("anew")
 def test_the_command_in_config_json_repeats_the_run(finished, tmp_path):
     config, _ = files.read_config(finished)
     assert start(tmp_path, parsed(config["command"])) == 0

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import dropjax
+from tests.compiled import jit
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(18)
@@ -20,7 +21,7 @@ W = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
     "rate, kept", [(0.0, 5), (0.09, 5), (0.1, 4), (0.2, 4), (0.5, 2), (0.8, 1), (0.99, 1), (1.0, 0)]
 )
 def test_a_rounded_number_of_columns_is_kept_in_order_and_scaled(rate, kept):
-    y, index = jax.jit(lambda key: dropjax.controlled_dropout(key, X, rate))(KEY)
+    y, index = jit(lambda key: dropjax.controlled_dropout(key, X, rate))(KEY)
     assert y.shape == (4, kept) and index.dtype == jnp.int32
     assert sorted(set(index.tolist())) == index.tolist()
     np.testing.assert_allclose(y, X[:, np.asarray(index)] * (5 / max(kept, 1)), rtol=1e-6)
@@ -31,7 +32,7 @@ def test_a_rounded_number_of_columns_is_kept_in_order_and_scaled(rate, kept):
 
 def drawn(rate, keys=20_000):
     one = jax.vmap(lambda key: dropjax.controlled_dropout(key, X, rate)[1])
-    return np.asarray(jax.jit(one)(jax.random.split(KEY, keys)))
+    return np.asarray(jit(one)(jax.random.split(KEY, keys)))
 
 
 def test_each_set_of_columns_is_as_likely_as_any_other():
@@ -47,7 +48,7 @@ def test_each_set_of_columns_is_as_likely_as_any_other():
 def test_the_smaller_product_has_the_mean_of_the_whole_one(scaling, factor):
     """Over all 10 sets of 3 columns out of 5, exactly; and for dropout's own array."""
 
-    @jax.jit
+    @jit
     @jax.vmap
     def products(key):
         y, index = dropjax.controlled_dropout(key, X, 0.4, scaling=scaling)

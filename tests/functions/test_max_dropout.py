@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import dropjax
+from tests.compiled import jit, ones, ops
 
 X = np.random.default_rng(0).normal(size=(5, 4, 3, 6)).astype(np.float32)
 
@@ -19,9 +20,9 @@ def written_out(x, rate):
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.77, 1.0])
 def test_the_upper_part_of_each_example_s_range_is_dropped(rate):
-    y = jax.jit(lambda r: dropjax.max_dropout(X, r, batch_axes=0))(rate)
+    y = jit(lambda r: ops.max_dropout(X, r, batch_axes=0))(rate)
     np.testing.assert_array_equal(y, [written_out(x, rate) for x in X])
-    together = dropjax.max_dropout(X, rate, batch_axes=())
+    together = ops.max_dropout(X, rate, batch_axes=())
     np.testing.assert_array_equal(together, written_out(X, rate))
 
 
@@ -29,11 +30,11 @@ def test_an_example_does_not_depend_on_the_rest_of_its_batch():
     """As it does in the authors' code, where one large value saves all others."""
     loud = X.copy()
     loud[1] *= 1000
-    y, with_loud = (np.asarray(dropjax.max_dropout(x, 0.3, batch_axes=0)) for x in (X, loud))
+    y, with_loud = (np.asarray(ops.max_dropout(x, 0.3, batch_axes=0)) for x in (X, loud))
     np.testing.assert_array_equal(with_loud[0], y[0])
     assert (y[0] != X[0]).any()
-    assert (np.asarray(dropjax.max_dropout(loud, 0.3, batch_axes=()))[0] == X[0]).all()
-    alone = jax.vmap(lambda x: dropjax.max_dropout(x, 0.3, batch_axes=()))(X)
+    assert (np.asarray(ops.max_dropout(loud, 0.3, batch_axes=()))[0] == X[0]).all()
+    alone = jax.vmap(lambda x: ops.max_dropout(x, 0.3, batch_axes=()))(X)
     np.testing.assert_array_equal(alone, y)
 
 
@@ -41,28 +42,28 @@ def test_equal_values_are_kept_with_a_finite_gradient():
     """Their range is 0, and 0 / 0 is NaN in the authors' code."""
     x = jnp.full((2, 7), 3.0)
     for rate in (0.0, 0.5, 1.0):
-        y, pullback = jax.vjp(lambda x, r=rate: dropjax.max_dropout(x, r, batch_axes=0), x)
+        y, pullback = jax.vjp(lambda x, r=rate: ops.max_dropout(x, r, batch_axes=0), x)
         assert (y == 3).all()
         assert (pullback(jnp.ones_like(x))[0] == 1).all()
-    assert dropjax.max_dropout(jnp.ones((0, 3)), 0.5, batch_axes=0).shape == (0, 3)
+    assert ops.max_dropout(ones(0, 3), 0.5, batch_axes=0).shape == (0, 3)
 
 
 def test_the_gradient_is_1_where_kept_and_0_where_dropped():
-    slope = jax.grad(lambda x: dropjax.max_dropout(x, 0.4, batch_axes=0).sum())(jnp.asarray(X))
+    slope = jax.grad(lambda x: ops.max_dropout(x, 0.4, batch_axes=0).sum())(jnp.asarray(X))
     np.testing.assert_array_equal(slope, np.asarray([written_out(x, 0.4) for x in X]) != 0)
 
 
 def test_the_rate_is_a_part_of_the_range_not_of_the_values():
     x = np.float32([[0, 1, 2, 3, 100]])
-    assert dropjax.max_dropout(x, 0.9, batch_axes=0).tolist() == [[0, 1, 2, 3, 0]]
+    assert ops.max_dropout(x, 0.9, batch_axes=0).tolist() == [[0, 1, 2, 3, 0]]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_compares_in_float32(dtype):
     x = jnp.asarray(X, dtype)
-    y = dropjax.max_dropout(x, 0.3, batch_axes=0)
+    y = ops.max_dropout(x, 0.3, batch_axes=0)
     assert y.dtype == x.dtype
-    wide = dropjax.max_dropout(x.astype(jnp.float32), 0.3, batch_axes=0)
+    wide = ops.max_dropout(x.astype(jnp.float32), 0.3, batch_axes=0)
     np.testing.assert_array_equal(y.astype(jnp.float32), wide)
 
 

@@ -17,6 +17,7 @@ from dropjax.core.site import BATCH_AXES, Kind, Site
 from dropjax.models.cnn import CNN
 from dropjax.models.layers import BatchNorm
 from dropjax.schemes import parse
+from tests.compiled import compiled, jit, keep_of, outputs_of
 from tests.nn.test_convolution import conv_by_hand, pool_by_hand, valid_by_hand
 
 KEY = jax.random.key(5)
@@ -59,8 +60,7 @@ def assert_close(actual, expected):
 
 
 def apply(model, draw, variables=None, x=X):
-    variables = variables or variables_of(model)
-    return jax.jit(lambda draw: model.apply(variables, x, draw))(draw)
+    return outputs_of(model, variables or variables_of(model), x, draw)
 
 
 def plain_by_hand(*, of_input=1, of_map=(1, 1), of_hidden=1):
@@ -80,14 +80,9 @@ def residual_by_hand(of_branch=(1, 1)):
     return dense(p["head"], x.reshape(-1))
 
 
-@jax.jit
-def keep(noise):
-    return noise.keep()
-
-
 def noise_at(draw, scope, name, kind, axes, shape):
     (noise,) = draw.scope(scope).noise(Site(name, kind, axes), shape)
-    return np.asarray(keep(noise))
+    return np.asarray(keep_of(noise))
 
 
 def test_without_noise():
@@ -108,7 +103,7 @@ def test_spatial_drops_maps_after_pooling_and_bernoulli_hidden_units():
     hidden = noise_at(draw, "dense_0", "hidden", Kind.HIDDEN, ("feature",), (6,))
     (pixels,) = draw.noise(Site("input", Kind.INPUT, MAP), X.shape)
     wanted = plain_by_hand(
-        of_input=np.asarray(keep(pixels)) / 0.7, of_map=maps, of_hidden=hidden / 0.7
+        of_input=np.asarray(keep_of(pixels)) / 0.7, of_map=maps, of_hidden=hidden / 0.7
     )
     assert_close(apply(PLAIN, draw), wanted)
     assert not np.allclose(wanted, plain_by_hand(), atol=0.01)
@@ -116,14 +111,14 @@ def test_spatial_drops_maps_after_pooling_and_bernoulli_hidden_units():
 
 def test_stochastic_depth_drops_branches_and_leaves_shortcuts():
     variables, found = variables_of(RESIDUAL), set()
-    run = jax.jit(lambda draw: RESIDUAL.apply(variables, X, draw))
+    run = jit(lambda draw: RESIDUAL.apply(variables, X, draw))
     for seed in range(6):
         draw = sampled(parse("stochastic_depth(rate=0.8)"), jax.random.key(seed))
         factors = []
         for i, (shape, depth) in enumerate([((5, 4, 3), 0.5), ((2, 2, 3), 1.0)]):
             site = Site("branch", Kind.BRANCH, MAP, depth)
             (noise,) = draw.scope(f"stage_{i}").scope("block_0").noise(site, shape)
-            factors.append(float(keep(noise).item()) / (1 - 0.8 * depth))
+            factors.append(float(keep_of(noise).item()) / (1 - 0.8 * depth))
         found.add(tuple(factor > 0 for factor in factors))
         assert_close(run(draw), residual_by_hand(factors))
     assert len(found) > 1
@@ -152,8 +147,12 @@ def test_sites():
 
 
 def test_how_it_starts():
-    params = jax.jit(lambda: CNN(OUTPUTS, (64,), dense=()).init(KEY, X, CLEAN))()["params"]
-    first = params["stage_0_block_0"]["conv"]
+    @compiled
+    def first_layer():
+        params = CNN(OUTPUTS, (64,), dense=()).init(KEY, X, CLEAN)["params"]
+        return params["stage_0_block_0"]["conv"]
+
+    first = first_layer()
     assert first["kernel"].shape == (3, 3, 2, 64) and (first["bias"] == 0).all()
     np.testing.assert_allclose(np.std(first["kernel"]), np.sqrt(2 / 18), rtol=0.1)  # He et al. 2015
 
@@ -174,7 +173,7 @@ def train(draw, devices=1, weight=None):
     over_batch = jax.vmap(one, out_axes=(0, None), axis_name=BATCH_AXES[0])
     over_devices = jax.vmap(over_batch, axis_name=BATCH_AXES[1])
     weight = None if weight is None else weight.reshape(devices, -1)
-    outputs, new = jax.jit(over_devices)(XS.reshape(devices, -1, *XS.shape[1:]), weight)
+    outputs, new = compiled(over_devices)(XS.reshape(devices, -1, *XS.shape[1:]), weight)
     return outputs.reshape(6, OUTPUTS), new["batch_stats"]["stage_0_block_0"]["conv_norm"]["norm"]
 
 
@@ -242,14 +241,13 @@ def test_in_evaluation_running_statistics_are_used_and_not_changed():
     old = variables_of(NORMED)["batch_stats"]["stage_0_block_0"]["conv_norm"]["norm"]
     wanted, _, _ = normed_by_hand(lambda y: (old["mean"], old["var"]))
     variables = variables_of(NORMED)
-    outputs = jax.jit(jax.vmap(lambda x: NORMED.apply(variables, x, CLEAN)))(XS)
+    outputs = compiled(jax.vmap(lambda x: NORMED.apply(variables, x, CLEAN)))(XS)
     assert_close(outputs, wanted)
 
 
 def test_running_statistics_start_at_mean_0_and_variance_1():
-    start = jax.jit(lambda: NORMED.init(KEY, X, CLEAN))()["batch_stats"]["stage_0_block_0"][
-        "conv_norm"
-    ]["norm"]
+    statistics = compiled(lambda: NORMED.init(KEY, X, CLEAN)["batch_stats"])()
+    start = statistics["stage_0_block_0"]["conv_norm"]["norm"]
     assert (start["mean"] == 0).all() and (start["var"] == 1).all()
 
 

@@ -10,6 +10,7 @@ from dropjax.core.plan import record
 from dropjax.core.site import Kind, Site
 from dropjax.models.mlp import MLP
 from dropjax.schemes import parse
+from tests.compiled import compiled, keep_of, outputs_of
 
 KEY = jax.random.key(4)
 X = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
@@ -29,7 +30,7 @@ def params_of():
 
 
 def apply(draw):
-    return MLP(OUTPUTS, widths=WIDTHS).apply({"params": params_of()}, X, draw)
+    return outputs_of(MLP(OUTPUTS, widths=WIDTHS), {"params": params_of()}, X, draw)
 
 
 def by_hand(*, of_input=1, of_weights=None, of_hidden=None):
@@ -60,7 +61,7 @@ def test_dropconnect_masks_every_kernel(scaling, q):
     for scope, p in params_of().items():
         site = Site("linear", Kind.LINEAR, ("input", "output"))
         (mask,) = draw.scope(scope).noise(site, p["kernel"].shape)
-        keep = np.asarray(mask.keep())
+        keep = keep_of(mask)
         assert 0 < keep.mean() < 1
         masks[scope] = keep / q
     assert_close(apply(draw), by_hand(of_weights=masks))
@@ -78,8 +79,8 @@ def test_bernoulli_masks_hidden_units_and_by_name_the_input():
     of_hidden = {}
     for scope, width in zip(SCOPES, WIDTHS, strict=False):
         (mask,) = draw.scope(scope).noise(Site("hidden", Kind.HIDDEN, ("feature",)), (width,))
-        of_hidden[scope] = np.asarray(mask.keep()) / 0.6
-    logits = by_hand(of_input=np.asarray(of_input.keep()) / 0.8, of_hidden=of_hidden)
+        of_hidden[scope] = keep_of(mask) / 0.6
+    logits = by_hand(of_input=keep_of(of_input) / 0.8, of_hidden=of_hidden)
     assert_close(apply(draw), logits)
     assert not np.allclose(logits, by_hand(), atol=0.01)
 
@@ -100,7 +101,7 @@ def test_sites():
 
 
 def test_how_it_starts():
-    params = MLP(OUTPUTS, widths=(50,)).init(KEY, X, CLEAN)["params"]
+    params = compiled(lambda: MLP(OUTPUTS, widths=(50,)).init(KEY, X, CLEAN)["params"])()
     assert set(params) == {"layer_0", "head"}
     for layer, (a, b) in {"layer_0": (6, 50), "head": (50, 3)}.items():
         kernel, bound = np.asarray(params[layer]["kernel"]), np.sqrt(6 / (a + b))
@@ -111,10 +112,10 @@ def test_how_it_starts():
 
 def test_no_widths_make_a_linear_model():
     model = models.parse("mlp(widths=())", OUTPUTS)
-    params = model.init(KEY, X, CLEAN)
+    params = compiled(lambda: model.init(KEY, X, CLEAN))()
     head = params["params"]["head"]
     assert set(params["params"]) == {"head"}
-    assert_close(model.apply(params, X, CLEAN), X.reshape(-1) @ np.asarray(head["kernel"]))
+    assert_close(outputs_of(model, params, X, CLEAN), X.reshape(-1) @ np.asarray(head["kernel"]))
 
 
 @pytest.mark.parametrize(

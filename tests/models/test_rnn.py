@@ -12,6 +12,7 @@ from dropjax.core.site import Kind, Site
 from dropjax.models.rnn import RNN
 from dropjax.nn.recurrent import CELLS
 from dropjax.schemes import parse
+from tests.compiled import compiled, keep_of, outputs_of
 from tests.nn.test_recurrent import FLAX, random_params, to_flax
 
 STEPS, FEATURES, WIDTH, OUTPUTS = 5, 3, 4, 2
@@ -31,7 +32,7 @@ def params_of(cell, layers=1):
 
 def apply(cell, draw, layers=1):
     model = RNN(OUTPUTS, cell=cell, width=WIDTH, layers=layers)
-    return jax.jit(lambda draw: model.apply({"params": params_of(cell, layers)}, X, draw))(draw)
+    return outputs_of(model, {"params": params_of(cell, layers)}, X, draw)
 
 
 def sigmoid(x):
@@ -82,18 +83,24 @@ def assert_close(actual, expected):
 def noise_at(draw, scope, name, kind, shape, axes=("time", "feature")):
     """The one link's noise at a site, as the model will be given it."""
     (noise,) = draw.scope(scope).noise(Site(name, kind, axes), shape)
-    return np.asarray(noise.keep())
+    return keep_of(noise)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layers", [1, 2])
 def test_without_noise_it_is_the_network_of_flax(cell, layers):
     params, x = params_of(cell, layers), X
-    with jax.numpy_rank_promotion("allow"):
+
+    @compiled
+    def of_flax(params, x):
         for i in range(layers):
-            theirs = {"params": {"cell": to_flax(cell, params[f"layer_{i}"])}}
+            theirs = {"params": {"cell": params[i]}}
             x = nn.RNN(FLAX[cell](WIDTH)).apply(theirs, x)
-        logits = nn.Dense(OUTPUTS).apply({"params": params["head"]}, x[-1])
+        return nn.Dense(OUTPUTS).apply({"params": params[-1]}, x[-1])
+
+    with jax.numpy_rank_promotion("allow"):
+        theirs = [to_flax(cell, params[f"layer_{i}"]) for i in range(layers)]
+        logits = of_flax([*theirs, params["head"]], x)
     assert_close(apply(cell, CLEAN, layers), logits)
     assert_close(apply(cell, sampled(parse("none"), KEY), layers), logits)
     assert_close(by_hand(cell, layers=layers), logits)  # the loop below stands on the same ground
@@ -103,7 +110,7 @@ def test_without_noise_it_is_the_network_of_flax(cell, layers):
 def test_variational_dropout_is_the_loop_with_one_mask_a_sequence(cell):
     draw, layers, q = sampled(parse("variational(rate=0.4)"), KEY), 2, 0.6
     (of_input,) = draw.noise(Site("input", Kind.INPUT, ("time", "feature")), X.shape)
-    of_input = np.asarray(of_input.keep())
+    of_input = keep_of(of_input)
     of_h, of_output = [], []
     for i in range(layers):
         shape, axes = ((STEPS, WIDTH), ("time", "feature"))
@@ -165,7 +172,7 @@ def test_gradients_under_zoneout_are_those_of_the_loop():
             np.where(mask[t], a, b) for mask, a, b in zip(masks, proposed, old, strict=True)
         )
 
-    gradients, step = jax.jit(jax.grad(loss))(params), 1e-5
+    gradients, step = compiled(jax.grad(loss))(params), 1e-5
     params = jax.tree.map(np.float64, params)
     for found, leaf in zip(*map(jax.tree.leaves, (gradients, params)), strict=True):
         slopes = np.zeros_like(leaf)
@@ -281,7 +288,7 @@ def test_dense_layers_stand_between_the_last_output_and_the_head():
         keep = noise_at(draw, f"dense_{k}", "hidden", Kind.HIDDEN, (width,), ("feature",))
         h = np.maximum(h @ p["kernel"] + p["bias"], 0) * keep / 0.5
     wanted = h @ params["head"]["kernel"] + params["head"]["bias"]
-    found = jax.jit(lambda draw: DENSE.apply({"params": params}, X, draw))(draw)
+    found = outputs_of(DENSE, {"params": params}, X, draw)
     assert_close(found, wanted)
 
 
@@ -307,7 +314,8 @@ def test_a_sequence_without_a_row_is_refused():
 def test_rows_of_an_image_with_channels_are_flattened():
     model, image = RNN(OUTPUTS, width=WIDTH), X.reshape(STEPS, 1, FEATURES)
     params = {"params": params_of("lstm")}
-    np.testing.assert_array_equal(model.apply(params, image, CLEAN), model.apply(params, X, CLEAN))
+    flat, of_image = (outputs_of(model, params, x, CLEAN) for x in (X, image))
+    np.testing.assert_array_equal(of_image, flat)
     with pytest.raises(ValueError, match="2 or more axes"):
         model.apply(params, X[0], CLEAN)
 
@@ -350,7 +358,7 @@ GATED = ("time", "gate", "feature")
 
 def untied(cell, draw, layers=1):
     model = RNN(OUTPUTS, cell=cell, width=WIDTH, layers=layers, gates="untied")
-    return jax.jit(lambda draw: model.apply({"params": params_of(cell, layers)}, X, draw))(draw)
+    return outputs_of(model, {"params": params_of(cell, layers)}, X, draw)
 
 
 def untied_by_hand(cell, of_input, of_h, of_output, layers=1):

@@ -13,6 +13,7 @@ from dropjax.core.plan import record
 from dropjax.core.site import Kind, Site
 from dropjax.models.transformer import Transformer
 from dropjax.schemes import parse
+from tests.compiled import compiled, keep_of, outputs_of
 
 KEY = jax.random.key(4)
 WIDTH, HEADS, HIDDEN, OUTPUTS, PATCH = 6, 2, 5, 3, 2
@@ -107,7 +108,7 @@ def test_without_noise(x, rows, pooling):
     params = params_of(module, x)
     wanted = by_hand(params, rows, token=pooling == "token")
     for draw in (CLEAN, deterministic(parse("bernoulli|attention|head_drop|layer_drop"))):
-        assert_close(module.apply({"params": params}, x, draw), wanted)
+        assert_close(outputs_of(module, {"params": params}, x, draw), wanted)
 
 
 def test_attention_is_flaxs():
@@ -127,7 +128,8 @@ def test_attention_is_flaxs():
         "bias": params["out"]["bias"],
     }
     with jax.numpy_rank_promotion("allow"):
-        wanted = nn.MultiHeadDotProductAttention(HEADS).apply({"params": theirs}, x)
+        layer = nn.MultiHeadDotProductAttention(HEADS)
+        wanted = compiled(lambda params, x: layer.apply({"params": params}, x))(theirs, x)
     assert_close(attention(params, x, np.ones((HEADS, 5, 5)), np.ones(HEADS)), wanted)
 
 
@@ -137,7 +139,8 @@ def test_tokens_of_a_vocabulary():
     table = params["embed"]["table"]
     rows = table[np.asarray(x)]
     linear = {"embed": {"kernel": np.eye(WIDTH), "bias": np.zeros(WIDTH)}}
-    assert_close(module.apply({"params": params}, x, CLEAN), by_hand(params | linear, rows))
+    outputs = outputs_of(module, {"params": params}, x, CLEAN)
+    assert_close(outputs, by_hand(params | linear, rows))
 
 
 def site(name, kind, axes):
@@ -153,7 +156,7 @@ def test_noise_enters_where_the_sites_say():
     module = model(layers=1)
     params = params_of(module, IMAGE)
     sequence = ("time", "feature")
-    for number in range(3):
+    for number in range(3):  # the key is an argument of the one program
         draw = sampled(parse(text), jax.random.key(number))
         layer = draw.scope("layer_0")
         at, mlp = layer.scope("attention"), layer.scope("mlp")
@@ -167,14 +170,14 @@ def test_noise_enters_where_the_sites_say():
         (b1,), (b2,) = (s.noise(b, (TOKENS, WIDTH)) for s, b in ((at, first), (mlp, last)))
         h = np.asarray(h).reshape(-1)
         factors = {
-            "weights": np.asarray(w.keep()) / 0.7,
+            "weights": keep_of(w) / 0.7,
             "heads": h * HEADS / h.sum(),
-            "hidden": np.asarray(u.keep()) / 0.6,
-            "attention": np.asarray(b1.keep()) / 0.75,
-            "mlp": np.asarray(b2.keep()) / 0.5,
+            "hidden": keep_of(u) / 0.6,
+            "attention": keep_of(b1) / 0.75,
+            "mlp": keep_of(b2) / 0.5,
         }
         wanted = by_hand(params, patches(IMAGE), layers=1, factors=factors)
-        assert_close(module.apply({"params": params}, IMAGE, draw), wanted)
+        assert_close(outputs_of(module, {"params": params}, IMAGE, draw), wanted)
         assert not np.allclose(wanted, by_hand(params, patches(IMAGE), layers=1), atol=1e-2)
 
 

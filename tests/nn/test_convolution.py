@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dropjax.nn.convolution import _by_patches, _by_xla, conv, pool
+from tests.compiled import compiled
 
 RNG = np.random.default_rng(5)
 WAYS = {
@@ -48,8 +49,10 @@ def test_a_convolution_is_the_loop(way, kernel):
     x, w = normal(2, 4, 6, 3), normal(*kernel, 3, 2)
     wanted = np.stack([conv_by_hand(image, w) for image in x])
     close = {"rtol": 1e-5, "atol": 1e-5}
-    np.testing.assert_allclose(jax.jit(WAYS[way])(x[None], w), wanted[None], **close)
-    np.testing.assert_allclose(jax.jit(jax.vmap(WAYS[way], (0, None)))(x, w), wanted, **close)
+    mapped = jax.vmap(WAYS[way], (0, None))
+    at_once, one_by_one = compiled(lambda x, w: (WAYS[way](x[None], w), mapped(x, w)))(x, w)
+    np.testing.assert_allclose(at_once, wanted[None], **close)
+    np.testing.assert_allclose(one_by_one, wanted, **close)
 
 
 def valid_by_hand(x, w):
@@ -62,7 +65,7 @@ def valid_by_hand(x, w):
 def test_without_zeros_around_the_image_it_becomes_smaller(way):
     x, w = normal(2, 5, 6, 3), normal(5, 3, 3, 2)
     wanted = np.stack([valid_by_hand(image, w) for image in x])
-    found = jax.jit(VALID[way])(x, w)
+    found = compiled(VALID[way])(x, w)
     assert found.shape == (2, 1, 4, 2)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
@@ -79,15 +82,15 @@ def test_kernels_under_vmap(way):
     """One for each example, as noise on weights has it."""
     x, w = normal(2, 3, 4, 2), normal(2, 3, 3, 2, 1)
     wanted = np.stack([conv_by_hand(*pair) for pair in zip(x, w, strict=True)])
-    np.testing.assert_allclose(jax.jit(jax.vmap(WAYS[way]))(x, w), wanted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(compiled(jax.vmap(WAYS[way]))(x, w), wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_gradients_of_a_convolution(way):
     """It is linear in both: the gradient of <y, g> is what the loop gives for unit arguments."""
     x, w, g = normal(3, 4, 2), normal(3, 3, 2, 1), normal(3, 4, 1)
-    of = jax.jit(jax.grad(lambda x, w: (WAYS[way](x, w) * g).sum(), (0, 1)))
-    to_x, to_w = of(x, w)
+    slopes = compiled(jax.grad(lambda x, w: (WAYS[way](x, w) * g).sum(), (0, 1)))
+    to_x, to_w = slopes(x, w)
 
     def by_unit(shape, of_unit):
         units = np.eye(np.prod(shape), dtype=np.float32).reshape(-1, *shape)
@@ -113,15 +116,20 @@ def pool_by_hand(x, kind):
 def test_pooling_is_the_loop_and_leaves_out_a_last_odd_row_and_column(kind, size):
     x = normal(2, *size, 3)
     wanted = [pool_by_hand(image, kind) for image in x]
-    np.testing.assert_allclose(pool(jnp.asarray(x), kind), wanted, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(compiled(pool)(x, kind), wanted, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["max", "average"])
 def test_gradients_of_a_window_sum_to_that_of_its_value(kind):
     x = normal(5, 4, 1)
     x[:2, :2] = 9.0  # all equal
-    _, pullback = jax.vjp(lambda x: pool(x, kind), jnp.asarray(x))
-    (gradient,) = pullback(1 + jnp.arange(4.0).reshape(2, 2, 1))
+
+    @compiled
+    def slopes(x):
+        _, pullback = jax.vjp(lambda x: pool(x, kind), x)
+        return pullback(1 + jnp.arange(4.0).reshape(2, 2, 1))
+
+    (gradient,) = slopes(x)
     sums = pool_by_hand(np.asarray(gradient), "average") * 4
     np.testing.assert_allclose(sums.ravel(), [1, 2, 3, 4], rtol=1e-6)
     assert (gradient[4] == 0).all()

@@ -4,13 +4,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dropjax.core.draw import CLEAN
 from dropjax.models.layers import Recurrent
 from dropjax.nn.recurrent import CELLS
+from tests.compiled import compiled, outputs_of
 
 FLAX = {"elman": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
 WIDTH = 4
@@ -53,15 +53,18 @@ def test_a_cell_is_that_of_flax_over_several_steps(cell):
     xs = rng.normal(size=(6, 2, 3)).astype(np.float32)
     state = tuple(rng.uniform(-1, 1, (2, WIDTH)).astype(np.float32) for _ in CELLS[cell].states)
     carry = (state[1], state[0]) if cell == "lstm" else state[0]
-    bias = jnp.asarray(params.get("recurrent_bias", np.float32(0)))
+    bias = params.get("recurrent_bias", np.zeros((), np.float32))
+
+    @compiled
+    def ours_and_theirs(x, state, carry):
+        from_input = x @ params["kernel"] + params["bias"]
+        from_hidden = state[0] @ params["recurrent_kernel"] + bias
+        new = CELLS[cell].step(from_input, from_hidden, state, lambda g: g, lambda m: m)
+        return new, module.apply(theirs, carry, x)
+
     with jax.numpy_rank_promotion("allow"):
         for x in xs:
-            from_input = x @ params["kernel"] + params["bias"]
-            from_hidden = state[0] @ params["recurrent_kernel"] + bias
-            state = CELLS[cell].step(
-                jnp.asarray(from_input), from_hidden, state, lambda g: g, lambda m: m
-            )
-            carry, output = module.apply(theirs, carry, x)
+            state, (carry, output) = ours_and_theirs(x, state, carry)
             np.testing.assert_allclose(state[0], output, rtol=1e-5, atol=1e-6)
             if cell == "lstm":
                 np.testing.assert_allclose(state[1], carry[0], rtol=1e-5, atol=1e-6)
@@ -71,9 +74,10 @@ def test_a_cell_is_that_of_flax_over_several_steps(cell):
 def test_a_layer_is_that_of_flax(cell):
     params = random_params(cell, 3, WIDTH)
     x = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
-    ours = Recurrent(CELLS[cell], WIDTH).apply({"params": params}, x, CLEAN)
+    ours = outputs_of(Recurrent(CELLS[cell], WIDTH), {"params": params}, x, CLEAN)
     with jax.numpy_rank_promotion("allow"):
-        theirs = nn.RNN(FLAX[cell](WIDTH)).apply({"params": {"cell": to_flax(cell, params)}}, x)
+        apply = compiled(nn.RNN(FLAX[cell](WIDTH)).apply)
+        theirs = apply({"params": {"cell": to_flax(cell, params)}}, x)
     assert ours.shape == (6, WIDTH)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
@@ -83,7 +87,7 @@ def test_how_a_layer_starts(cell):
     width, features, gates = 6, 5, CELLS[cell].gates
     layer = Recurrent(CELLS[cell], width)
     x = np.ones((3, features), np.float32)
-    params = layer.init(jax.random.key(0), x, CLEAN)["params"]
+    params = compiled(lambda: layer.init(jax.random.key(0), x, CLEAN)["params"])()
     names = {"kernel", "bias", "recurrent_kernel"}
     assert set(params) == names | ({"recurrent_bias"} if cell == "gru" else set())
 

@@ -9,8 +9,8 @@ FACTORS = [2654435761, 2246822519, 3266489917, 668265263, 374761393]
 SHIFTS = [16, 15, 16, 15, 16]
 
 
-def mixed(left: int, right: int) -> tuple[int, int]:
-    """Both halves after five rounds."""
+def mixed(left, right):
+    """Both halves after five rounds: Python's integers, or arrays of 64 bits of NumPy."""
     for factor, shift in zip(FACTORS, SHIFTS, strict=True):
         folded = left ^ (left >> shift)
         left, right = (right + folded * factor) % 2**32, folded
@@ -32,6 +32,8 @@ def seed(key: jax.Array) -> tuple[int, int]:
 
 
 def words_of(key: jax.Array, shape: tuple[int, ...]) -> np.ndarray:
-    """The words of a key, in a loop."""
-    found = [word(i, *seed(key)) for i in range(math.prod(shape))]
-    return np.array(found, np.uint32).reshape(shape)
+    """The words of a key, all counters at once: in 64 bits nothing overflows before `% 2**32`."""
+    first, second = seed(key)
+    counters = np.arange(math.prod(shape), dtype=np.uint64)
+    words, _ = mixed((counters + np.uint64(first)) % 2**32, np.uint64(second))
+    return words.astype(np.uint32).reshape(shape)

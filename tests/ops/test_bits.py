@@ -31,6 +31,12 @@ def test_the_seed_is_the_keys_words_mixed(number, impl):
     assert tuple(seed_of(key).tolist()) == reference.seed(key)
 
 
+def test_the_reference_for_many_words_is_that_for_one():
+    key = jax.random.key(2**32 - 1)
+    one_by_one = [word(i, *reference.seed(key)) for i in range(200)]
+    np.testing.assert_array_equal(reference.words_of(key, (10, 20)).ravel(), one_by_one)
+
+
 def test_no_key_has_the_seed_of_another_nor_draws_its_words_elsewhere():
     keys = jax.vmap(jax.random.key)(jnp.arange(2**16, dtype=jnp.uint32))
     seeds = np.asarray(jax.vmap(seed_of)(keys))

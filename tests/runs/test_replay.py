@@ -1,5 +1,6 @@
 """What a run's folder says of its randomness is what the run used."""
 
+import dataclasses
 import functools
 
 import jax
@@ -24,7 +25,7 @@ def digits() -> data.Dataset:
 
 def test_a_run_s_loss_is_that_of_its_batches_under_their_draws(small_run, digits):
     """Of an epoch in which nothing is learned, at rates that grow."""
-    still = runs.load(small_run(learning_rate=1e-30, strength=RAMP, epochs=1))
+    still = runs.load(small_run(learning_rate=1e-30, strength=RAMP, epochs=1, mc_samples=0))
     x, y, again, losses = digits.x_train, digits.y_train, still.replay(), []
 
     def loss(scheme, step, row, x, y):
@@ -80,12 +81,18 @@ def test_noise_in_evaluation_is_that_of_its_draws(run):
         run.noise_in_evaluation(0, 0, at="input")
 
 
-def test_augmentation_has_no_noise_in_evaluation(small_run):
+def test_augmentation_has_no_noise_in_evaluation(run, digits):
+    """The run as if it had had this network, untrained."""
     text = 'bernoulli(rate=0.3,at="hidden")|cutout(size=2)'
-    flags = {"model": "cnn(channels=(4,),dense=(8,))", "epochs": 1}
-    run = runs.load(small_run(dropout=text, **flags))
-    assert set(run.noise(0, int(run.batch(0)[0]))) == {"input", "dense_0/hidden"}
-    assert set(run.noise_in_evaluation(0, 0)) == {"dense_0/hidden"}
+    model = "cnn(channels=(4,),dense=(8,))"
+    network = runs.Network.rebuild(model, text, run.config["network"])
+    shapes = jax.eval_shape(network.init, jax.random.key(0), digits.x_train[0])
+    params, mutable = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    learned = network.scheme.init_learned(jax.random.key(0), {}, {})
+    values = run.values | {"params": params, "mutable": mutable, "learned": learned}
+    other = dataclasses.replace(run, network=network, values=values)
+    assert set(other.noise(0, int(other.batch(0)[0]))) == {"input", "dense_0/hidden"}
+    assert set(other.noise_in_evaluation(0, 0)) == {"dense_0/hidden"}
 
 
 def test_strength_is_that_of_the_step(run):

@@ -12,6 +12,7 @@ from dropjax.core.draw import deterministic, sampled
 from dropjax.core.site import Kind
 from dropjax.schemes import parse
 from tests.cases import SITES
+from tests.compiled import jit, normal, ones, ops
 from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 
@@ -24,8 +25,8 @@ CONSTANTS = {0.1: (0.9212845, 0.1619710), 0.5: (0.8864049, 0.7791939)}
 def test_values_are_those_of_the_paper(rate):
     """a x + b where kept, a alpha' + b where dropped, whatever x is there."""
     a, b = CONSTANTS[rate]
-    x = jnp.linspace(-3, 5, 10_000)
-    y = np.asarray(dropjax.alpha_dropout(KEY, x, rate))
+    x = np.linspace(-3, 5, 10_000, dtype=np.float32)
+    y = np.asarray(ops.alpha_dropout(KEY, x, rate))
     dropped = np.isclose(y, a * SATURATED + b, atol=1e-5)
     np.testing.assert_allclose(y[~dropped], (a * np.asarray(x) + b)[~dropped], atol=1e-5)
     assert len(np.unique(y[dropped])) <= 2  # the constant, and at most one kept x beside it
@@ -34,8 +35,8 @@ def test_values_are_those_of_the_paper(rate):
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.5, 0.9])
 def test_mean_0_and_variance_1_are_kept(rate):
-    x = jax.random.normal(jax.random.key(1), (100_000,))
-    y = np.asarray(dropjax.alpha_dropout(KEY, x, rate), np.float64)
+    x = normal(100_000, seed=1)
+    y = np.asarray(ops.alpha_dropout(KEY, x, rate), np.float64)
     assert_mean(y, 0)
     assert_mean(y**2, 1)
 
@@ -50,7 +51,7 @@ def test_any_mean_and_variance_are_kept_exactly(moments, rate):
     mean, variance = moments
     values = np.float32([mean - np.sqrt(variance), mean + np.sqrt(variance)])
     x = jnp.tile(jnp.asarray(values), 500)
-    y = np.asarray(dropjax.alpha_dropout(KEY, x, rate, mean=mean, variance=variance), np.float64)
+    y = np.asarray(ops.alpha_dropout(KEY, x, rate, mean=mean, variance=variance), np.float64)
     kept_at, total, square = [], 0.0, 0.0
     # What x is dropped from is the same for both values: their only common result.
     (dropped,) = np.intersect1d(*np.float32([y[::2], y[1::2]]))
@@ -76,11 +77,11 @@ def test_the_default_moments_give_the_paper_s_constants(rate):
 
 
 def test_shared_axes_share_one_decision():
-    y = np.asarray(dropjax.alpha_dropout(KEY, jnp.zeros((4, 5, 64)), 0.5, shared_axes=(0, 1)))
+    y = np.asarray(ops.alpha_dropout(KEY, jnp.zeros((4, 5, 64)), 0.5, shared_axes=(0, 1)))
     assert (y == y[:1, :1]).all() and len(np.unique(y)) == 2
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit, static_argnums=0)
 def moments_after_32_layers(drop):
     def layer(x, number):
         w = jax.random.normal(jax.random.key(10 + number), (784, 784)) / 28
@@ -98,14 +99,18 @@ def test_a_deep_selu_network_stays_normalised_with_it_and_not_with_plain_dropout
 
 
 def test_evaluation_is_the_identity():
-    x = jnp.arange(12.0)
+    x = np.arange(12.0, dtype=np.float32)
     assert not parse("alpha").expected_is_mean
     np.testing.assert_array_equal(deterministic(parse("alpha(rate=0.3)"))(x, SITES[Kind.HIDDEN]), x)
     assert not hasattr(dropjax.expected, "alpha_dropout")  # whose absence says the same
 
 
 def test_the_scheme_is_the_function_of_its_mask():
-    draw, x, site = sampled(parse("alpha(rate=0.5)"), KEY), jnp.arange(12.0), SITES[Kind.HIDDEN]
+    draw, x, site = (
+        sampled(parse("alpha(rate=0.5)"), KEY),
+        np.arange(12.0, dtype=np.float32),
+        SITES[Kind.HIDDEN],
+    )
     (mask,) = draw.noise(site, x.shape)
     a, b = CONSTANTS[0.5]
     keep = np.asarray(mask.keep())
@@ -118,41 +123,41 @@ def test_the_scheme_is_the_function_of_its_mask():
 def test_rate_1_gives_zeros_and_zero_gradients():
     x = jnp.asarray([1.0, -3.0, jnp.inf])
     for rate in (1.0, jnp.float32(1)):
-        f = jax.jit(lambda x, rate=rate: dropjax.alpha_dropout(KEY, x, rate))
+        f = jit(lambda x, rate=rate: ops.alpha_dropout(KEY, x, rate))
         y, pullback = jax.vjp(f, x)
         assert y.tolist() == [0, 0, 0]
-        assert pullback(jnp.ones(3))[0].tolist() == [0, 0, 0]
-    assert (dropjax.alpha_dropout(KEY, x, 1.0, mean=-2.0, variance=3.0) == -2).all()
+        assert pullback(ones(3))[0].tolist() == [0, 0, 0]
+    assert (ops.alpha_dropout(KEY, x, 1.0, mean=-2.0, variance=3.0) == -2).all()
 
 
 def test_rate_0_is_the_identity_to_the_bit():
     """Bit for bit, and a zero has a sign."""
     x = jnp.asarray([0.0, -0.0, 1.5, -jnp.inf])
     for named in ({}, {"mean": 0.7, "variance": 1.3}):
-        y = dropjax.alpha_dropout(KEY, x, 0.0, **named)
+        y = ops.alpha_dropout(KEY, x, 0.0, **named)
         assert np.asarray(y).tobytes() == np.asarray(x).tobytes()
 
 
 def test_the_gradient_is_a_where_kept_and_0_where_dropped():
     x = jnp.zeros(1000)
-    y, pullback = jax.vjp(lambda x: dropjax.alpha_dropout(KEY, x, 0.5), x)
+    y, pullback = jax.vjp(lambda x: ops.alpha_dropout(KEY, x, 0.5), x)
     a, b = CONSTANTS[0.5]
     y = np.asarray(y)
-    np.testing.assert_allclose(pullback(jnp.ones(1000))[0], np.where(y > 0, a, 0), rtol=1e-6)
+    np.testing.assert_allclose(pullback(ones(1000))[0], np.where(y > 0, a, 0), rtol=1e-6)
     np.testing.assert_allclose(y[y > 0], b, rtol=1e-6)
 
 
 def test_constants_of_half_precision_are_computed_in_float32():
     x = jnp.full(1000, 0.5, jnp.bfloat16)
-    y = dropjax.alpha_dropout(KEY, x, 0.1)
+    y = ops.alpha_dropout(KEY, x, 0.1)
     a, b = CONSTANTS[0.1]
     wanted = jnp.asarray([a * SATURATED + b, a * 0.5 + b], jnp.bfloat16)
     assert y.dtype == jnp.bfloat16 and np.unique(np.float32(y)).tolist() == wanted.tolist()
 
 
 def test_nothing_is_kept_for_each_element():
-    x = jnp.ones((64, 32))
-    for f in (dropjax.alpha_dropout, jax.jit(dropjax.alpha_dropout)):
+    x = ones(64, 32)
+    for f in (dropjax.alpha_dropout, jit(dropjax.alpha_dropout)):
         assert bytes_kept(lambda x, f=f: f(KEY, x, 0.3), x) <= 24
 
 

@@ -10,33 +10,34 @@ from dropjax.core.draw import sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
 from dropjax.schemes import parse
+from tests.compiled import normal, ops
 
 KEY = jax.random.key(5)
 SITE = Site("weights", Kind.ATTENTION, ("head", "query", "key"))
-X = jax.nn.softmax(jax.random.normal(jax.random.key(1), (4, 6, 8)))
+X = jax.nn.softmax(normal(4, 6, 8, seed=1))
 
 
 def mask(shape, rate=0.4):
-    return np.asarray(dropjax.keep_mask(KEY, rate, shape))
+    return np.asarray(ops.keep_mask(KEY, rate, shape))
 
 
 def test_weights_are_dropped_each_for_itself_and_scaled():
-    y = dropjax.attention_dropout(KEY, X, 0.4)
+    y = ops.attention_dropout(KEY, X, 0.4)
     np.testing.assert_allclose(y, np.where(mask(X.shape), X / 0.6, 0), rtol=1e-6)
 
 
 def test_neither_heads_nor_examples_share_a_mask_unless_told():
     """Flax's `broadcast_dropout` does by default."""
-    ones = jnp.ones((3, 2, 8, 8))
-    dropped = np.asarray(dropjax.attention_dropout(KEY, ones, 0.5)) == 0
+    ones = np.ones((3, 2, 8, 8), np.float32)
+    dropped = np.asarray(ops.attention_dropout(KEY, ones, 0.5)) == 0
     masks = dropped.reshape(6, 64)
     assert len({m.tobytes() for m in masks}) == 6
-    shared = np.asarray(dropjax.attention_dropout(KEY, ones, 0.5, shared_axes=(0, 1))) == 0
+    shared = np.asarray(ops.attention_dropout(KEY, ones, 0.5, shared_axes=(0, 1))) == 0
     assert len({m.tobytes() for m in shared.reshape(6, 64)}) == 1
 
 
 def test_rows_sum_to_what_they_did():
-    y = np.asarray(dropjax.attention_dropout(KEY, X, 0.4, scaling="row"))
+    y = np.asarray(ops.attention_dropout(KEY, X, 0.4, scaling="row"))
     keep = mask(X.shape)
     kept = np.where(keep, X, 0)
     assert keep.any(-1).all()
@@ -47,15 +48,15 @@ def test_rows_sum_to_what_they_did():
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_that_of_float32_rounded_once(dtype):
     x = X.astype(dtype)
-    wide = dropjax.attention_dropout(KEY, x.astype("float32"), 0.4, scaling="row")
-    y = dropjax.attention_dropout(KEY, x, 0.4, scaling="row")
+    wide = ops.attention_dropout(KEY, x.astype("float32"), 0.4, scaling="row")
+    y = ops.attention_dropout(KEY, x, 0.4, scaling="row")
     assert y.dtype == dtype
     np.testing.assert_array_equal(y, wide.astype(dtype))
 
 
 def test_a_row_of_which_nothing_is_kept_is_0_with_finite_gradients():
     def f(x, rate):
-        return dropjax.attention_dropout(KEY, x, rate, scaling="row")
+        return ops.attention_dropout(KEY, x, rate, scaling="row")
 
     for rate in (1.0, 0.95):
         y, pullback = jax.vjp(f, X, rate)
@@ -70,12 +71,12 @@ def test_gradients_are_right_where_the_peak_of_a_sharp_row_is_dropped(gap):
     key = next(
         key
         for key in map(jax.random.key, range(100))
-        if dropjax.keep_mask(key, 0.5, (1, 4)).tolist() == [[False, True, True, False]]
+        if ops.keep_mask(key, 0.5, (1, 4)).tolist() == [[False, True, True, False]]
     )
     c = jnp.asarray([[4.0, 1.0, 2.0, 3.0]])
 
     def total(logits):
-        y = dropjax.attention_dropout(key, jax.nn.softmax(logits), 0.5, scaling="row")
+        y = ops.attention_dropout(key, jax.nn.softmax(logits), 0.5, scaling="row")
         return jnp.sum(c * y), y
 
     (_, y), gradient = jax.value_and_grad(total, has_aux=True)(logits)

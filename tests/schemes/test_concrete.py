@@ -12,12 +12,13 @@ from scipy.special import expit, logit
 import dropjax
 from dropjax.core.draw import deterministic, sampled
 from dropjax.core.keys import Keys
-from dropjax.core.laws import shape_of
 from dropjax.core.site import Kind
+from dropjax.core.trial import shape_of
 from dropjax.ops.logistic import Logistic, relaxed_drop
 from dropjax.schemes import parse
 from dropjax.train import Problem, fit
 from tests.cases import SITES
+from tests.compiled import jit, normal, ones, ops
 from tests.ops.reference import words_of
 from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
@@ -25,8 +26,8 @@ from tests.statistics import assert_mean
 KEY = jax.random.key(7)
 MANY = 100_000
 LINEAR, MAP = SITES[Kind.LINEAR], SITES[Kind.FEATURE_MAP]
-W = jax.random.normal(jax.random.key(0), (4, 6))
-X = jax.random.normal(jax.random.key(1), (4,))
+W = normal(4, 6)
+X = normal(4, seed=1)
 
 
 def uniform_of(key, shape):
@@ -47,7 +48,7 @@ def bound(text, site, rate):
 
 
 def test_noise_is_logistic():
-    noise = np.asarray(jax.jit(lambda n: n.values())(Logistic.of(KEY, (MANY,))), np.float64)
+    noise = np.asarray(jit(lambda n: n.values())(Logistic.of(KEY, (MANY,))), np.float64)
     assert scipy.stats.kstest(noise, "logistic").pvalue > 1e-3
     np.testing.assert_allclose(noise, logit(uniform_of(KEY, (MANY,))), rtol=1e-4, atol=1e-6)
 
@@ -61,21 +62,21 @@ def test_the_least_and_the_largest_word_give_finite_opposite_numbers(monkeypatch
 
 @pytest.mark.parametrize(("rate", "temperature"), [(0.1, 0.1), (0.4, 0.1), (0.3, 2 / 3)])
 def test_the_mask_is_the_paper_s(rate, temperature):
-    x = jax.random.normal(KEY, (5, 40))
-    y = dropjax.concrete_dropout(KEY, x, rate, temperature=temperature)
+    x = normal(5, 40)
+    y = ops.concrete_dropout(KEY, x, rate, temperature=temperature)
     expected = x * factor_of(uniform_of(KEY, x.shape), rate, temperature)
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_at_a_low_temperature_it_is_bernoulli_dropout():
-    y = np.asarray(dropjax.concrete_dropout(KEY, jnp.ones(MANY), 0.3, temperature=0.001))
+    y = np.asarray(ops.concrete_dropout(KEY, ones(MANY), 0.3, temperature=0.001))
     assert np.mean((y < 1e-6) | (np.abs(y - 1 / 0.7) < 1e-5)) > 0.99
     assert_mean(y < 0.5, 0.3)
 
 
 @pytest.mark.parametrize(("rate", "temperature"), [(0.1, 0.1), (0.3, 2 / 3)])
 def test_the_mask_is_relaxed_and_its_mean_is_not_quite_one(rate, temperature):
-    y = np.asarray(dropjax.concrete_dropout(KEY, jnp.ones(MANY), rate, temperature=temperature))
+    y = np.asarray(ops.concrete_dropout(KEY, ones(MANY), rate, temperature=temperature))
     exact, _ = scipy.integrate.quad(lambda u: factor_of(u, rate, temperature), 0, 1)
     assert_mean(y, exact)
     assert exact < 0.999
@@ -87,21 +88,21 @@ def test_the_gradient_in_the_rate_is_the_slope_for_given_noise():
     x, u, rate = jnp.arange(1.0, 9.0), uniform_of(KEY, (8,)), 0.3
 
     def total(rate):
-        return jnp.sum(dropjax.concrete_dropout(KEY, x, rate))
+        return jnp.sum(ops.concrete_dropout(KEY, x, rate))
 
     z = expit((logit(rate) + logit(u)) / 0.1)
     slope = -z * (1 - z) / 0.1 / (rate * (1 - rate)) / (1 - rate) + (1 - z) / (1 - rate) ** 2
     assert jax.grad(total)(rate) == pytest.approx(float(np.sum(np.arange(1, 9) * slope)), rel=1e-4)
-    by_site = jax.grad(lambda r: jnp.sum(dropjax.concrete_dropout(KEY, x, r)))(jnp.full(8, rate))
+    by_site = jax.grad(lambda r: jnp.sum(ops.concrete_dropout(KEY, x, r)))(jnp.full(8, rate))
     np.testing.assert_allclose(by_site, np.arange(1, 9) * slope, rtol=1e-3, atol=1e-4)
 
 
 def test_rates_0_and_1_are_the_identity_and_zeros_with_finite_gradients():
     x = jnp.asarray([1.0, -0.0, 3.0])
 
-    @jax.jit
+    @jit
     def at(x, rate):
-        return dropjax.concrete_dropout(KEY, x, rate)
+        return ops.concrete_dropout(KEY, x, rate)
 
     assert np.asarray(at(x, 0.0)).tobytes() == np.asarray(x).tobytes()
     assert at(x, 1.0).tolist() == [0, 0, 0]
@@ -117,25 +118,25 @@ def test_logits_of_any_size_are_safe(value):
     def total(x, logit):
         return relaxed_drop(Logistic.of(KEY, (4,)), x, logit, jnp.float32(0.1)).sum()
 
-    found = jax.value_and_grad(total, argnums=(0, 1))(jnp.ones(4), jnp.float32(value))
+    found = jax.value_and_grad(total, argnums=(0, 1))(ones(4), jnp.float32(value))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
     assert found[0] == (4 if value < 0 else pytest.approx(0, abs=1e-6))
 
 
 def test_nothing_is_kept_for_each_element():
-    x = jnp.ones((64, 32))
-    assert bytes_kept(lambda x: dropjax.concrete_dropout(KEY, x, jnp.float32(0.3)), x) <= 32
+    x = ones(64, 32)
+    assert bytes_kept(lambda x: ops.concrete_dropout(KEY, x, jnp.float32(0.3)), x) <= 32
 
 
 def test_half_precision_rounds_the_product_not_the_mask():
     x = jnp.asarray(np.random.default_rng(0).uniform(1, 2, 200), jnp.bfloat16)
-    y = dropjax.concrete_dropout(KEY, x, 0.3)
-    exact = dropjax.concrete_dropout(KEY, x.astype(jnp.float32), 0.3)
+    y = ops.concrete_dropout(KEY, x, 0.3)
+    exact = ops.concrete_dropout(KEY, x.astype(jnp.float32), 0.3)
     np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))
 
 
 def test_shared_axes_share_one_decision():
-    y = np.asarray(dropjax.concrete_dropout(KEY, jnp.ones((4, 5, 6)), 0.5, shared_axes=(0, 1)))
+    y = np.asarray(ops.concrete_dropout(KEY, ones(4, 5, 6), 0.5, shared_axes=(0, 1)))
     assert (y == y[:1, :1]).all() and len(np.unique(y)) > 1
 
 
@@ -163,10 +164,10 @@ def test_errors(arguments, options, error, match):
 def test_noise_is_on_the_inputs_of_a_layer_and_differs_between_its_rows():
     scheme = bound("concrete", LINEAR, 0.3)
     draw = sampled(scheme, Keys.of(KEY))
-    x = jnp.ones((2, 4))  # as of two steps of a sequence
+    x = ones(2, 4)  # as of two steps of a sequence
     factors = draw.linear(x, jnp.eye(4), None, LINEAR)
     assert not np.allclose(factors[0], factors[1])
-    y = draw.linear(x, W, jnp.ones(6), LINEAR)
+    y = draw.linear(x, W, ones(6), LINEAR)
     np.testing.assert_allclose(y, factors @ W + 1, rtol=1e-5, atol=1e-6)
     own = Keys.of(KEY).within(LINEAR.name).example
     expected = factor_of(uniform_of(own, (2, 4)), 0.3, 0.1)
@@ -230,8 +231,8 @@ def test_noise_pays_where_the_data_do_not_mind():
                 {"params": "fixed", "learned": "learned"},
             ),
         )
-        x = jnp.ones((20, 4))
-        fitted = fit(of, jnp.ones((4, 1)), x, x[:, 0], key=KEY, epochs=100, batch_size=20)
+        x = ones(20, 4)
+        fitted = fit(of, ones(4, 1), x, x[:, 0], key=KEY, epochs=100, batch_size=20)
         return float(jax.nn.sigmoid(fitted.learned[LINEAR.name]["logit"]))
 
     assert rate_after(0.0) == pytest.approx(0.5, abs=0.02)

@@ -17,6 +17,7 @@ from dropjax.core.site import Kind, Site
 from dropjax.models.cnn import CNN
 from dropjax.models.mlp import MLP
 from dropjax.schemes import parse
+from tests.compiled import jit, normal, ones, ops
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(15)
@@ -27,7 +28,7 @@ SHAPE = (5, 6)
 
 def cut(x, rate=1.0, **options):
     """`cutout` of one key, compiled: it is many small operations."""
-    return jax.jit(lambda x: dropjax.cutout(KEY, x, rate, **options))(np.asarray(x, np.float32))
+    return jit(lambda x: ops.cutout(KEY, x, rate, **options))(np.asarray(x, np.float32))
 
 
 def hole(centre, size, shape):
@@ -44,7 +45,7 @@ def all_holes(size, shape):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_holes_are_the_paper_s_each_centre_as_likely_as_another(size):
-    holes = np.asarray(cut(np.ones((IMAGES, *SHAPE, 1)), size=size))[..., 0] == 0
+    holes = np.asarray(cut(ones(IMAGES, *SHAPE, 1), size=size))[..., 0] == 0
     possible = all_holes(size, SHAPE)
     code = 2 ** np.arange(30).reshape(SHAPE)  # a number for each set of pixels
     numbers, wanted = (holes * code).sum((1, 2)), (possible * code).sum((1, 2))
@@ -57,7 +58,7 @@ def test_holes_are_the_paper_s_each_centre_as_likely_as_another(size):
 
 @pytest.mark.parametrize("axes", [(1,), (1, 2), (1, 2, 3)])
 def test_holes_in_one_two_or_three_axes_are_boxes(axes):
-    y = np.asarray(cut(np.ones((2000, 3, 4, 5)), size=2, spatial_axes=axes, channel_axis=None)) == 0
+    y = np.asarray(cut(ones(2000, 3, 4, 5), size=2, spatial_axes=axes, channel_axis=None)) == 0
     shape = tuple(y.shape[axis] for axis in axes)
     images = np.moveaxis(y, axes, range(-len(axes), 0)).reshape(-1, *shape)
     found = {image.tobytes() for image in images}
@@ -65,15 +66,15 @@ def test_holes_in_one_two_or_three_axes_are_boxes(axes):
 
 
 def test_images_have_holes_of_their_own_and_channels_share_them():
-    y = np.asarray(cut(np.ones((6, 2, 8, 8, 3)), size=4))
+    y = np.asarray(cut(ones(6, 2, 8, 8, 3), size=4))
     assert (y == y[..., :1]).all()
     assert len(np.unique(y[..., 0].reshape(12, -1), axis=0)) > 8
-    first = np.asarray(cut(np.ones((8, 3, 8)), size=4, spatial_axes=(0, 2), channel_axis=1))
+    first = np.asarray(cut(ones(8, 3, 8), size=4, spatial_axes=(0, 2), channel_axis=1))
     assert (first == first[:, :1]).all() and (first == 0).any()
 
 
 def test_nothing_is_rescaled_and_gradients_are_0_inside_and_1_outside():
-    x = np.array(jax.random.normal(KEY, (6, 6, 2)))
+    x = np.array(normal(6, 6, 2))
     x[0, 0, 0] = np.inf
     y, pullback = jax.vjp(lambda x: cut_traced(x, 3), jnp.asarray(x))
     outside = np.asarray(cut(np.ones_like(x), size=3))
@@ -81,20 +82,20 @@ def test_nothing_is_rescaled_and_gradients_are_0_inside_and_1_outside():
     np.testing.assert_array_equal(pullback(jnp.ones_like(x))[0], outside)
 
 
-@partial(jax.jit, static_argnums=1)
+@partial(jit, static_argnums=1)
 def cut_traced(x, size):
-    return dropjax.cutout(KEY, x, size=size)
+    return ops.cutout(KEY, x, size=size)
 
 
 def test_the_rate_is_that_of_images_with_a_hole():
-    y = np.asarray(cut(np.ones((IMAGES, 4, 4, 1)), 0.3, size=2))
+    y = np.asarray(cut(ones(IMAGES, 4, 4, 1), 0.3, size=2))
     assert_mean((y == 0).any((1, 2, 3)), 0.3)
-    some = np.asarray(cut(np.ones((3, 4, 4, 1)), jnp.eye(3)[1].reshape(3, 1, 1, 1), size=2))
+    some = np.asarray(cut(ones(3, 4, 4, 1), jnp.eye(3)[1].reshape(3, 1, 1, 1), size=2))
     assert (some == 0).any((1, 2, 3)).tolist() == [False, True, False]
 
 
 def test_a_large_square_can_cover_all():
-    assert (np.asarray(cut(np.ones((4, 5, 3)), size=12)) == 0).all()
+    assert (np.asarray(cut(ones(4, 5, 3), size=12)) == 0).all()
 
 
 def test_the_dtype_is_kept():
@@ -104,7 +105,7 @@ def test_the_dtype_is_kept():
 
 def test_the_scheme_is_for_training_only():
     """Deterministic evaluation and Monte-Carlo both leave the images as they are."""
-    scheme, x = parse("cutout|bernoulli"), np.ones((8, 8, 3), np.float32)
+    scheme, x = parse("cutout|bernoulli"), ones(8, 8, 3)
     site = Site("input", Kind.INPUT, ("height", "width", "feature"))
     assert (sampled(scheme, KEY)(x, site) == 0).any()
     assert (deterministic(scheme)(x, site) == x).all()
@@ -116,10 +117,8 @@ def test_the_scheme_is_for_training_only():
 def test_the_scheme_makes_the_holes_of_the_function():
     scheme = parse("cutout(rate=1.0,size=3)")
     site = Site("input", Kind.INPUT, ("height", "width", "feature"))
-    draws = jax.vmap(
-        lambda i, s: sampled(s, Keys.of(KEY, i))(jnp.ones((*SHAPE, 2)), site), (0, None)
-    )
-    draws = jax.jit(draws)
+    draws = jax.vmap(lambda i, s: sampled(s, Keys.of(KEY, i))(ones(*SHAPE, 2), site), (0, None))
+    draws = jit(draws)
     y = np.asarray(draws(np.arange(5000), scheme))
     assert (y == y[..., :1]).all()
     possible = all_holes(3, SHAPE)
@@ -131,11 +130,11 @@ def test_the_scheme_makes_the_holes_of_the_function():
 
 
 def test_where_it_acts():
-    sites = record(lambda draw: CNN(2, (3,), dense=()).init(KEY, jnp.ones((4, 6, 2)), draw))
+    sites = record(lambda draw: CNN(2, (3,), dense=()).init(KEY, ones(4, 6, 2), draw))
     check(parse("cutout"), sites)
     noise = {row["site"]: row["noise"] for row in rows(parse("cutout"), sites)}
     assert noise["input"] == "(4, 6, 1)" and set(noise.values()) == {"(4, 6, 1)", "-"}
-    flat = record(lambda draw: MLP(2, ()).init(KEY, jnp.ones((4, 6)), draw))
+    flat = record(lambda draw: MLP(2, ()).init(KEY, ones(4, 6), draw))
     with pytest.raises(ValueError, match="its input has no height and width"):
         check(parse("cutout"), flat)
 

@@ -20,6 +20,7 @@ from dropjax.core.site import Kind, Site
 from dropjax.models.cnn import CNN
 from dropjax.ops.block_masks import seed_chance
 from dropjax.schemes import dropblock, parse
+from tests.compiled import compiled, expected, jit, normal, ones, ops
 from tests.ops.reference import words_of
 from tests.ops.test_covering import along_one, some_kept
 from tests.ops.test_mask import bytes_kept
@@ -43,7 +44,7 @@ TABLE = [
 def dropped(x, *args, **options):
     """`dropblock` of one key, compiled, and where it is 0."""
     x = np.asarray(x, np.float32)
-    return np.asarray(jax.jit(lambda x: dropjax.dropblock(KEY, x, *args, **options))(x)) == 0
+    return np.asarray(jit(lambda x: ops.dropblock(KEY, x, *args, **options))(x)) == 0
 
 
 def starts(sizes, blocks):
@@ -88,10 +89,10 @@ def test_seeds_are_as_many_as_the_rate_needs(size, block, rate, first_order, les
 @pytest.mark.parametrize("size, block, rate, less", [TABLE[2][:3] + TABLE[2][4:5], (7, 5, 0.1, 0)])
 def test_what_is_dropped_is_what_was_asked_for(size, block, rate, less):
     """Far less than with blocks that stick out, of which there would be more near the border."""
-    shares = dropped(np.ones((250, size, size, 16)), rate, block).mean((1, 2)).ravel()
+    shares = dropped(ones(250, size, size, 16), rate, block).mean((1, 2)).ravel()
     assert_mean(shares, rate)
     if less:
-        shares = dropped(np.ones((250, size, size, 16)), rate, block, gamma="paper").mean((1, 2))
+        shares = dropped(ones(250, size, size, 16), rate, block, gamma="paper").mean((1, 2))
         assert_mean(shares.ravel(), less)
 
 
@@ -114,12 +115,12 @@ def test_gamma_is_exact_at_any_rate(spans):
 
 
 def test_a_traced_rate_and_rates_by_example_and_channel():
-    x = np.ones((3000, 6, 5, 3), np.float32)
+    x = ones(3000, 6, 5, 3)
     rate = np.array([0.0, 0.4, 1.0], np.float32).reshape(1, 1, 3)
-    y = np.asarray(jax.jit(lambda x, rate: dropjax.dropblock(KEY, x, rate, 3))(x, rate))
+    y = np.asarray(jax.jit(lambda x, rate: ops.dropblock(KEY, x, rate, 3))(x, rate))
     assert (y[..., 0] == 1).all() and (y[..., 2] == 0).all()
     assert_mean((y[..., 1] == 0).mean((1, 2)), 0.4)
-    alone = np.asarray(jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.4, 3))(x))
+    alone = np.asarray(jax.jit(lambda x: ops.dropblock(KEY, x, 0.4, 3))(x))
     np.testing.assert_array_equal(y[..., 1], alone[..., 1])
 
 
@@ -169,15 +170,16 @@ def test_it_is_the_paper_s_algorithm(name, normalize):
     wanted = by_hand(shape, axes, blocks, gamma, normalize, 1 - realised(gamma, sizes, blocks))
     assert 0 < (wanted == 0).mean() < 1
     x = np.random.default_rng(0).uniform(1, 2, shape).astype(np.float32)
+    options = {"spatial_axes": spatial, "normalize": normalize}
 
-    @jax.jit
+    @compiled
     def dropped(x):
-        options = {"spatial_axes": spatial, "normalize": normalize}
-        return dropjax.dropblock(KEY, x, 0.4, block, **options)
+        y, pullback = jax.vjp(lambda x: dropjax.dropblock(KEY, x, 0.4, block, **options), x)
+        return y, pullback(jnp.ones_like(x))[0]
 
-    y, pullback = jax.vjp(dropped, x)
+    y, slopes = dropped(x)
     np.testing.assert_allclose(y, x * wanted, rtol=2e-6)
-    np.testing.assert_allclose(pullback(np.ones_like(x))[0], wanted, rtol=2e-6)
+    np.testing.assert_allclose(slopes, wanted, rtol=2e-6)
 
 
 @pytest.mark.parametrize("block", [3, 5])
@@ -192,7 +194,7 @@ def test_the_mask_of_torchvision_for_the_same_seeds(block):
     pooled = scipy.ndimage.maximum_filter(padded, (1, block, block), mode="constant")
     x = np.random.default_rng(7).uniform(1, 2, (n, height, width, 1)).astype(np.float32)
     options = {"block_size": block, "gamma": "paper", "normalize": "none"}
-    ours = jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.3, **options))(x)
+    ours = jit(lambda x: ops.dropblock(KEY, x, 0.3, **options))(x)
     np.testing.assert_array_equal(ours, x * ~pooled[..., None])
     assert pooled.any((1, 2)).any() and not pooled.all()
 
@@ -200,7 +202,7 @@ def test_the_mask_of_torchvision_for_the_same_seeds(block):
 @pytest.mark.parametrize("block", [3, 4])
 def test_blocks_are_whole(block):
     """What is dropped is a union of whole blocks, on even sizes too; none is cut by the border."""
-    images = dropped(np.ones((40, 9, 11, 1)), 0.3, block)[..., 0]
+    images = dropped(ones(40, 9, 11, 1), 0.3, block)[..., 0]
     one_block = {inside.sum() for inside in images}
     assert block * block in one_block
     for inside in images:
@@ -214,29 +216,32 @@ def test_blocks_are_whole(block):
 
 def test_a_block_of_one_position_is_dropout_and_one_of_the_map_is_spatial_dropout():
     x = np.random.default_rng(1).uniform(1, 2, (3, 4, 5, 2)).astype(np.float32)
-    y = jax.jit(partial(dropjax.dropblock, block_size=1, normalize="expected"))(KEY, x, 0.3)
-    np.testing.assert_allclose(y, dropjax.dropout(KEY, x, 0.3), rtol=1e-5)
-    whole = jax.jit(partial(dropjax.dropblock, block_size=9, normalize="expected"))(KEY, x, 0.3)
-    np.testing.assert_allclose(whole, dropjax.spatial_dropout(KEY, x, 0.3), rtol=1e-5)
+    y = jit(partial(dropjax.dropblock, block_size=1, normalize="expected"))(KEY, x, 0.3)
+    np.testing.assert_allclose(y, ops.dropout(KEY, x, 0.3), rtol=1e-5)
+    whole = jit(partial(dropjax.dropblock, block_size=9, normalize="expected"))(KEY, x, 0.3)
+    np.testing.assert_allclose(whole, ops.spatial_dropout(KEY, x, 0.3), rtol=1e-5)
 
 
 def test_examples_and_channels_have_masks_of_their_own_unless_shared():
-    y = dropped(np.ones((4, 8, 8, 3)), 0.4, 3)
+    y = dropped(ones(4, 8, 8, 3), 0.4, 3)
     maps = np.moveaxis(y, -1, 1).reshape(12, -1)
     assert len(np.unique(maps, axis=0)) > 9
-    y = dropped(np.ones((4, 8, 8, 3)), 0.4, 3, shared_axes=-1)
+    y = dropped(ones(4, 8, 8, 3), 0.4, 3, shared_axes=-1)
     assert (y == y[..., :1]).all()
     assert len(np.unique(y[..., 0].reshape(4, -1), axis=0)) == 4
-    y = dropped(np.ones((4, 8, 8, 3)), 0.4, 3, shared_axes=0)
+    y = dropped(ones(4, 8, 8, 3), 0.4, 3, shared_axes=0)
     assert (y == y[:1]).all() and not (y == y[..., :1]).all()
 
 
 def test_the_same_mask_under_any_layout():
     """Rows of a scan over time come from the same mask: `tests/test_contract.py` has the rest."""
     site = Site("sequence", Kind.EMBED, ("time", "feature"))
-    draw, x = sampled(parse('dropblock(rate=0.4,block_size=3,at="seq")'), KEY), jnp.ones((12, 4))
+    draw, x = (
+        sampled(parse('dropblock(rate=0.4,block_size=3,at="seq")'), KEY),
+        ones(12, 4),
+    )
     noise = draw.noise(site, x.shape)
-    row = jax.jit(lambda t: draw.apply(draw.at(noise, t), x[0], site))
+    row = jit(lambda t: draw.apply(draw.at(noise, t), x[0], site))
     np.testing.assert_array_equal([row(t) for t in range(12)], draw(x, site))
 
 
@@ -246,7 +251,7 @@ def test_the_same_mask_under_any_layout():
 def test_what_is_kept_is_scaled_example_by_example():
     """Not over the batch: then an example would depend on which others it is drawn with."""
     x = np.random.default_rng(2).uniform(1, 2, (6, 8, 8, 2)).astype(np.float32)
-    f = jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.4, 3))
+    f = jit(lambda x: ops.dropblock(KEY, x, 0.4, 3))
     np.testing.assert_array_equal(f(x)[:2], f(x[:2]))
     means = np.asarray(f(np.ones_like(x))).mean((1, 2))
     np.testing.assert_allclose(means, 1, rtol=1e-6)
@@ -256,7 +261,7 @@ def test_what_is_kept_is_scaled_example_by_example():
 
 def test_the_mean_is_larger_near_the_border():
     """Figures of a 14 x 14 map, blocks of 7, half of it dropped; found by simulation elsewhere."""
-    y = jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.5, 7))(np.ones((400, 14, 14, 100)))
+    y = jit(lambda x: ops.dropblock(KEY, x, 0.5, 7))(ones(400, 14, 14, 100))
     y = np.moveaxis(np.asarray(y), -1, 1).reshape(-1, 14, 14)
     for corner in (y[:, 0, 0], y[:, -1, 0], y[:, 0, -1], y[:, -1, -1]):
         assert abs(corner.mean() - 2.13) < 0.05
@@ -272,7 +277,7 @@ SMALL = [(7, 7, 7), (10, 8, 7), (5, 6, 2)]
 def test_the_mean_over_a_map_is_1_where_it_may_be_dropped_whole(height, width, block):
     """At rates up to where hardly anything is kept, which are given by channel, and traced."""
     rates = np.array([0.0, 2**-26, 0.1, 0.5, 0.9, 0.97], np.float32)
-    f = jax.jit(lambda x, rate: dropjax.dropblock(KEY, x, rate, block).mean((-3, -2)))
+    f = jit(lambda x, rate: ops.dropblock(KEY, x, rate, block).mean((-3, -2)))
     means = f(jnp.ones((20_000, height, width, len(rates))), rates.reshape(1, 1, -1))
     assert (np.asarray(means)[:, -2:] == 0).any(0).all()
     assert_mean(means, 1.0)
@@ -309,18 +314,16 @@ def test_the_mean_at_each_position_is_that_over_all_seeds(gamma):
     x = np.random.default_rng(3).uniform(1, 2, (2, *sizes, 3)).astype(np.float32)
     options = {"block_size": blocks, "gamma": gamma}
     unscaled = all_factors(sizes, blocks, seed, lambda _: 1.0)
-    ours = dropjax.expected.dropblock(x, rate, **options, normalize="none")
+    ours = expected.dropblock(x, rate, **options, normalize="none")
     np.testing.assert_allclose(ours, x * unscaled[..., None], rtol=1e-5)
-    ours = dropjax.expected.dropblock(x, rate, **options, normalize="expected")
+    ours = expected.dropblock(x, rate, **options, normalize="expected")
     np.testing.assert_allclose(ours, x * (unscaled / unscaled.mean())[..., None], rtol=1e-5)
     if gamma == "exact":
         assert abs(unscaled.mean() - (1 - rate)) < 1e-6
     some = some_kept(seed, sizes, blocks)
     scaled = all_factors(sizes, blocks, seed, lambda m: m.size / max((~m).sum(), 1) / some)
     np.testing.assert_allclose(scaled.mean(), 1)
-    draws = jax.jit(lambda x: dropjax.dropblock(KEY, x, rate, **options))(
-        np.ones((20_000, *sizes, 1), np.float32)
-    )
+    draws = jit(lambda x: ops.dropblock(KEY, x, rate, **options))(ones(20_000, *sizes, 1))
     assert_mean(draws[..., 0], scaled)
     assert scaled.max() > 1.1 and scaled.min() < 0.9
 
@@ -342,9 +345,9 @@ def test_the_scheme_evaluates_with_x_as_the_paper_does_or_with_the_mean():
         assert (deterministic(scheme)(x, MAP) == x).all()
     scheme = parse('dropblock(rate=0.3,block_size=4,normalize="none")')
     assert scheme.expected_is_mean
-    mean = dropjax.expected.dropblock(x, 0.3, 4, normalize="none")
-    np.testing.assert_array_equal(deterministic(scheme)(x, MAP), mean)
-    draws = jax.jit(jax.vmap(lambda key: sampled(scheme, key)(x, MAP)))
+    mean = expected.dropblock(x, 0.3, 4, normalize="none")
+    np.testing.assert_array_equal(compiled(deterministic(scheme))(x, MAP), mean)
+    draws = jit(jax.vmap(lambda key: sampled(scheme, key)(x, MAP)))
     assert_mean(draws(jax.random.split(KEY, 4000)), mean)
 
 
@@ -354,11 +357,11 @@ def test_the_scheme_evaluates_with_x_as_the_paper_does_or_with_the_mean():
 @pytest.mark.parametrize("gamma", ["exact", "paper"])
 @pytest.mark.parametrize("block", [1, 3, 9, (9, 1), (9, 3)])
 def test_the_scheme_evaluates_with_0_where_nothing_can_be_kept(block, gamma):
-    x = jnp.ones((5, 6, 2))
+    x = ones(5, 6, 2)
     kept = gamma == "paper" and block in (3, (9, 3))  # the paper's gamma is below 1 there
     for normalize in ("example", "expected"):
         scheme = dropblock.DropBlock(1.0, block, gamma=gamma, normalize=normalize)
-        evaluate = jax.jit(lambda rate, of=scheme: deterministic(replace(of, rate=rate))(x, MAP))
+        evaluate = jit(lambda rate, of=scheme: deterministic(replace(of, rate=rate))(x, MAP))
         for y in (deterministic(scheme)(x, MAP), evaluate(1.0)):
             assert (y == float(kept)).all()
         assert (evaluate(0.99) == 1).all()
@@ -369,58 +372,65 @@ def test_the_scheme_evaluates_with_0_where_nothing_can_be_kept(block, gamma):
 @pytest.mark.parametrize("normalize", ["example", "expected", "none"])
 def test_a_map_of_which_nothing_is_kept_is_zeros_with_zero_gradients(normalize):
     # A map of which the shares of positions do not sum to 1 when each is rounded.
-    x = jax.random.normal(KEY, (7, 10, 2)).at[0, 0, 0].set(jnp.inf)
-    f = jax.jit(partial(dropjax.dropblock, block_size=3, normalize=normalize))
-    for rate in (1.0, jnp.float32(1)):
-        y, pullback = jax.vjp(lambda x, rate=rate: f(KEY, x, rate), x)
+    x = normal(7, 10, 2)
+    x[0, 0, 0] = np.inf
+    f = partial(dropjax.dropblock, block_size=3, normalize=normalize)
+
+    @compiled
+    def outputs_and_slopes(x, rate):
+        y, pullback = jax.vjp(lambda x: f(KEY, x, rate), x)
+        return y, pullback(jnp.ones_like(x))[0]
+
+    for rate in (1.0, ones()):  # fixed in the program, and its argument
+        y, slopes = outputs_and_slopes(x, rate)
         assert (y == 0).all()
-        assert (pullback(jnp.ones_like(x))[0] == 0).all()
-    np.testing.assert_array_equal(f(KEY, x, 0.0), x)
+        assert (slopes == 0).all()
+    np.testing.assert_array_equal(outputs_and_slopes(x, np.zeros((), np.float32))[0], x)
     if normalize != "example":
-        mean = dropjax.expected.dropblock(jnp.ones((4, 4, 1)), 1.0, 3, normalize=normalize)
+        mean = expected.dropblock(ones(4, 4, 1), 1.0, 3, normalize=normalize)
         assert (mean == 0).all()
-    at_most = jax.grad(lambda x: f(KEY, x, 0.9).sum())(jnp.ones_like(x))
-    assert jnp.isfinite(at_most).all()
+    _, at_most = outputs_and_slopes(np.ones_like(x), np.full((), 0.9, np.float32))
+    assert np.isfinite(at_most).all()
 
 
 def test_an_empty_batch():
-    assert dropjax.dropblock(KEY, jnp.ones((0, 4, 4, 1)), 0.5, 2).shape == (0, 4, 4, 1)
-    assert dropjax.dropblock(KEY, jnp.ones((2, 0, 4, 1)), 0.5, 2).shape == (2, 0, 4, 1)
+    assert ops.dropblock(KEY, ones(0, 4, 4, 1), 0.5, 2).shape == (0, 4, 4, 1)
+    assert ops.dropblock(KEY, ones(2, 0, 4, 1), 0.5, 2).shape == (2, 0, 4, 1)
 
 
 def test_no_gradient_goes_to_the_rate_and_nothing_is_kept_for_each_element():
-    x = jnp.ones((9, 9, 8))
-    assert jax.grad(lambda rate: dropjax.dropblock(KEY, x, rate, 3).sum())(0.3) == 0
+    x = ones(9, 9, 8)
+    assert jax.grad(lambda rate: ops.dropblock(KEY, x, rate, 3).sum())(0.3) == 0
     for normalize in ("example", "expected"):
-        f = jax.jit(partial(dropjax.dropblock, block_size=3, normalize=normalize))
+        f = jit(partial(dropjax.dropblock, block_size=3, normalize=normalize))
         assert bytes_kept(lambda x, f=f: f(KEY, x, 0.3), x) <= 64
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_rounds_the_product_not_the_scale(dtype):
     x = jnp.asarray(np.random.default_rng(5).uniform(1, 2, (9, 9, 20)), dtype)
-    f = jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.3, 3))
+    f = jit(lambda x: ops.dropblock(KEY, x, 0.3, 3))
     assert f(x).dtype == x.dtype
     np.testing.assert_array_equal(f(x), f(x.astype(jnp.float32)).astype(dtype))
 
 
 def test_complex_numbers_are_multiplied_by_the_same_factor():
-    x = np.ones((7, 7, 2), np.float32)
+    x = ones(7, 7, 2)
     for f in (
-        jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.3, 3)),
-        jax.jit(lambda x: dropjax.expected.dropblock(x, 0.3, 3, normalize="expected")),
+        jit(lambda x: ops.dropblock(KEY, x, 0.3, 3)),
+        jit(lambda x: expected.dropblock(x, 0.3, 3, normalize="expected")),
     ):
         np.testing.assert_array_equal(f(1j * x), 1j * np.asarray(f(x)))
 
 
 def test_a_mesh_with_explicit_axes():
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
-    x = jnp.ones((2, 6, 6, 2))
+    x = ones(2, 6, 6, 2)
     with jax.set_mesh(mesh):
         for spec in (PartitionSpec("data"), PartitionSpec(None, "data")):
             placed = jax.device_put(x, NamedSharding(mesh, spec))
-            y = jax.jit(lambda x: dropjax.dropblock(KEY, x, 0.3, 3))(placed)
-            np.testing.assert_array_equal(y, dropjax.dropblock(KEY, x, 0.3, 3))
+            y = jit(lambda x: ops.dropblock(KEY, x, 0.3, 3))(placed)
+            np.testing.assert_array_equal(y, ops.dropblock(KEY, x, 0.3, 3))
 
 
 # The scheme.
@@ -433,12 +443,12 @@ def test_the_scheme_is_the_function():
     text = 'dropblock(rate=0.3,block_size=(3,4),normalize="expected",gamma="paper"{})'
     for more, shared in (("", ()), (",per_channel=False", -1)):
         y = sampled(parse(text.format(more)), KEY)(x, MAP)
-        wanted = dropjax.dropblock(key, x, 0.3, (3, 4), shared_axes=shared, **options)
+        wanted = ops.dropblock(key, x, 0.3, (3, 4), shared_axes=shared, **options)
         np.testing.assert_array_equal(y, wanted)
 
 
 def test_where_it_acts():
-    x = jnp.ones((8, 8, 2))
+    x = ones(8, 8, 2)
     sites = record(lambda draw: CNN(2, (3,), dense=(4,)).init(KEY, x, draw))
     check(parse("dropblock"), sites)
     noise = {row["site"]: row["noise"] for row in rows(parse("dropblock"), sites)}
@@ -455,7 +465,7 @@ def test_where_it_acts():
 
 
 def test_the_launch_says_where_it_is_spatial_dropout():
-    sites = record(lambda draw: CNN(2, (3, 3), dense=()).init(KEY, jnp.ones((8, 8, 2)), draw))
+    sites = record(lambda draw: CNN(2, (3, 3), dense=()).init(KEY, ones(8, 8, 2), draw))
     for text, where in (
         ("dropblock(block_size=3)", "stage_1/map"),
         ("dropblock(block_size=4)", "stage_0/map, stage_1/map"),

@@ -14,7 +14,7 @@ from dropjax.core.keys import Keys
 from dropjax.core.site import Kind
 from dropjax.schemes import parse
 from tests.cases import SITES
-from tests.compiled import compiled, normal
+from tests.compiled import compiled, jit, normal
 from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 
@@ -245,7 +245,7 @@ def test_it_needs_the_memory_of_a_few_masks_not_of_one_for_each_row():
     x, w = jnp.ones((32, 512)), jnp.ones((512, 600))
 
     def bytes_of(f):
-        total = jax.jit(jax.grad(lambda w: f(w).sum()))
+        total = jit(jax.grad(lambda w: f(w).sum()))
         return total.lower(w).compile().memory_analysis().temp_size_in_bytes
 
     def vmapped(w):

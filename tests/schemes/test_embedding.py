@@ -12,6 +12,7 @@ from dropjax.core.plan import check, record, rows
 from dropjax.models.layers import Embed
 from dropjax.models.mlp import MLP
 from dropjax.schemes import parse
+from tests.compiled import jit, ones, ops
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(13)
@@ -24,20 +25,20 @@ def embedded(draw, tokens=TOKENS):
 
 
 def test_rows_are_dropped_whole_and_kept_ones_scaled():
-    w = np.asarray(dropjax.embedding_dropout(KEY, np.ones((20_000, 3)), 0.2))
+    w = np.asarray(ops.embedding_dropout(KEY, ones(20_000, 3), 0.2))
     assert (w == w[:, :1]).all() and set(np.unique(w)) == {0, np.float32(1.25)}
     assert_mean(w[:, 0] == 0, 0.2)
 
 
 def test_tables_of_leading_axes_have_rows_of_their_own():
-    w = np.asarray(dropjax.embedding_dropout(KEY, np.ones((2, 50, 3)), 0.5))
+    w = np.asarray(ops.embedding_dropout(KEY, ones(2, 50, 3), 0.5))
     assert (w == w[:, :, :1]).all() and (w[0] != w[1]).any()
 
 
 def test_rates_may_differ_by_token():
     """A padding token can be spared."""
     rate = jnp.asarray([[0.0], [1.0], [0.5]])
-    w = dropjax.embedding_dropout(KEY, jnp.ones((3, 4)), rate)
+    w = ops.embedding_dropout(KEY, ones(3, 4), rate)
     assert (w[0] == 1).all() and (w[1] == 0).all()
 
 
@@ -59,7 +60,7 @@ def test_a_dropped_type_is_dropped_wherever_it_occurs():
 def test_sequences_of_a_batch_share_the_mask_by_default(mode):
     scheme = parse(f'embedding(rate=0.5,mode="{mode}")')
     one = jax.vmap(lambda i: embedded(sampled(scheme, Keys.of(KEY, i)), jnp.arange(8)))
-    batch = np.asarray(jax.jit(one)(np.arange(6)))
+    batch = np.asarray(jit(one)(np.arange(6)))
     assert (batch == batch[:1]).all() == (mode == "batch")
     other = embedded(sampled(scheme, Keys.of(jax.random.key(0), 0)), jnp.arange(8))
     assert (batch[0] != other).any()
@@ -71,7 +72,7 @@ def test_it_acts_on_tables_before_tokens_are_looked_up():
     table = {row["site"]: (row["shape"], row["noise"]) for row in rows(parse("embedding"), sites)}
     assert table == {"table": ("(8, 4)", "(8, 1)"), "embedded": ("(8, 4)", "-")}
     with pytest.raises(ValueError, match="acts on TABLE sites; the model declares input"):
-        check(parse("embedding"), record(lambda d: MLP(2, (4,)).init(KEY, jnp.ones(3), d)))
+        check(parse("embedding"), record(lambda d: MLP(2, (4,)).init(KEY, ones(3), d)))
 
 
 @pytest.mark.parametrize(

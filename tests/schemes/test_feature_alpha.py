@@ -12,6 +12,7 @@ from dropjax.core.site import Kind, Site
 from dropjax.models.cnn import CNN
 from dropjax.models.mlp import MLP
 from dropjax.schemes import parse
+from tests.compiled import normal, ones, ops
 from tests.schemes.test_alpha import CONSTANTS, SATURATED
 from tests.statistics import assert_mean
 
@@ -26,7 +27,7 @@ KEY = jax.random.key(13)
 )
 def test_a_map_is_dropped_whole_and_gets_the_constants_of_the_paper(rate, shape, axes):
     x = np.linspace(-1, 3, np.prod(shape), dtype=np.float32).reshape(shape)
-    y = np.asarray(dropjax.feature_alpha_dropout(KEY, x, rate, spatial_axes=axes))
+    y = np.asarray(ops.feature_alpha_dropout(KEY, x, rate, spatial_axes=axes))
     a, b = CONSTANTS[rate]
     dropped = np.ptp(y, axes) == 0
     assert_mean(dropped.ravel(), rate)
@@ -37,18 +38,16 @@ def test_a_map_is_dropped_whole_and_gets_the_constants_of_the_paper(rate, shape,
 
 
 def test_by_default_it_is_for_images_with_channels_last():
-    x = np.arange(192.0).reshape(2, 3, 4, 8)
-    y = dropjax.feature_alpha_dropout(KEY, x, 0.3)
-    np.testing.assert_array_equal(
-        y, dropjax.feature_alpha_dropout(KEY, x, 0.3, spatial_axes=[1, 2])
-    )
-    np.testing.assert_array_equal(y, dropjax.alpha_dropout(KEY, x, 0.3, shared_axes=(1, 2)))
+    x = np.arange(192.0, dtype=np.float32).reshape(2, 3, 4, 8)
+    y = ops.feature_alpha_dropout(KEY, x, 0.3)
+    np.testing.assert_array_equal(y, ops.feature_alpha_dropout(KEY, x, 0.3, spatial_axes=[1, 2]))
+    np.testing.assert_array_equal(y, ops.alpha_dropout(KEY, x, 0.3, shared_axes=(1, 2)))
 
 
 @pytest.mark.parametrize("mean, variance", [(0.0, 1.0), (1.0, 0.5)])
 def test_mean_and_variance_are_kept_over_maps(mean, variance):
-    x = mean + np.sqrt(variance) * jax.random.normal(jax.random.key(1), (400, 2, 2, 50))
-    y = dropjax.feature_alpha_dropout(KEY, x, 0.3, mean=mean, variance=variance)
+    x = mean + np.sqrt(variance) * normal(400, 2, 2, 50, seed=1)
+    y = ops.feature_alpha_dropout(KEY, x, 0.3, mean=mean, variance=variance)
     y = np.asarray(y, np.float64).reshape(400, 4, 50).transpose(0, 2, 1).reshape(-1, 4)
     # The four values of a map share a decision: what is independent is a map.
     assert_mean(y.mean(1), mean)
@@ -56,7 +55,7 @@ def test_mean_and_variance_are_kept_over_maps(mean, variance):
 
 
 def test_on_the_cnn_its_noise_has_size_1_along_height_and_width():
-    sites = record(lambda draw: CNN(2, (3, 5), dense=(4,)).init(KEY, jnp.ones((8, 12, 1)), draw))
+    sites = record(lambda draw: CNN(2, (3, 5), dense=(4,)).init(KEY, ones(8, 12, 1), draw))
     scheme = parse("feature_alpha")
     check(scheme, sites)
     noise = {row["site"]: row["noise"] for row in rows(scheme, sites) if row["noise"] != "-"}
@@ -64,7 +63,7 @@ def test_on_the_cnn_its_noise_has_size_1_along_height_and_width():
 
 
 def test_on_units_without_space_it_asks_for_alpha():
-    sites = record(lambda draw: MLP(2, (4,)).init(KEY, jnp.ones(3), draw))
+    sites = record(lambda draw: MLP(2, (4,)).init(KEY, ones(3), draw))
     with pytest.raises(ValueError, match=r"no site it acts on has a spatial axis.*alpha"):
         check(parse('feature_alpha(at="hidden")'), sites)
 

@@ -11,15 +11,16 @@ import dropjax
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
 from dropjax.schemes import parse
+from tests.compiled import jit, ones, ops
 from tests.statistics import assert_mean
 
 HEADS = 3
 
 
 def many(rate, count=4000):
-    x = jnp.ones((HEADS, 1, 1))
+    x = ones(HEADS, 1, 1)
     keys = jax.vmap(jax.random.key)(jnp.arange(count))
-    draw = jax.jit(jax.vmap(lambda k: dropjax.head_drop(k, x, rate, batch_axes=())))
+    draw = jit(jax.vmap(lambda k: ops.head_drop(k, x, rate, batch_axes=())))
     return np.asarray(draw(keys)).reshape(count, HEADS)
 
 
@@ -50,18 +51,18 @@ def test_the_mean_is_x_even_at_rate_1():
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_that_of_float32_rounded_once(dtype):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 7, 4, 2)), dtype)
-    wide = dropjax.head_drop(jax.random.key(0), x.astype("float32"), 0.5, batch_axes=0)
-    y = dropjax.head_drop(jax.random.key(0), x, 0.5, batch_axes=0)
+    wide = ops.head_drop(jax.random.key(0), x.astype("float32"), 0.5, batch_axes=0)
+    y = ops.head_drop(jax.random.key(0), x, 0.5, batch_axes=0)
     assert y.dtype == dtype and (np.abs(y) > np.abs(x)).any()
     np.testing.assert_array_equal(y, wide.astype(dtype))
 
 
 def test_a_head_is_dropped_as_a_whole_and_examples_choose_for_themselves():
-    x = jnp.ones((5, HEADS, 4, 2))
-    y = np.asarray(dropjax.head_drop(jax.random.key(0), x, 0.5, batch_axes=0))
+    x = ones(5, HEADS, 4, 2)
+    y = np.asarray(ops.head_drop(jax.random.key(0), x, 0.5, batch_axes=0))
     assert (y == y[:, :, :1, :1]).all()
     assert len({row.tobytes() for row in y[:, :, 0, 0]}) > 1
-    shared = np.asarray(dropjax.head_drop(jax.random.key(0), x, 0.5, batch_axes=()))
+    shared = np.asarray(ops.head_drop(jax.random.key(0), x, 0.5, batch_axes=()))
     assert (shared == shared[:1]).all()
 
 
@@ -74,13 +75,13 @@ def test_on_attention_weights_too():
 
 def test_examples_may_have_rates_of_their_own_but_heads_may_not():
     """The scale supposes that all heads are kept equally often."""
-    x = jnp.ones((2, HEADS, 4, 2))
+    x = ones(2, HEADS, 4, 2)
     rates = jnp.asarray([0.0, 1.0]).reshape(2, 1, 1, 1)
-    kept = np.asarray(dropjax.head_drop(jax.random.key(0), x, rates, batch_axes=0)) != 0
+    kept = np.asarray(ops.head_drop(jax.random.key(0), x, rates, batch_axes=0)) != 0
     assert kept[:, :, 0, 0].sum(1).tolist() == [HEADS, 1]
     with pytest.raises(ValueError, match="rate of shape"):
         rates = jnp.asarray([0.9, 0.1, 0.1]).reshape(HEADS, 1, 1)
-        dropjax.head_drop(jax.random.key(0), x, rates, batch_axes=0)
+        ops.head_drop(jax.random.key(0), x, rates, batch_axes=0)
 
 
 def test_bad_input():

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import dropjax
 from dropjax import blocks
 from dropjax.core.draw import deterministic, sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
 from dropjax.models.transformer import Transformer
 from dropjax.schemes import parse
+from tests.compiled import compiled, jit, normal, ops
 from tests.statistics import assert_mean
 
 SITE = Site("layer", Kind.LAYER, ("time", "feature"))
@@ -49,9 +49,9 @@ def test_all_layers_are_used_at_test_time():
 
 def test_a_transformer_of_which_all_layers_are_skipped_is_its_embedding_and_head():
     model = Transformer(3, width=4, layers=2, heads=2, hidden=5, patch=2)
-    x, key = jax.random.normal(jax.random.key(0), (4, 4, 1)), jax.random.key(1)
+    x, key = normal(4, 4, 1), jax.random.key(1)
     scheme = parse("layer_drop(rate=1.0)")
-    params = jax.jit(lambda: model.init(key, x, deterministic(scheme)))()
+    params = jit(lambda: model.init(key, x, deterministic(scheme)))()
     shallow = {k: v for k, v in params["params"].items() if not k.startswith("layer_")}
     zeroed = jax.tree.map(jnp.zeros_like, params["params"])
     y = model.apply(params, x, sampled(scheme, key))
@@ -62,12 +62,12 @@ def test_a_transformer_of_which_all_layers_are_skipped_is_its_embedding_and_head
 
 
 def test_the_function():
-    y = dropjax.layer_drop(jax.random.key(0), X, 1.0, previous=PREVIOUS)
+    y = ops.layer_drop(jax.random.key(0), X, 1.0, previous=PREVIOUS)
     np.testing.assert_array_equal(y, PREVIOUS)
-    per_row = dropjax.layer_drop(jax.random.key(2), X, 0.5, previous=PREVIOUS, batch_axes=0)
+    per_row = ops.layer_drop(jax.random.key(2), X, 0.5, previous=PREVIOUS, batch_axes=0)
     assert len(np.unique(np.asarray(per_row)[:, 0])) == 2
     with pytest.raises(ValueError, match="previous must have the shape"):
-        dropjax.layer_drop(jax.random.key(0), X, 0.5, previous=PREVIOUS[:1])
+        ops.layer_drop(jax.random.key(0), X, 0.5, previous=PREVIOUS[:1])
     with pytest.raises(ValueError, match="needs the layer's input as fallback"):
         sampled(parse("layer_drop"), jax.random.key(0))(X, SITE)
 
@@ -83,8 +83,8 @@ def twice(x):
 
 
 def test_a_block_is_skipped_with_the_rate_and_nothing_is_rescaled():
-    keys = jax.random.split(BLOCK_KEY, 20_000)
-    y = np.asarray(jax.jit(jax.vmap(lambda key: blocks.layer_drop(key, twice, BLOCK_X, 0.2)))(keys))
+    drop = jax.vmap(lambda key: blocks.layer_drop(key, twice, BLOCK_X, 0.2))
+    y = compiled(lambda: drop(jax.random.split(BLOCK_KEY, 20_000)))()
     kept = (y == 2 * BLOCK_X).all(axis=1)
     assert ((y == BLOCK_X).all(axis=1) ^ kept).all()
     assert_mean(kept, 0.8)
@@ -93,11 +93,15 @@ def test_a_block_is_skipped_with_the_rate_and_nothing_is_rescaled():
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_a_block_at_rates_0_and_1_and_its_gradients(rate):
     factor = 2 if rate == 0 else 1
-    f = jax.jit(lambda x, rate: blocks.layer_drop(BLOCK_KEY, twice, x, rate).sum())
-    for x, r in ((BLOCK_X, jnp.float32(rate)), (BLOCK_X, rate)):
-        assert f(x, r) == factor * BLOCK_X.sum()
-        assert (jax.grad(f)(x, r) == factor).all()
-        assert jax.grad(f, argnums=1)(x, jnp.float32(r)) == 0
+
+    def f(x, rate):
+        return blocks.layer_drop(BLOCK_KEY, twice, x, rate).sum()
+
+    value, slopes = compiled(jax.value_and_grad(f, (0, 1)))(BLOCK_X, np.asarray(rate, np.float32))
+    assert value == factor * BLOCK_X.sum()
+    assert (slopes[0] == factor).all() and slopes[1] == 0
+    value, slopes = compiled(jax.value_and_grad(lambda x: f(x, rate)))(BLOCK_X)  # a fixed rate
+    assert value == factor * BLOCK_X.sum() and (slopes == factor).all()
 
 
 def test_a_skipped_layer_is_not_computed():

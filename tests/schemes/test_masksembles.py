@@ -14,6 +14,7 @@ from dropjax.core.draw import sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
 from dropjax.schemes import parse
+from tests.compiled import normal
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(0)
@@ -111,7 +112,7 @@ def test_a_traced_key_is_refused():
 # The scheme.
 
 SITE = Site("hidden", Kind.HIDDEN, ("time", "feature"))
-X = jax.random.normal(jax.random.key(3), (5, 12))
+X = normal(5, 12, seed=3)
 
 
 def masks_of(scheme, site=SITE):

@@ -12,33 +12,34 @@ from dropjax.core.keys import Keys
 from dropjax.models.mlp import MLP
 from dropjax.schemes import parse
 from dropjax.train import OBJECTIVES, Problem, fit
+from tests.compiled import normal, ops
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(2)
-W, BEFORE = jax.random.normal(jax.random.key(9), (2, 40, 30))
+W, BEFORE = normal(2, 40, 30, seed=9)
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.9])
 def test_the_papers_formula(rate):
-    keep = np.asarray(dropjax.keep_mask(KEY, rate, W.shape))
+    keep = np.asarray(ops.keep_mask(KEY, rate, W.shape))
     w, before = np.asarray(W, np.float64), np.asarray(BEFORE, np.float64)
     wanted = (np.where(keep, w, before) - rate * before) / (1 - rate)
-    y = dropjax.mixout(KEY, W, rate, previous=BEFORE)
+    y = ops.mixout(KEY, W, rate, previous=BEFORE)
     np.testing.assert_allclose(y, wanted, rtol=2e-5, atol=2e-5)
     np.testing.assert_array_equal(np.asarray(y)[~keep], BEFORE[~keep])
 
 
 def test_every_weight_has_a_mask_of_its_own():
     """The authors' code draws one for all rows of a matrix."""
-    dropped = np.asarray(dropjax.mixout(KEY, W, 0.5, previous=BEFORE) == BEFORE)
+    dropped = np.asarray(ops.mixout(KEY, W, 0.5, previous=BEFORE) == BEFORE)
     assert len({row.tobytes() for row in dropped}) == len(dropped)
     assert len({row.tobytes() for row in dropped.T}) == dropped.shape[1]
 
 
 def test_the_gradient_has_the_scale_of_the_forward_pass():
     """The authors' code lacks it."""
-    keep = np.asarray(dropjax.keep_mask(KEY, 0.7, W.shape))
-    gradient = jax.grad(lambda w, u: dropjax.mixout(KEY, w, 0.7, previous=u).sum(), (0, 1))
+    keep = np.asarray(ops.keep_mask(KEY, 0.7, W.shape))
+    gradient = jax.grad(lambda w, u: ops.mixout(KEY, w, 0.7, previous=u).sum(), (0, 1))
     of_w, of_before = gradient(W, BEFORE)
     np.testing.assert_allclose(of_w, keep / 0.3, rtol=1e-5)
     assert (of_before == 0).all()
@@ -46,25 +47,25 @@ def test_the_gradient_has_the_scale_of_the_forward_pass():
 
 def test_with_zeros_before_it_is_dropconnect():
     zeros = jnp.zeros_like(W)
-    theirs = dropjax.dropconnect(KEY, W, 0.4)
-    np.testing.assert_allclose(dropjax.mixout(KEY, W, 0.4, previous=zeros), theirs, rtol=1e-5)
+    theirs = ops.dropconnect(KEY, W, 0.4)
+    np.testing.assert_allclose(ops.mixout(KEY, W, 0.4, previous=zeros), theirs, rtol=1e-5)
 
 
 def test_mean_and_the_ends():
     keys = jax.vmap(jax.random.key)(jnp.arange(4000))
-    draws = jax.vmap(lambda k: dropjax.mixout(k, W[0], 0.8, previous=BEFORE[0]))(keys)
+    draws = jax.vmap(lambda k: ops.mixout(k, W[0], 0.8, previous=BEFORE[0]))(keys)
     assert_mean(draws, W[0])
-    np.testing.assert_array_equal(dropjax.mixout(KEY, W, 1.0, previous=BEFORE), BEFORE)
-    np.testing.assert_array_equal(dropjax.mixout(KEY, -0.0 * W, 0.0, previous=W), -0.0 * W)
-    unchanged = dropjax.mixout(KEY, W, 0.8, previous=W)
+    np.testing.assert_array_equal(ops.mixout(KEY, W, 1.0, previous=BEFORE), BEFORE)
+    np.testing.assert_array_equal(ops.mixout(KEY, -0.0 * W, 0.0, previous=W), -0.0 * W)
+    unchanged = ops.mixout(KEY, W, 0.8, previous=W)
     np.testing.assert_array_equal(unchanged, W)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_that_of_float32_rounded_once(dtype):
     w, before = W.astype(dtype), BEFORE.astype(dtype)
-    wide = dropjax.mixout(KEY, w.astype("float32"), 0.7, previous=before.astype("float32"))
-    y = dropjax.mixout(KEY, w, 0.7, previous=before)
+    wide = ops.mixout(KEY, w.astype("float32"), 0.7, previous=before.astype("float32"))
+    y = ops.mixout(KEY, w, 0.7, previous=before)
     assert y.dtype == dtype
     np.testing.assert_array_equal(y, wide.astype(dtype))
 

@@ -16,6 +16,7 @@ from dropjax.core.draw import sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
 from dropjax.schemes import parse, patch
+from tests.compiled import jit, ones
 from tests.models.test_transformer import IMAGE, TOKENS, by_hand, model, params_of, patches
 from tests.ops.reference import words_of
 from tests.statistics import assert_mean
@@ -26,8 +27,8 @@ MANY = 20_000
 
 def kept(shape, rate=0.5, **options):
     """The positions that one key keeps, compiled."""
-    f = jax.jit(lambda x: dropjax.patch_dropout(KEY, x, rate, **options)[1])
-    return np.asarray(f(np.ones(shape, np.float32)))
+    f = jit(lambda x: dropjax.patch_dropout(KEY, x, rate, **options)[1])
+    return np.asarray(f(ones(*shape)))
 
 
 @pytest.mark.parametrize("rate", ["0", "0.07", "0.1", "0.3", "0.5", "0.7", "0.9", "0.99", "1"])
@@ -185,4 +186,4 @@ def test_a_rate_that_decides_shapes_takes_no_strength():
     with pytest.raises(ValueError, match=r"rate is the probability of dropping, in \[0, 1\]"):
         parse("patch(rate=1.5)")
     with pytest.raises(TypeError, match="not traced"):
-        jax.jit(lambda rate: dataclasses.replace(scheme, rate=rate).rate)(0.5)
+        jit(lambda rate: dataclasses.replace(scheme, rate=rate).rate)(0.5)

@@ -18,6 +18,7 @@ from dropjax.core.site import Kind, Site
 from dropjax.models.cnn import CNN
 from dropjax.models.mlp import MLP
 from dropjax.schemes import parse
+from tests.compiled import compiled, draw_at, jit, ops
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(31)
@@ -26,7 +27,7 @@ INPUT = Site("input", Kind.INPUT, ("height", "width", "feature"))
 
 def erased(shape, rate=1.0, **options):
     """Where `random_erasing` filled images of ones, compiled."""
-    f = jax.jit(lambda x: dropjax.random_erasing(KEY, x, rate, **options))
+    f = jit(lambda x: ops.random_erasing(KEY, x, rate, **options))
     return np.asarray(f(np.ones(shape, np.float32))) == 0
 
 
@@ -122,12 +123,12 @@ def test_the_order_of_the_axes_says_which_is_the_height():
 
 def test_fills():
     x = np.random.default_rng(0).uniform(5, 6, (400, 8, 8, 3)).astype(np.float32)
-    f = jax.jit(lambda x, fill: dropjax.random_erasing(KEY, x, 1.0, fill=fill))
+    f = jit(lambda x, fill: ops.random_erasing(KEY, x, 1.0, fill=fill))
     inside = np.asarray(f(x, 0.0)) == 0
     np.testing.assert_array_equal(f(x, 0.0), np.where(inside, 0, x))
     each = np.array([0.1, 0.2, 0.3], np.float32)
     np.testing.assert_array_equal(f(x, each), np.where(inside, each, x))
-    noisy = np.asarray(jax.jit(lambda x: dropjax.random_erasing(KEY, x, 1.0, fill="noise"))(x))
+    noisy = np.asarray(jit(lambda x: ops.random_erasing(KEY, x, 1.0, fill="noise"))(x))
     np.testing.assert_array_equal(noisy[~inside], x[~inside])
     assert scipy.stats.kstest(noisy[inside], "norm").pvalue > 1e-3
     assert len(np.unique(noisy[inside])) > 0.99 * inside.sum()
@@ -135,18 +136,26 @@ def test_fills():
 
 @pytest.mark.parametrize("fill", [0.0, "noise"])
 def test_gradients_are_0_inside_and_1_outside_and_the_dtype_is_kept(fill):
-    x = jnp.ones((3, 6, 6, 2)).at[0, 0, 0, 0].set(jnp.inf)
-    f = jax.jit(partial(dropjax.random_erasing, fill=fill))
+    x = np.ones((3, 6, 6, 2), np.float32)
+    x[0, 0, 0, 0] = np.inf
+    f = partial(dropjax.random_erasing, fill=fill)
     inside = erased((3, 6, 6, 2))
-    _, pullback = jax.vjp(lambda x: f(KEY, x, 1.0), x)
-    np.testing.assert_array_equal(pullback(jnp.ones_like(x))[0], ~inside)
-    np.testing.assert_array_equal(f(KEY, x, 0.0), x)
-    assert f(KEY, x.astype(jnp.bfloat16), 1.0).dtype == jnp.bfloat16
+
+    @compiled
+    def slopes_and_identity(x):
+        _, pullback = jax.vjp(lambda x: f(KEY, x, 1.0), x)
+        return pullback(jnp.ones_like(x))[0], jax.jit(f)(KEY, x, 0.0)  # a traced rate
+
+    slopes, identity = slopes_and_identity(x)
+    np.testing.assert_array_equal(slopes, ~inside)
+    np.testing.assert_array_equal(identity, x)
+    low = x.astype(jnp.bfloat16)
+    assert jax.eval_shape(lambda: f(KEY, low, 1.0)).dtype == jnp.bfloat16
 
 
 def test_no_images_or_empty_ones():
     for shape in ((0, 4, 4, 1), (2, 0, 4, 1)):
-        assert dropjax.random_erasing(KEY, jnp.ones(shape)).shape == shape
+        assert ops.random_erasing(KEY, np.ones(shape, np.float32)).shape == shape
 
 
 # The scheme.
@@ -162,17 +171,17 @@ def test_the_scheme_is_the_function_and_for_training_only():
     ]:
         scheme = parse(text)
         fill = "noise" if scheme.fill == "noise" else scheme.value
-        y = dropjax.random_erasing(key, x, 1.0, fill=fill, **options)
-        np.testing.assert_array_equal(sampled(scheme, KEY)(x, INPUT), y)
+        y = ops.random_erasing(key, x, 1.0, fill=fill, **options)
+        np.testing.assert_array_equal(draw_at(scheme, KEY, x, INPUT), y)
         assert (y != x).any()
         assert (deterministic(scheme)(x, INPUT) == x).all()
         assert scheme.in_evaluation() == Chain()
 
 
 def test_its_areas_are_numbers_that_may_be_traced():
-    x, traces = jnp.ones((8, 8, 1)), []
+    x, traces = np.ones((8, 8, 1), np.float32), []
 
-    @jax.jit
+    @jit
     def run(scheme):
         traces.append(None)
         return sampled(scheme, KEY)(x, INPUT)
@@ -184,11 +193,13 @@ def test_its_areas_are_numbers_that_may_be_traced():
 
 
 def test_where_it_acts():
-    sites = record(lambda draw: CNN(2, (3,), dense=()).init(KEY, jnp.ones((4, 6, 2)), draw))
+    sites = record(
+        lambda draw: CNN(2, (3,), dense=()).init(KEY, np.ones((4, 6, 2), np.float32), draw)
+    )
     check(parse("random_erasing"), sites)
     noise = {row["site"]: row["noise"] for row in rows(parse("random_erasing"), sites)}
     assert noise["input"] == "(4, 6, 1)" and set(noise.values()) == {"(4, 6, 1)", "-"}
-    flat = record(lambda draw: MLP(2, ()).init(KEY, jnp.ones((4, 6)), draw))
+    flat = record(lambda draw: MLP(2, ()).init(KEY, np.ones((4, 6), np.float32), draw))
     with pytest.raises(ValueError, match="its input has no height and width"):
         check(parse("random_erasing"), flat)
 
@@ -210,7 +221,12 @@ X = jnp.ones((4, 4, 3))
         ((KEY, X), {"aspect": (0.0, 2.0)}, ValueError, "^aspect must be .* positive; got"),
         ((KEY, X), {"aspect": (1.0, math.inf)}, ValueError, "^aspect must be"),
         ((KEY, X), {"fill": "pixel"}, ValueError, '^fill must be a number, an array or "noise"'),
-        ((KEY, X), {"fill": np.ones(2)}, ValueError, "^fill of shape .2,. does not broadcast"),
+        (
+            (KEY, X),
+            {"fill": np.ones(2, np.float32)},
+            ValueError,
+            "^fill of shape .2,. does not broadcast",
+        ),
         ((KEY, X), {"spatial_axes": (0, 3)}, ValueError, "spatial_axes names axis 3"),
         ((KEY, X), {"fill": 1j}, TypeError, "fill must be real"),
         ((KEY, X), {"spatial_axes": 0}, ValueError, "must name height and width"),

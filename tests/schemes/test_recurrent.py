@@ -14,6 +14,7 @@ from dropjax.models.rnn import RNN
 from dropjax.nn.recurrent import CELLS
 from dropjax.schemes import parse
 from tests.cases import SITES
+from tests.compiled import jit, ones, ops
 from tests.nn.test_recurrent import WIDTH, random_params
 from tests.statistics import assert_mean
 
@@ -48,7 +49,7 @@ def by_hand(cell, factor):
 
 def layer(cell, draw):
     params = {"params": random_params(cell, 3, WIDTH)}
-    return jax.jit(lambda draw: Recurrent(CELLS[cell], WIDTH).apply(params, X, draw))(draw)
+    return jit(lambda draw: Recurrent(CELLS[cell], WIDTH).apply(params, X, draw))(draw)
 
 
 @pytest.mark.parametrize("mask", ["step", "sequence"])
@@ -57,11 +58,11 @@ def test_a_layer_is_the_loop_with_masks_on_what_is_written(cell, mask):
     draw = sampled(parse(f'recurrent(rate=0.4,mask="{mask}")'), KEY)
     (noise,) = draw.noise(Site("update", Kind.UPDATE, ("time", "feature")), (STEPS, WIDTH))
     assert noise.shape == ((STEPS if mask == "step" else 1), WIDTH)
-    keep = np.broadcast_to(np.asarray(jax.jit(lambda m: m.keep())(noise)), (STEPS, WIDTH))
+    keep = np.broadcast_to(np.asarray(jit(lambda m: m.keep())(noise)), (STEPS, WIDTH))
     assert 0 < keep.mean() < 1 and (keep == keep[:1]).all() == (mask == "sequence")
     wanted = by_hand(cell, keep / 0.6)
     np.testing.assert_allclose(layer(cell, draw), wanted, rtol=1e-5, atol=1e-5)
-    assert not np.allclose(wanted, by_hand(cell, np.ones((STEPS, WIDTH))), atol=0.01)
+    assert not np.allclose(wanted, by_hand(cell, ones(STEPS, WIDTH)), atol=0.01)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
@@ -102,17 +103,17 @@ def test_elman_has_no_memory_to_write_into():
 
 
 def test_masks_by_step_or_by_sequence():
-    y = np.asarray(dropjax.recurrent_dropout(KEY, np.ones((3, 7, 64)), 0.5, time_axis=1))
+    y = np.asarray(ops.recurrent_dropout(KEY, ones(3, 7, 64), 0.5, time_axis=1))
     assert (y == y[:, :1]).all() and (y[0] != y[1]).any()
-    y = np.asarray(dropjax.recurrent_dropout(KEY, np.ones((3, 7, 64)), 0.5))
+    y = np.asarray(ops.recurrent_dropout(KEY, ones(3, 7, 64), 0.5))
     assert (y != y[:, :1]).any()
     site = SITES[Kind.UPDATE]
-    step = np.asarray(sampled(parse("recurrent(rate=0.5)"), KEY)(jnp.ones((4, 64)), site))
+    step = np.asarray(sampled(parse("recurrent(rate=0.5)"), KEY)(ones(4, 64), site))
     assert (step != step[:1]).any() and set(np.unique(step)) == {0, 2}
 
 
 def test_rate_and_scale():
-    y = np.asarray(dropjax.recurrent_dropout(KEY, np.ones(100_000), 0.25))
+    y = np.asarray(ops.recurrent_dropout(KEY, ones(100_000), 0.25))
     assert_mean(y == 0, 0.25)
     assert_mean(y, 1)
 

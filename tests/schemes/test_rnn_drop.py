@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import dropjax
 from dropjax.core.draw import sampled
 from dropjax.core.plan import check, record
 from dropjax.core.site import Kind, Site
@@ -13,6 +12,7 @@ from dropjax.models.layers import Recurrent
 from dropjax.models.rnn import RNN
 from dropjax.nn.recurrent import CELLS
 from dropjax.schemes import parse
+from tests.compiled import jit, ones, ops
 from tests.nn.test_recurrent import WIDTH, random_params
 
 KEY = jax.random.key(11)
@@ -43,15 +43,15 @@ def test_a_layer_is_the_papers_with_the_mask_on_the_memory_and_the_outputs_scale
     assert 0 < keep.mean() < 1
     layer = Recurrent(CELLS["lstm"], WIDTH)
     params = {"params": random_params("lstm", 3, WIDTH)}
-    outputs = jax.jit(lambda draw: layer.apply(params, X, draw))(draw)
+    outputs = jit(lambda draw: layer.apply(params, X, draw))(draw)
     np.testing.assert_allclose(outputs, moon(keep), rtol=1e-5, atol=1e-6)
     assert (np.asarray(outputs)[:, ~keep] == 0).all()
 
 
 def test_the_function_shares_its_mask_along_time():
-    y = dropjax.rnn_drop(KEY, jnp.ones((3, STEPS, 8)), RATE)
+    y = ops.rnn_drop(KEY, ones(3, STEPS, 8), RATE)
     assert (y == y[:, :1]).all() and len({tuple(row) for row in np.asarray(y[:, 0])}) == 3
-    np.testing.assert_array_equal(y, dropjax.variational_dropout(KEY, jnp.ones_like(y), RATE))
+    np.testing.assert_array_equal(y, ops.variational_dropout(KEY, jnp.ones_like(y), RATE))
 
 
 @pytest.mark.parametrize("cell", ["gru", "elman"])

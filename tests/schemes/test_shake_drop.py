@@ -14,6 +14,7 @@ from dropjax.core.site import Kind, Site
 from dropjax.models.cnn import CNN
 from dropjax.schemes import parse
 from dropjax.schemes.shake_drop import ShakeDrop
+from tests.compiled import compiled, expected, jit, ops
 from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 
@@ -24,12 +25,15 @@ MAP = ("height", "width", "feature")
 
 def factors(rate, n=MANY, **options):
     """The forward and the backward factor of each of n examples."""
-    ones = jnp.ones((n, 2))
-    y, pullback = jax.vjp(
-        jax.jit(lambda x: dropjax.shake_drop(KEY, x, rate, batch_axes=0, **options)), ones
-    )
-    (gradient,) = pullback(ones)
-    y, gradient = np.asarray(y), np.asarray(gradient)
+
+    @compiled
+    def both(x, rate):
+        y, pullback = jax.vjp(
+            lambda x: dropjax.shake_drop(KEY, x, rate, batch_axes=0, **options), x
+        )
+        return y, pullback(jnp.ones_like(y))[0]
+
+    y, gradient = both(np.ones((n, 2), np.float32), rate)
     assert (y == y[:, :1]).all() and (gradient == gradient[:, :1]).all()
     return y[:, 0], gradient[:, 0]
 
@@ -54,22 +58,22 @@ def test_the_mean_factor_is_the_one_at_test_time(alpha):
     wanted = 0.6 + 0.4 * (alpha[0] + alpha[1]) / 2
     assert_mean(forward, wanted)
     x = jnp.asarray([1.0, -3.0])
-    np.testing.assert_allclose(dropjax.expected.shake_drop(x, 0.4, alpha=alpha), wanted * x, 1e-6)
+    np.testing.assert_allclose(expected.shake_drop(x, 0.4, alpha=alpha), wanted * x, 1e-6)
 
 
 @pytest.mark.parametrize("a, b", [(0.0, 0.0), (1.0, 1.0), (0.25, 0.75)])
 def test_ranges_of_one_number(a, b):
-    kept = np.asarray(dropjax.keep_mask(KEY, 0.5, (500, 1)))[:, 0]
+    kept = np.asarray(ops.keep_mask(KEY, 0.5, (500, 1)))[:, 0]
     forward, backward = factors(0.5, 500, alpha=(a, a), beta=(b, b))
     np.testing.assert_array_equal(forward, np.where(kept, 1, a))
     np.testing.assert_array_equal(backward, np.where(kept, 1, b))
 
 
 def test_with_both_numbers_0_it_is_stochastic_depth_in_its_original_form():
-    x = jnp.ones((500, 2))
+    x = np.ones((500, 2), np.float32)
     np.testing.assert_array_equal(
-        dropjax.shake_drop(KEY, x, 0.5, batch_axes=0, alpha=(0, 0), beta=(0, 0)),
-        dropjax.drop_path(KEY, x, 0.5, batch_axes=0, scaling="test"),
+        ops.shake_drop(KEY, x, 0.5, batch_axes=0, alpha=(0, 0), beta=(0, 0)),
+        ops.drop_path(KEY, x, 0.5, batch_axes=0, scaling="test"),
     )
 
 
@@ -77,19 +81,17 @@ def test_forward_mode_and_vmap_have_the_backward_factor_of_each_example():
     rng = np.random.default_rng(2)
     x, t = (jnp.asarray(rng.normal(size=(30, 4)), jnp.float32) for _ in range(2))
     forward, backward = (f[:, None] for f in factors(0.7, 30))
-    y, tangent = jax.jvp(lambda x: dropjax.shake_drop(KEY, x, 0.7, batch_axes=0), (x,), (t,))
+    y, tangent = jax.jvp(lambda x: ops.shake_drop(KEY, x, 0.7, batch_axes=0), (x,), (t,))
     np.testing.assert_allclose(y, forward * x, rtol=1e-6)
     np.testing.assert_allclose(tangent, backward * t, rtol=1e-6)
     keys = jax.random.split(KEY, 30)
 
     def one(key, x):
-        return dropjax.shake_drop(key, x, 0.7, batch_axes=())
+        return ops.shake_drop(key, x, 0.7, batch_axes=())
 
-    mapped = jax.jit(jax.grad(lambda x: jax.vmap(one)(keys, x).sum()))(x)
-    loop = [
-        jax.grad(lambda x, key=key: one(key, x).sum())(row)
-        for key, row in zip(keys, x, strict=True)
-    ]
+    mapped = compiled(jax.grad(lambda x: jax.vmap(one)(keys, x).sum()))(x)
+    slope = compiled(jax.grad(lambda x, key: one(key, x).sum()))
+    loop = [slope(row, key) for key, row in zip(keys, x, strict=True)]
     np.testing.assert_allclose(mapped, np.stack(loop), rtol=1e-6)
     assert len(np.unique(mapped)) > 10
 
@@ -97,26 +99,26 @@ def test_forward_mode_and_vmap_have_the_backward_factor_of_each_example():
 def test_rates_0_and_1():
     x = jnp.asarray([[1.0, -0.0], [jnp.inf, 3.0]])
     for rate in (0.0, jnp.float32(0)):
-        y = dropjax.shake_drop(KEY, x, rate, batch_axes=0)
+        y = ops.shake_drop(KEY, x, rate, batch_axes=0)
         assert np.asarray(y).tobytes() == np.asarray(x).tobytes()
     forward, backward = factors(jnp.float32(1.0))
     assert (np.abs(forward) < 1).all() and (backward < 1).all()
-    slope = jax.grad(lambda r: dropjax.shake_drop(KEY, x[1:, 1:], r, batch_axes=0).sum())(1.0)
+    slope = jax.grad(lambda r: ops.shake_drop(KEY, x[1:, 1:], r, batch_axes=0).sum())(1.0)
     assert slope == 0
 
 
 def test_little_is_kept_for_the_backward_pass():
     """The decisions of each example, nothing for each element."""
-    x = jnp.ones((8, 1000))
-    kept = bytes_kept(lambda x: dropjax.shake_drop(KEY, x, 0.5, batch_axes=0), x)
+    x = np.ones((8, 1000), np.float32)
+    kept = bytes_kept(lambda x: ops.shake_drop(KEY, x, 0.5, batch_axes=0), x)
     assert kept <= 8 * 2 * 4 + 64
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_rounds_the_product_not_the_factor(dtype):
     x = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (500, 1)), dtype)
-    y = dropjax.shake_drop(KEY, x, 0.7, batch_axes=0)
-    exact = dropjax.shake_drop(KEY, x.astype("float32"), 0.7, batch_axes=0)
+    y = ops.shake_drop(KEY, x, 0.7, batch_axes=0)
+    exact = ops.shake_drop(KEY, x.astype("float32"), 0.7, batch_axes=0)
     assert y.dtype == dtype
     np.testing.assert_array_equal(y, exact.astype(dtype))
 
@@ -126,7 +128,7 @@ def test_half_precision_rounds_the_product_not_the_factor(dtype):
 
 def sites_of(residual):
     model = CNN(2, (2, 3), blocks=2, residual=residual, dense=())
-    return record(lambda draw: model.init(KEY, jnp.ones((4, 4, 1)), draw))
+    return record(lambda draw: model.init(KEY, np.ones((4, 4, 1), np.float32), draw))
 
 
 @pytest.mark.parametrize(
@@ -148,12 +150,12 @@ def test_the_rates_of_the_cnn_s_branches_grow_linearly(text, rates):
 def test_the_scheme_has_the_rate_of_its_depth_and_its_numbers():
     scheme = parse("shake_drop(rate=0.8,alpha=(0.5,0.75),beta=(-1,-0.5))")
     site = Site("branch", Kind.BRANCH, MAP, 0.5)
-    x = jnp.ones((2, 2, 1))
+    x = np.ones((2, 2, 1), np.float32)
 
     def one(i):
         return jax.value_and_grad(lambda x: sampled(scheme, Keys.of(KEY, i))(x, site).mean())(x)
 
-    y, gradient = jax.jit(jax.vmap(one))(np.arange(MANY))
+    y, gradient = jit(jax.vmap(one))(np.arange(MANY))
     y, gradient = np.asarray(y), 4 * np.asarray(gradient)
     kept = y == 1
     assert_mean(kept, 0.6)

@@ -15,16 +15,17 @@ from dropjax.schemes import parse
 from dropjax.schemes.sparse_variational import log_alpha_of, prune
 from dropjax.train import Problem, fit
 from tests.cases import SITES
+from tests.compiled import compiled, expected, normal, ones, ops
 from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(7)
 LINEAR = SITES[Kind.LINEAR]
-W = jax.random.normal(jax.random.key(0), (4, 6))
-X = jax.random.normal(jax.random.key(1), (4,)) + 1
-B = jnp.arange(6.0)
-LOG_ALPHA = np.clip(3 * np.asarray(jax.random.normal(jax.random.key(2), (4, 6))) + 1, -7, 7)
-LOG_SIGMA2 = jnp.asarray(LOG_ALPHA + np.log(np.square(W)))
+W = normal(4, 6)
+X = normal(4, seed=1) + 1
+B = np.arange(6, dtype=np.float32)
+LOG_ALPHA = np.clip(3 * normal(4, 6, seed=2) + 1, -7, 7)
+LOG_SIGMA2 = LOG_ALPHA + np.log(np.square(W))
 PRUNED = np.where(LOG_ALPHA >= 3, 0, W)
 
 
@@ -38,9 +39,13 @@ def test_some_weights_are_pruned_here():
 
 def test_moments_are_those_of_independent_weights_with_variances_of_their_own():
     """Additive noise: sigma does not depend on w. Pruned weights have mean 0, and are noise."""
-    keys = jax.vmap(lambda i: Keys.of(jax.random.key(0), i))(jnp.arange(20_000))
-    draws = jax.jit(jax.vmap(lambda k: sampled(bound(), k).linear(X, W, B, LINEAR)))(keys)
-    y, mean = np.asarray(draws, np.float64), np.asarray(X @ PRUNED + B, np.float64)
+
+    @compiled
+    @jax.vmap
+    def draws(i):
+        return sampled(bound(), Keys.of(jax.random.key(0), i)).linear(X, W, B, LINEAR)
+
+    y, mean = np.float64(draws(np.arange(20_000))), np.float64(X @ PRUNED + B)
     assert_mean(y, mean)
     assert_mean((y - mean) ** 2, np.square(X) @ np.exp(LOG_SIGMA2))
     assert_mean((y[:, 0] - mean[0]) * (y[:, 1] - mean[1]), 0.0)
@@ -48,15 +53,15 @@ def test_moments_are_those_of_independent_weights_with_variances_of_their_own():
 
 def test_evaluation_is_the_mean_and_what_is_noise_is_pruned():
     """Not weights drawn for each batch, with nothing pruned, as elsewhere."""
-    y = deterministic(bound()).linear(X, W, B, LINEAR)
+    y = compiled(lambda x, w, b: deterministic(bound()).linear(x, w, b, LINEAR))(X, W, B)
     np.testing.assert_allclose(y, X @ PRUNED + B, rtol=1e-5)
-    np.testing.assert_array_equal(prune(W, LOG_SIGMA2), PRUNED)
-    op = dropjax.expected.sparse_variational_linear(X, LOG_SIGMA2, w=W, b=B)
+    np.testing.assert_array_equal(compiled(prune)(W, LOG_SIGMA2), PRUNED)
+    op = expected.sparse_variational_linear(X, LOG_SIGMA2, w=W, b=B)
     np.testing.assert_array_equal(op, y)
 
 
 def test_the_threshold_is_reached_at_3():
-    w = jnp.ones(3)
+    w = ones(3)
     just = jnp.asarray([3.0, np.nextafter(np.float32(3), np.float32(0)), 2.0])
     assert prune(w, just).tolist() == [0, 1, 1]
     assert prune(w, just, threshold=2.0).tolist() == [0, 0, 0]
@@ -85,8 +90,8 @@ def test_the_report_is_the_share_of_pruned_weights():
 
 def test_the_result_is_of_the_dtype_of_x_whatever_that_of_the_weights():
     x = X.astype(jnp.bfloat16)
-    y = dropjax.sparse_variational_linear(KEY, x, -10.0, w=W, b=B)
-    mean = dropjax.expected.sparse_variational_linear(x, -10.0, w=W, b=B)
+    y = ops.sparse_variational_linear(KEY, x, -10.0, w=W, b=B)
+    mean = expected.sparse_variational_linear(x, -10.0, w=W, b=B)
     assert y.dtype == mean.dtype == jnp.bfloat16
     np.testing.assert_allclose(mean.astype(jnp.float32), X @ W + B, rtol=0.05, atol=0.05)
 
@@ -104,10 +109,11 @@ def test_gradients_are_finite_where_variances_or_weights_are_0(log_sigma2):
         y = sampled(scheme, KEY).linear(x, w, None, LINEAR).sum()
         return y + scheme.penalty_at(LINEAR, (4, 6), w)
 
-    some = W.at[0].set(0.0).at[1].set(1e-12)
-    for x, w in [(jnp.zeros(4), W), (X, jnp.zeros((4, 6))), (X, some), (1e-25 * X, some)]:
-        arguments = (x, w, jnp.full((4, 6), log_sigma2))
-        gradients = jax.grad(total, argnums=(0, 1, 2))(*arguments)
+    some = W.copy()
+    some[0], some[1] = 0.0, 1e-12
+    slopes = compiled(jax.grad(total, argnums=(0, 1, 2)))
+    for x, w in [(0 * X, W), (X, 0 * W), (X, some), (np.float32(1e-25) * X, some)]:
+        gradients = slopes(x, w, np.full((4, 6), log_sigma2, np.float32))
         assert all(np.isfinite(g).all() for g in gradients)
 
 
@@ -115,14 +121,14 @@ def test_a_pruned_mean_has_no_gradient_but_its_variance_has():
     def total(w, log_sigma2):
         return jnp.square(sampled(bound(log_sigma2), KEY).linear(X, w, None, LINEAR)).sum()
 
-    to_w, to_variance = jax.grad(total, argnums=(0, 1))(W, LOG_SIGMA2)
+    to_w, to_variance = compiled(jax.grad(total, argnums=(0, 1)))(W, LOG_SIGMA2)
     gone = PRUNED == 0
     np.testing.assert_allclose(to_w[gone], 0, atol=1e-3)
     assert np.all(np.abs(to_w[~gone]) > 1e-4) and np.all(to_variance != 0)
 
 
 def test_useless_weights_are_pruned_and_useful_ones_kept():
-    x = jax.random.normal(jax.random.key(3), (200, 8))
+    x = normal(200, 8, seed=3)
     y = 3 * x[:, 0] - 2 * x[:, 1]
 
     def apply(params, x, draw):
@@ -135,7 +141,7 @@ def test_useless_weights_are_pruned_and_useful_ones_kept():
         optax.adam(optax.linear_schedule(0.03, 0.0, 600)),
         penalty=optax.linear_schedule(0.0, 1.0, 200),
     )
-    w = jax.random.normal(KEY, (8, 1))
+    w = normal(8, 1)
     fitted = fit(of, w, x, y, key=KEY, epochs=150, batch_size=50)
     pruned = prune(fitted.params, fitted.learned[LINEAR.name]["log_sigma2"])
     weights = np.asarray(pruned)[:, 0]
@@ -169,10 +175,10 @@ def test_fields_must_be_finite_numbers(field):
 
 def test_the_backward_pass_keeps_inputs_once():
     """Beside what is kept of each weight and output, which are few here."""
-    x, w = jnp.ones((1000, 30)), jnp.ones((30, 1))
+    x, w = ones(1000, 30), ones(30, 1)
 
     def layer(x, w):
-        return dropjax.sparse_variational_linear(jax.random.key(0), x, -5.0, w=w)
+        return ops.sparse_variational_linear(jax.random.key(0), x, -5.0, w=w)
 
     # Twice by name: both products have the same buffer.
     assert bytes_kept(layer, x, w) <= 2 * x.nbytes + 4 * 1000 + 100 * w.size

@@ -12,6 +12,7 @@ from dropjax.core.site import Kind, Site
 from dropjax.models.cnn import CNN
 from dropjax.models.mlp import MLP
 from dropjax.schemes import parse
+from tests.compiled import ops
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(9)
@@ -28,7 +29,7 @@ KEY = jax.random.key(9)
     ids=["1-D", "2-D", "3-D", "channels first"],
 )
 def test_maps_are_dropped_whole_and_each_image_and_channel_on_its_own(shape, axes):
-    y = np.asarray(dropjax.spatial_dropout(KEY, np.ones(shape), 0.5, spatial_axes=axes))
+    y = np.asarray(ops.spatial_dropout(KEY, np.ones(shape, np.float32), 0.5, spatial_axes=axes))
     decisions = y.min(axes)
     assert (y == np.expand_dims(decisions, axes)).all()
     assert set(np.unique(decisions)) == {0, 2}
@@ -37,20 +38,22 @@ def test_maps_are_dropped_whole_and_each_image_and_channel_on_its_own(shape, axe
 
 
 def test_by_default_it_is_for_images_with_channels_last():
-    x = np.arange(192.0).reshape(2, 3, 4, 8)
-    y = dropjax.spatial_dropout(KEY, x, 0.3)
-    np.testing.assert_array_equal(y, dropjax.spatial_dropout(KEY, x, 0.3, spatial_axes=[1, 2]))
-    np.testing.assert_array_equal(y, dropjax.dropout(KEY, x, 0.3, shared_axes=(1, 2)))
+    x = np.arange(192.0, dtype=np.float32).reshape(2, 3, 4, 8)
+    y = ops.spatial_dropout(KEY, x, 0.3)
+    np.testing.assert_array_equal(y, ops.spatial_dropout(KEY, x, 0.3, spatial_axes=[1, 2]))
+    np.testing.assert_array_equal(y, ops.dropout(KEY, x, 0.3, shared_axes=(1, 2)))
 
 
 def test_the_rate_is_that_of_maps():
-    y = np.asarray(dropjax.spatial_dropout(KEY, np.ones((200, 2, 2, 100)), 0.2))
+    y = np.asarray(ops.spatial_dropout(KEY, np.ones((200, 2, 2, 100), np.float32), 0.2))
     assert_mean(y[:, 0, 0].ravel() == 0, 0.2)
     assert set(np.unique(y)) == {0, np.float32(1.25)}
 
 
 def test_on_the_cnn_its_noise_has_size_1_along_height_and_width():
-    sites = record(lambda draw: CNN(2, (3, 5), dense=(4,)).init(KEY, jnp.ones((8, 12, 1)), draw))
+    sites = record(
+        lambda draw: CNN(2, (3, 5), dense=(4,)).init(KEY, np.ones((8, 12, 1), np.float32), draw)
+    )
     scheme = parse("spatial")
     check(scheme, sites)
     noise = {row["site"]: row["noise"] for row in rows(scheme, sites) if row["noise"] != "-"}
@@ -59,12 +62,14 @@ def test_on_the_cnn_its_noise_has_size_1_along_height_and_width():
 
 def test_on_a_sequence_a_feature_is_dropped_in_all_steps():
     site = Site("embedded", Kind.EMBED, ("time", "feature"))
-    y = np.asarray(sampled(parse('spatial(rate=0.5,at="embedded")'), KEY)(jnp.ones((7, 32)), site))
+    y = np.asarray(
+        sampled(parse('spatial(rate=0.5,at="embedded")'), KEY)(np.ones((7, 32), np.float32), site)
+    )
     assert (y == y[:1]).all() and set(np.unique(y)) == {0, 2}
 
 
 def test_on_units_without_space_it_asks_for_bernoulli():
-    sites = record(lambda draw: MLP(2, (4,)).init(KEY, jnp.ones(3), draw))
+    sites = record(lambda draw: MLP(2, (4,)).init(KEY, np.ones(3, np.float32), draw))
     with pytest.raises(ValueError, match=r"no site it acts on has a spatial axis.*bernoulli"):
         check(parse('spatial(at="hidden")'), sites)
 
@@ -92,7 +97,7 @@ def test_maps_are_kept_and_scaled_as_by_torch(axes):
     shape = (100, 40, *(3, 4, 2)[: len(axes)])
     torch.manual_seed(0)
     theirs = getattr(torch.nn, f"Dropout{len(axes)}d")(0.3)(torch.ones(shape)).numpy()
-    ours = np.asarray(dropjax.spatial_dropout(KEY, jnp.ones(shape), 0.3, spatial_axes=axes))
+    ours = np.asarray(ops.spatial_dropout(KEY, np.ones(shape, np.float32), 0.3, spatial_axes=axes))
     for y in (theirs, ours):
         first = y.reshape(*shape[:2], -1)[..., :1]
         assert (y.reshape(*shape[:2], -1) == first).all()

@@ -17,6 +17,7 @@ from dropjax.core.plan import check, record, rows
 from dropjax.core.site import Kind, Site
 from dropjax.models.cnn import CNN
 from dropjax.schemes import parse
+from tests.compiled import expected, jit, ones, ops
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(10)
@@ -25,7 +26,7 @@ MAP = ("height", "width", "feature")
 
 def sites_of(residual):
     model = CNN(2, (2, 3), blocks=2, residual=residual, dense=())
-    return record(lambda draw: model.init(KEY, jnp.ones((4, 4, 1)), draw))
+    return record(lambda draw: model.init(KEY, ones(4, 4, 1), draw))
 
 
 @pytest.mark.parametrize(
@@ -67,19 +68,19 @@ def test_the_l_th_of_the_cnn_s_branches_is_dropped_at_l_over_L_of_the_rate(text,
 
 
 def test_branches_are_dropped_at_the_rate_of_their_depth():
-    keys = jax.jit(jax.vmap(lambda i: Keys.of(KEY, i)))(np.arange(20_000))
+    keys = jit(jax.vmap(lambda i: Keys.of(KEY, i)))(np.arange(20_000))
     for depth in (0.25, 1.0):
         site = Site("branch", Kind.BRANCH, MAP, depth)
         draw = jax.vmap(
             lambda k, site=site: sampled(parse("stochastic_depth(rate=0.6)"), k)(X, site)
         )
-        y = np.asarray(jax.jit(draw)(keys))
+        y = np.asarray(jit(draw)(keys))
         assert (y == y[:, :1, :1, :1]).all()
         assert_mean(y[:, 0, 0, 0] == 0, 0.6 * depth)
         np.testing.assert_allclose(y.max(), 1 / (1 - 0.6 * depth), rtol=1e-6)
 
 
-X = np.ones((2, 2, 1), np.float32)
+X = ones(2, 2, 1)
 
 
 def test_in_batch_mode_one_decision_is_for_all_examples_of_a_step():
@@ -90,7 +91,7 @@ def test_in_batch_mode_one_decision_is_for_all_examples_of_a_step():
         draw = sampled(scheme, Keys.of(jax.random.fold_in(KEY, step), example))
         return draw(X, Site(name, Kind.BRANCH, MAP, 0.5))[0, 0, 0] > 0
 
-    over = jax.jit(jax.vmap(jax.vmap(kept, (None, 0, None)), (0, None, None)), static_argnums=2)
+    over = jit(jax.vmap(jax.vmap(kept, (None, 0, None)), (0, None, None)), static_argnums=2)
     steps, examples = jnp.arange(2000), jnp.arange(4)
     one, two = (np.asarray(over(steps, examples, name)) for name in ("one", "two"))
     assert (one == one[:, :1]).all()
@@ -107,36 +108,36 @@ def test_unscaled_branches_are_the_same_in_training_and_evaluation(scaling):
     evaluated = float(deterministic(scheme)(X, site).max())
     assert (kept == evaluated) == (scaling == "none")
     assert scheme.expected_is_mean == (scaling != "none")
-    x = np.ones((2000, 2), np.float32)
-    y = dropjax.drop_path(KEY, x, 0.3, batch_axes=0, scaling="none")
+    x = ones(2000, 2)
+    y = ops.drop_path(KEY, x, 0.3, batch_axes=0, scaling="none")
     assert np.unique(y).tolist() == [0, 1]
-    assert (dropjax.expected.drop_path(x, 0.3, scaling="none") == 1).all()
+    assert (expected.drop_path(x, 0.3, scaling="none") == 1).all()
 
 
 @pytest.mark.parametrize("scaling, kept, mean", [("train", 1 / 0.7, 1.0), ("test", 1.0, 0.7)])
 def test_scaling_is_in_training_or_at_test_time(scaling, kept, mean):
     """The paper's own is "test": H_l = b f + id in training, p_l f + id at test time."""
-    x = np.ones((20_000, 2), np.float32)
-    y = np.asarray(dropjax.drop_path(KEY, x, 0.3, batch_axes=0, scaling=scaling))
+    x = ones(20_000, 2)
+    y = np.asarray(ops.drop_path(KEY, x, 0.3, batch_axes=0, scaling=scaling))
     assert np.unique(y).tolist() == [0, np.float32(kept)]
     assert_mean(y[:, 0], mean)
-    np.testing.assert_allclose(dropjax.expected.drop_path(x, 0.3, scaling=scaling), mean, rtol=1e-6)
+    np.testing.assert_allclose(expected.drop_path(x, 0.3, scaling=scaling), mean, rtol=1e-6)
     scheme = parse(f'stochastic_depth(rate=0.6,scaling="{scaling}")')
     at_half = deterministic(scheme)(X, Site("branch", Kind.BRANCH, MAP, 0.5))
     np.testing.assert_allclose(at_half, mean, rtol=1e-6)
 
 
 def test_each_example_has_a_decision_of_its_own_for_all_its_values():
-    y = np.asarray(dropjax.drop_path(KEY, np.ones((64, 3, 4)), 0.5, batch_axes=0))
+    y = np.asarray(ops.drop_path(KEY, ones(64, 3, 4), 0.5, batch_axes=0))
     assert (y == y[:, :1, :1]).all() and set(np.unique(y)) == {0, 2}
-    y = np.asarray(dropjax.drop_path(KEY, np.ones((3, 8, 4, 8)), 0.5, batch_axes=(1, -1)))
+    y = np.asarray(ops.drop_path(KEY, ones(3, 8, 4, 8), 0.5, batch_axes=(1, -1)))
     assert (y == y[:1, :, :1]).all() and 0 < (y == 0).mean() < 1
     assert (y[0, :, 0] != y[0, :1, 0]).any() and (y[0, :, 0] != y[0, :, 0, :1]).any()
 
 
 def test_without_batch_axes_the_decision_is_for_all_and_vmap_gives_each_its_own():
     keys = jax.random.split(KEY, 64)
-    y = jax.vmap(lambda key: dropjax.drop_path(key, X, 0.5, batch_axes=()))(keys)
+    y = jax.vmap(lambda key: ops.drop_path(key, X, 0.5, batch_axes=()))(keys)
     assert (y == y[:, :1, :1]).all() and set(np.unique(y)) == {0, 2}
 
 

@@ -7,10 +7,11 @@ import pytest
 
 import dropjax
 from dropjax.schemes import parse
+from tests.compiled import expected, jit, normal, ops
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(2)
-W = jax.random.normal(jax.random.key(9), (10, 6))
+W = normal(10, 6, seed=9)
 
 
 def targets(w, fraction, unit):
@@ -32,37 +33,37 @@ def targets(w, fraction, unit):
 def test_at_rate_1_all_targets_and_nothing_else_are_pruned(target, fraction):
     options = {"fraction": fraction, "target": target}
     wanted = np.where(targets(W, fraction, target == "unit"), 0, W)
-    np.testing.assert_array_equal(dropjax.targeted_dropout(KEY, W, 1.0, **options), wanted)
-    np.testing.assert_array_equal(dropjax.expected.targeted_dropout(W, 1.0, **options), wanted)
+    np.testing.assert_array_equal(ops.targeted_dropout(KEY, W, 1.0, **options), wanted)
+    np.testing.assert_array_equal(expected.targeted_dropout(W, 1.0, **options), wanted)
 
 
 @pytest.mark.parametrize("target", ["weight", "unit"])
 def test_targets_are_dropped_at_the_rate_and_nothing_is_rescaled(target):
     keys = jax.vmap(jax.random.key)(jnp.arange(2000))
-    drop = jax.vmap(lambda k: dropjax.targeted_dropout(k, W, 0.4, fraction=0.5, target=target))
+    drop = jax.vmap(lambda k: ops.targeted_dropout(k, W, 0.4, fraction=0.5, target=target))
     y, at = np.asarray(drop(keys)), targets(W, 0.5, target == "unit")
     assert_mean(y == 0, np.where(at, 0.4, 0))
     kept = y != 0
     np.testing.assert_array_equal(y[kept], np.broadcast_to(W, y.shape)[kept])
     whole = (y == 0).all(1) | (y != 0).all(1)
     assert whole.all() == (target == "unit")
-    assert_mean(y, dropjax.expected.targeted_dropout(W, 0.4, fraction=0.5, target=target))
+    assert_mean(y, expected.targeted_dropout(W, 0.4, fraction=0.5, target=target))
 
 
 def test_the_gradient_is_the_mask():
-    y, pullback = jax.vjp(lambda w: dropjax.targeted_dropout(KEY, w, 0.5), W)
+    y, pullback = jax.vjp(lambda w: ops.targeted_dropout(KEY, w, 0.5), W)
     np.testing.assert_array_equal(pullback(jnp.ones_like(W))[0], y != 0)
 
 
 def test_fraction_may_be_traced():
-    many = jax.jit(lambda f: dropjax.targeted_dropout(KEY, W, 1.0, fraction=f))
+    many = jit(lambda f: ops.targeted_dropout(KEY, W, 1.0, fraction=f))
     assert [(np.asarray(many(f)) == 0).sum() for f in (0.1, 0.5)] == [6, 30]
 
 
 def test_the_mean_of_half_precision_weights_is_rounded_once():
     """bfloat16 has no 0.9 but 0.8984, which would be rounded again."""
     w = W.astype(jnp.bfloat16)
-    mean = dropjax.expected.targeted_dropout(w, 0.1, fraction=1.0)
+    mean = expected.targeted_dropout(w, 0.1, fraction=1.0)
     wanted = (np.float32(0.9) * np.asarray(w, np.float32)).astype(jnp.bfloat16)
     np.testing.assert_array_equal(mean, wanted)
 

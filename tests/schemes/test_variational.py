@@ -3,31 +3,30 @@
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import dropjax
 from dropjax.core.draw import sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
 from dropjax.schemes import parse
 from tests.cases import SITES
+from tests.compiled import ones, ops
 
 
 def test_one_mask_for_all_steps_and_another_for_each_sequence():
-    x = jnp.ones((3, 50, 64))
-    y = np.asarray(dropjax.variational_dropout(jax.random.key(0), x, 0.5))
+    x = ones(3, 50, 64)
+    y = np.asarray(ops.variational_dropout(jax.random.key(0), x, 0.5))
     assert (y == y[:, :1]).all()
     assert (y[0, 0] != y[1, 0]).any() and (y[1, 0] != y[2, 0]).any()
 
 
 def test_time_axis():
-    x = jnp.ones((50, 3, 64))
-    y = np.asarray(dropjax.variational_dropout(jax.random.key(0), x, 0.5, time_axis=0))
+    x = ones(50, 3, 64)
+    y = np.asarray(ops.variational_dropout(jax.random.key(0), x, 0.5, time_axis=0))
     assert (y == y[:1]).all() and (y[0, 0] != y[0, 1]).any()
     with pytest.raises(ValueError, match="time_axis names axis 3"):
-        dropjax.variational_dropout(jax.random.key(0), x, 0.5, time_axis=3)
+        ops.variational_dropout(jax.random.key(0), x, 0.5, time_axis=3)
 
 
 def test_inputs_recurrent_state_and_outputs_have_masks_of_their_own():
@@ -39,7 +38,7 @@ def test_inputs_recurrent_state_and_outputs_have_masks_of_their_own():
         Site(kind.value, kind, axes)
         for kind in (Kind.INPUT, Kind.RECURRENT, Kind.EMBED, Kind.HIDDEN)
     ]
-    masks = [np.asarray(draw(jnp.ones((4, 64)), site)) for site in sites]
+    masks = [np.asarray(draw(ones(4, 64), site)) for site in sites]
     assert all((mask == mask[:1]).all() for mask in masks)
     assert all((one != other).any() for one, other in itertools.combinations(masks, 2))
     assert scheme.wants(SITES[Kind.HIDDEN]) and not scheme.wants(SITES[Kind.STATE])

@@ -13,14 +13,15 @@ from dropjax.schemes import parse
 from dropjax.schemes.variational_gaussian import VariationalGaussian
 from experiments.papers.local_reparameterization import WeightNoise
 from tests.cases import SITES
+from tests.compiled import compiled, expected, normal, ops
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(7)
 LINEAR = SITES[Kind.LINEAR]
 SITES_OF_LAYER = {LINEAR.name: (LINEAR, (4, 6))}
-W = jax.random.normal(jax.random.key(0), (4, 6))
-X = jax.random.normal(jax.random.key(1), (4,))
-B = jnp.arange(6.0)
+W = normal(4, 6)
+X = normal(4, seed=1)
+B = np.arange(6, dtype=np.float32)
 NOISES = pytest.mark.parametrize("noise", ["weights", "inputs"])
 
 
@@ -30,9 +31,15 @@ def initial(scheme):
 
 
 def outputs(scheme, count=20_000):
-    keys = jax.vmap(lambda i: Keys.of(jax.random.key(0), i))(jnp.arange(count))
-    draws = jax.jit(jax.vmap(lambda k: sampled(scheme, k).linear(X, W, B, LINEAR)))(keys)
-    return np.asarray(draws, np.float64)
+    return np.float64(drawn(scheme, np.arange(count)))
+
+
+@compiled
+def drawn(scheme, rows):
+    def one(row):
+        return sampled(scheme, Keys.of(jax.random.key(0), row)).linear(X, W, B, LINEAR)
+
+    return jax.vmap(one)(rows)
 
 
 MEAN = np.asarray(X @ W + B, np.float64)
@@ -66,7 +73,7 @@ def test_each_weight_unit_or_layer_has_an_alpha():
 
 
 def test_alphas_of_weights_are_their_own():
-    log_alpha = jax.random.normal(jax.random.key(3), (4, 6)) - 2
+    log_alpha = normal(4, 6, seed=10) - 2
     scheme = parse('variational_gaussian(alphas="element")')
     y = outputs(scheme.bind({LINEAR.name: {"log_alpha": log_alpha}}))
     assert_mean((y - MEAN) ** 2, np.asarray(X**2 @ (np.exp(log_alpha) * W**2)))
@@ -100,20 +107,25 @@ def test_alpha_stays_at_most_1_and_can_come_back():
     def penalty(log_alpha):
         return bound(log_alpha).penalty_at(LINEAR, (4, 6), W)
 
-    np.testing.assert_array_equal(noisy(2.0), noisy(0.0))
-    assert penalty(2.0) == penalty(0.0) and jax.grad(penalty)(2.0) == 0 > jax.grad(penalty)(-0.1)
-    to_alpha = jax.grad(lambda a: noisy(a)[0])
-    assert to_alpha(2.0) == to_alpha(0.0) == pytest.approx(float(noisy(0.0)[0] - MEAN[0]) / 2)
+    @compiled
+    def at(log_alpha):
+        value, slope = jax.value_and_grad(penalty)(log_alpha)
+        return noisy(log_alpha), jax.grad(lambda a: noisy(a)[0])(log_alpha), value, slope
+
+    above, most, below = (at(np.asarray(a, np.float32)) for a in (2.0, 0.0, -0.1))
+    np.testing.assert_array_equal(above[0], most[0])
+    assert above[2] == most[2] and above[3] == 0 > below[3]
+    assert above[1] == most[1] == pytest.approx(float(most[0][0] - MEAN[0]) / 2)
     assert bound(2.0).report_at(LINEAR, W)["alpha"] == 1
 
 
 def test_the_variance_of_the_gradient_is_least_with_local_noise_and_most_with_one_sample():
     """Section 2.2 and table 1: local < weights drawn for each example < for the batch."""
-    xs = jax.random.normal(jax.random.key(5), (32, 4)) + 1
-    targets = jnp.sin(xs @ W)
+    xs = normal(32, 4, seed=5) + 1
+    targets = np.sin(xs @ W)
 
     def gradients(scheme):
-        @jax.jit
+        @compiled
         @jax.vmap
         def one(step):
             def loss(w):
@@ -126,7 +138,7 @@ def test_the_variance_of_the_gradient_is_least_with_local_noise_and_most_with_on
 
             return jax.grad(loss)(W)
 
-        return np.asarray(one(jnp.arange(2000)), np.float64)
+        return np.float64(one(np.arange(2000)))
 
     local, separate, single = (
         gradients(scheme)
@@ -148,10 +160,10 @@ def test_gradients_are_finite_where_the_variance_is_0():
     def total(x, w):
         return sampled(scheme, KEY).linear(x, w, None, LINEAR).sum()
 
-    for x, w in [(jnp.zeros(4), W), (X, jnp.zeros((4, 6))), (1e-25 * X, W)]:
-        gradients = jax.grad(total, argnums=(0, 1))(x, w)
-        assert all(np.isfinite(g).all() for g in gradients)
-    np.testing.assert_allclose(jax.grad(total)(jnp.zeros(4), W), W.sum(axis=1), rtol=1e-5)
+    slopes = compiled(jax.grad(total, argnums=(0, 1)))
+    for x, w in [(0 * X, W), (X, 0 * W), (np.float32(1e-25) * X, W)]:
+        assert all(np.isfinite(g).all() for g in slopes(x, w))
+    np.testing.assert_allclose(slopes(0 * X, W)[0], W.sum(axis=1), rtol=1e-5)
 
 
 def test_alpha_0_is_no_noise():
@@ -170,15 +182,15 @@ def test_a_variance_that_is_no_number_is_seen(noise):
 @NOISES
 def test_the_result_is_of_the_dtype_of_x_whatever_that_of_the_weights(noise):
     x = X.astype(jnp.bfloat16)
-    y = dropjax.variational_gaussian_linear(KEY, x, -1.0, w=W, b=B, noise=noise)
-    mean = dropjax.expected.variational_gaussian_linear(x, w=W, b=B)
+    y = ops.variational_gaussian_linear(KEY, x, -1.0, w=W, b=B, noise=noise)
+    mean = expected.variational_gaussian_linear(x, w=W, b=B)
     assert y.dtype == mean.dtype == jnp.bfloat16
     np.testing.assert_allclose(mean.astype(jnp.float32), MEAN, rtol=0.05, atol=0.05)
 
 
 def test_noise_is_drawn_for_each_row():
     scheme = initial("variational_gaussian")
-    y = sampled(scheme, KEY).linear(jnp.stack([X, X]), W, None, LINEAR)
+    y = compiled(sampled(scheme, KEY).linear)(np.stack([X, X]), W, None, LINEAR)
     assert y.shape == (2, 6) and not np.any(y[0] == y[1])
 
 

@@ -16,6 +16,7 @@ from dropjax.models.rnn import RNN
 from dropjax.nn.recurrent import CELLS
 from dropjax.schemes import parse
 from tests.cases import SITES
+from tests.compiled import jit, ones
 from tests.nn.test_recurrent import WIDTH, random_params
 from tests.statistics import assert_mean
 
@@ -42,7 +43,7 @@ def test_match_is_a_regular_expression_over_whole_paths():
     dropped = dropjax.weight_drop(KEY, TREE, 1.0, match=r"^layer_1/0/rec.*kernel$")
     assert (dropped["layer_0"]["recurrent_kernel"] == 1).all()
     assert (dropped["layer_1"][0]["recurrent_kernel"] == 0).all()
-    assert (dropjax.weight_drop(KEY, jnp.ones(9), 1.0, match="") == 0).all()
+    assert (dropjax.weight_drop(KEY, ones(9), 1.0, match="") == 0).all()
 
 
 def test_a_mask_depends_on_the_path_and_not_on_the_other_leaves():
@@ -53,7 +54,7 @@ def test_a_mask_depends_on_the_path_and_not_on_the_other_leaves():
 
 
 def test_rate_and_scale():
-    y = np.asarray(dropjax.weight_drop(KEY, jnp.ones(100_000), 0.3, match=""))
+    y = np.asarray(dropjax.weight_drop(KEY, ones(100_000), 0.3, match=""))
     assert_mean(y == 0, 0.3)
     assert np.unique(y).tolist() == [0, np.float32(1 / 0.7)]
 
@@ -64,7 +65,7 @@ def test_gradients_are_the_scaled_mask_where_it_matches_and_1_elsewhere():
         return sum(leaf.sum() for leaf in jax.tree.leaves(dropped))
 
     floats = TREE | {"step": jnp.float32(3)}
-    gradient = jax.jit(jax.grad(total))(floats)
+    gradient = jit(jax.grad(total))(floats)
     wanted = dropjax.weight_drop(KEY, jax.tree.map(jnp.ones_like, floats), 0.3, match="recurrent")
     jax.tree.map(np.testing.assert_array_equal, gradient, wanted)
     kernels = gradient["layer_0"]["recurrent_kernel"], gradient["layer_1"][0]["recurrent_kernel"]
@@ -84,19 +85,19 @@ def test_errors():
 
 
 def test_of_the_rnn_only_recurrent_kernels_are_dropped():
-    sites = record(lambda draw: RNN(2, width=4, layers=2).init(KEY, jnp.ones((5, 3)), draw))
+    sites = record(lambda draw: RNN(2, width=4, layers=2).init(KEY, ones(5, 3), draw))
     scheme = parse("weight_drop")
     check(scheme, sites)
     table = {row["site"]: row["noise"] for row in rows(scheme, sites) if row["scheme"] != "-"}
     assert table == {f"layer_{i}/recurrent_kernel": "(4, 16)" for i in range(2)}
     with pytest.raises(ValueError, match="acts on WEIGHT sites; the model declares input"):
-        check(scheme, record(lambda draw: MLP(2, (4,)).init(KEY, jnp.ones(3), draw)))
+        check(scheme, record(lambda draw: MLP(2, (4,)).init(KEY, ones(3), draw)))
 
 
 def test_one_mask_serves_all_examples_of_a_step():
-    site, w = SITES[Kind.WEIGHT], jnp.ones((4, 6))
+    site, w = SITES[Kind.WEIGHT], ones(4, 6)
     draws = jax.vmap(lambda i: sampled(parse("weight_drop"), Keys.of(KEY, i))(w, site))
-    batch = np.asarray(jax.jit(draws)(np.arange(5)))
+    batch = np.asarray(jit(draws)(np.arange(5)))
     assert (batch == batch[:1]).all() and set(np.unique(batch)) == {0, 2}
     assert (sampled(parse("weight_drop"), jax.random.key(0))(w, site) != batch[0]).any()
 
@@ -110,7 +111,7 @@ def test_one_mask_serves_all_steps_of_a_sequence():
     (mask,) = draw.noise(site, params["recurrent_kernel"].shape)
     masked = params | {
         "recurrent_kernel": params["recurrent_kernel"]
-        * np.asarray(jax.jit(lambda m: m.keep())(mask))
+        * np.asarray(jit(lambda m: m.keep())(mask))
         / 0.6
     }
     masked["recurrent_kernel"] = np.float32(masked["recurrent_kernel"])

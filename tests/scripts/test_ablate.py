@@ -18,13 +18,42 @@ FLAGS = (
     *("--optimizer=sgd(momentum=0.9)", "--learning_rate=0.2"),
 )
 GRID = ("--dropout=none,bernoulli", "--rate=0.1,0.3", "--seeds=3", "--mc_samples=0", "--lanes=1")
-# Compiled once for all processes.
-CACHE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 
-def ablate(workdir: Path | None, *arguments: str, **environment: str):
-    where = () if workdir is None else (f"--workdir={workdir}",)
-    return run_python("-m", "scripts.ablate", *FLAGS, *arguments, *where, **CACHE | environment)
+def ablate(workdir: Path, *arguments: str):
+    return run_python("-m", "scripts.ablate", *FLAGS, *arguments, f"--workdir={workdir}")
+
+
+SCRIPT = """
+import contextlib, io, json, pathlib, sys
+from absl import flags
+from absl.testing import flagsaver
+from scripts import ablate
+
+open("file", "w").close()
+found = []
+for arguments in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with flagsaver.flagsaver(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = ablate.main(ablate._parsed(["ablate", *arguments]))
+        except SystemExit as error:
+            status = error.code
+    files = sorted(str(path) for path in pathlib.Path(".").rglob("*") if path.is_file())
+    found.append([status, out.getvalue(), err.getvalue(), files])
+    flags.FLAGS.unparse_flags()
+print(json.dumps(found))
+"""
+
+
+def in_one_process(
+    commands: list[list[str]], folder: Path
+) -> list[tuple[int, str, str, list[str]]]:
+    """The status of each command, its output and errors, and the files in the folder then."""
+    commands = [[*FLAGS, *arguments] for arguments in commands]
+    done = run_python("-c", SCRIPT, json.dumps(commands), cwd=folder, HOME=".")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def results(workdir: Path) -> dict[str, int]:
@@ -72,7 +101,7 @@ def test_it_leaves_its_files(whole):
 def test_it_is_killed_and_continued_as_if_it_was_not(whole, tmp_path):
     path = tmp_path / "killed"
     command = [sys.executable, "-m", "scripts.ablate", *FLAGS, *GRID, f"--workdir={path}"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | CACHE
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -95,13 +124,14 @@ def test_it_is_killed_and_continued_as_if_it_was_not(whole, tmp_path):
 
 def test_shards_make_the_whole_and_a_larger_grid_adds_to_it(whole, tmp_path):
     path = tmp_path / "grown"
-    small = [*GRID, "--rate=0.1", "--seeds=2"]
-    first = ablate(path, *small, "--shard=0/2")
-    assert first.returncode == 0, first.stderr
-    assert "2 cells of other shards are missing; the last shard writes" in first.stdout
-    assert len(results(path)) == 2 and not (path / "table.md").exists()
-    last = ablate(path, *small, "--shard=1/2")
-    assert last.returncode == 0 and (path / "table.md").exists()
+    small, where = [*GRID, "--rate=0.1", "--seeds=2"], f"--workdir={path}"
+    commands = [[*small, f"--shard={i}/2", where] for i in range(2)]
+    first, last = in_one_process(commands, tmp_path)
+    assert first[0] == 0, first
+    assert "2 cells of other shards are missing; the last shard writes" in first[1]
+    assert sum(file.endswith("/result.json") for file in first[3]) == 2
+    assert "grown/table.md" not in first[3]
+    assert last[0] == 0 and (path / "table.md").exists()
     before = results(path)
     assert len(before) == 4
     assert ablate(path, *GRID).returncode == 0
@@ -133,37 +163,15 @@ REFUSED = [
     (["--grid=strength=0.5,0.50"], "strength=0.5 and 0.50 are the same; leave one out"),
     (["here"], "unexpected arguments: here"),
 ]
-SCRIPT = """
-import contextlib, io, json, os, sys
-from absl import flags
-from absl.testing import flagsaver
-from scripts import ablate
-
-open("file", "w").close()
-found = []
-for arguments in json.loads(sys.argv[1]):
-    out, err = io.StringIO(), io.StringIO()
-    with flagsaver.flagsaver(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            status = ablate.main(ablate._parsed(["ablate", *arguments]))
-        except SystemExit as error:
-            status = error.code
-    found.append([status, out.getvalue(), err.getvalue(), sorted(os.listdir("."))])
-    flags.FLAGS.unparse_flags()
-print(json.dumps(found))
-"""
 
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory) -> list[tuple[int, str, str, list[str]]]:
     """What many commands say, one after another in one process and an empty folder."""
-    commands = [[*FLAGS, *arguments] for arguments, _ in REFUSED]
-    commands.append([*FLAGS, "--dropout=none,bernoulli,gaussian", "--only=plan", "--workdir=new"])
-    commands.append([*FLAGS, *GRID, "--only=plan", "--workdir=new"])
-    empty = tmp_path_factory.mktemp("empty")
-    done = run_python("-c", SCRIPT, json.dumps(commands), cwd=empty, HOME=".")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    commands = [arguments for arguments, _ in REFUSED]
+    commands.append(["--dropout=none,bernoulli,gaussian", "--only=plan", "--workdir=new"])
+    commands.append([*GRID, "--only=plan", "--workdir=new"])
+    return in_one_process(commands, tmp_path_factory.mktemp("empty"))
 
 
 @pytest.mark.parametrize("number", range(len(REFUSED)), ids=lambda i: " ".join(REFUSED[i][0]))

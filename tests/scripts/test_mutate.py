@@ -208,6 +208,18 @@ def test_only_a_test_that_fails_kills(status, output, killed, by, error):
     assert (found.killed, found.by, found.error) == (killed, by, error)
 
 
+def test_runs_are_not_copied_and_a_package_of_that_name_is(project, tmp_path):
+    for name in ("runs/old.json", "package/runs/__init__.py", "package/__pycache__/a.pyc"):
+        (project / name).parent.mkdir(parents=True)
+        (project / name).touch()
+    (tmp_path / "copies").mkdir()
+    mutate.Runner(project, tmp_path / "copies", jobs=2)
+    for copy in (tmp_path / "copies" / "copy_0", tmp_path / "copies" / "copy_1"):
+        found = {str(path.relative_to(copy)) for path in copy.rglob("*")}
+        assert {"sums.py", "tests/test_sums.py", "package/runs/__init__.py"} <= found
+        assert not {"runs", "package/__pycache__"} & found
+
+
 def test_a_source_that_is_written_twice_in_a_second_is_compiled_twice(project, tmp_path):
     (tmp_path / "copies").mkdir()
     runner = mutate.Runner(project, tmp_path / "copies")

@@ -388,15 +388,17 @@ for count in (1, 8):
 """
 
 
-def on_8_devices(script: str) -> dict:
-    done = run_python("-c", SETUP + script + "print(json.dumps(results))", JAX_NUM_CPU_DEVICES="8")
+@pytest.fixture(scope="module")
+def results() -> dict:
+    """What a process with 8 devices finds."""
+    script = SETUP + NORM + KEYS + "print(json.dumps(results))"
+    done = run_python("-c", script, JAX_NUM_CPU_DEVICES="8")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_batch_norm_is_that_of_the_global_batch_gradients_included():
+def test_batch_norm_is_that_of_the_global_batch_gradients_included(results):
     """Of its real rows: in the last batch three of eight devices have none."""
-    results = on_8_devices(NORM)
     formula = results["formula"]
     for devices in (1, 8):
         found = results[f"norm {devices}"]
@@ -407,8 +409,7 @@ def test_batch_norm_is_that_of_the_global_batch_gradients_included():
                 np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_a_batched_model_gets_a_key_for_each_device():
-    results = on_8_devices(KEYS)
+def test_a_batched_model_gets_a_key_for_each_device(results):
     for devices in (1, 8):
         found = results[f"batched {devices}"]["loss"]
         assert found == pytest.approx(results[f"keys {devices}"], rel=1e-6)

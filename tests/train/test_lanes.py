@@ -143,7 +143,7 @@ def network_problem(model: str, scheme: str, **changes) -> tuple[Problem, Any]:
         ('cnn(channels=(2,),norm="batch",dense=(3,))', "bernoulli", "bernoulli(rate=0.1)"),
     ],
 )
-def test_lanes_of_a_network_are_the_runs_alone(model, scheme, other):
+def test_lanes_of_a_network_are_the_runs_alone(optimised, model, scheme, other):
     """One with two rates over time, and one with running means."""
     of, init = network_problem(model, scheme)
     x, y = jax.random.normal(key(7), (N, 4, 4, 1)), jnp.arange(N) % 3

@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from dropjax import train
-from dropjax.core.laws import shape_of
 from dropjax.core.plan import no_weights, record
 from dropjax.core.site import Kind, Site
+from dropjax.core.trial import shape_of
 from dropjax.ops.keys import derive
 from dropjax.ops.lazy import Lazy, is_lazy
 from dropjax.schemes import parse
@@ -233,7 +233,7 @@ def test_a_batched_model_has_no_noise_of_an_example():
     devices = jax.devices()[:1]
     data = train.Examples(ROWS, ROWS)
     of = train.Program(problem, data, key=KEY, batch_size=BATCH, devices=devices)
-    with pytest.raises(ValueError, match="batched model's noise is no example's"):
+    with pytest.raises(ValueError, match="batched model's noise belongs to no single example"):
         of.replay()
 
 

@@ -101,7 +101,7 @@ def tasks(monkeypatch):
         Grid(EXPERIMENT, ("bernoulli",), swept, (0, 1), fixed),
         Reader(EXPERIMENT, lambda line: None),
     )
-    yield [runner.Work(tuple(planned[i : i + 4]), 0, 6) for i in (0, 4, 8)]
+    yield [runner.Group(tuple(planned[i : i + 4]), 0, 6) for i in (0, 4, 8)]
     ray_engine._kept.cache_clear()
 
 

@@ -342,7 +342,7 @@ def test_a_damaged_cell_runs_again_and_says_so(tmp_path, capsys, name):
             made = {"result": result, "history": history, "lanes": 1, "seconds": 1.0}
             yield work.cells, [made], environment()
 
-    groups = [runner.Group(tuple(planned), 0)]
+    groups = [runner.Group(tuple(planned), 0, 2)]
     run_plan(runner.Plan(planned, groups, 2, [2], []), store, engine=train)
     assert trained == [planned[1]]
     said = capsys.readouterr().out

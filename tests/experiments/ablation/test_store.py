@@ -64,7 +64,9 @@ ALL = [files(number) for number in range(3)]
 
 @pytest.fixture
 def store(tmp_path) -> Store:
-    made = Store(tmp_path)
+    path = tmp_path / "ablation"  # so that what is written beside it can be seen
+    path.mkdir()
+    made = Store(path)
     made.begin(PLAN)
     return made
 
