@@ -239,7 +239,7 @@ def measure_variances(
     (state,) = train(
         training, TYPE_B, width=width, epochs=epochs, batch=batch, rate=RATE, seeds=[seed]
     )
-    params, learned = state.params["params"], state.params["learned"]
+    params, learned = state.trained.params, state.trained.learned
     variances = {}
     for name, noise in TABLE.items():
         bound = noise.bind(learned) if noise.learns else noise

@@ -82,7 +82,7 @@ def train(
         done = chunk.epoch + 1
         if chunk.ends_epoch and (done % 10 == 0 or done == epochs):
             _say(done, epochs, program, state)
-    trained, learned = state.params["params"], state.params["learned"]
+    trained, learned = state.trained.params, state.trained.learned
     bound = scheme.bind(learned)
     logits = map_examples(
         lambda both, x: common.network(both[0], x, deterministic(both[1])),

@@ -64,9 +64,7 @@ def test_a_transformer_of_which_all_layers_are_skipped_is_its_embedding_and_head
 def test_the_function():
     y = ops.layer_drop(jax.random.key(0), X, 1.0, previous=PREVIOUS)
     np.testing.assert_array_equal(y, PREVIOUS)
-    per_row = np.asarray(
-        ops.layer_drop(jax.random.key(2), X, 0.5, previous=PREVIOUS, batch_axes=0)
-    )
+    per_row = np.asarray(ops.layer_drop(jax.random.key(2), X, 0.5, previous=PREVIOUS, batch_axes=0))
     assert len(np.unique(per_row[:, 0])) == 2 and (per_row == per_row[:, :1]).all()
     for seed in range(4):  # without axes of a batch there is one decision for all
         assert len(np.unique(ops.layer_drop(jax.random.key(seed), X, 0.5, previous=PREVIOUS))) == 1
