@@ -11,11 +11,11 @@ from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
 from dropjax.models.transformer import Transformer
 from dropjax.schemes import parse
-from tests.compiled import compiled, jit, normal, ops
+from tests.compiled import compiled, normal, ops, outputs_of
 from tests.statistics import assert_mean
 
 SITE = Site("layer", Kind.LAYER, ("time", "feature"))
-X, PREVIOUS = jnp.full((3, 2), 2.0), jnp.full((3, 2), -1.0)
+X, PREVIOUS = np.full((3, 2), 2, np.float32), np.full((3, 2), -1, np.float32)
 
 
 def skipped(scheme, steps, rows=4):
@@ -25,8 +25,8 @@ def skipped(scheme, steps, rows=4):
         keys = Keys.of(jax.random.fold_in(jax.random.key(3), step), row)
         return sampled(scheme, keys)(X, SITE, PREVIOUS)
 
-    y = jax.vmap(lambda s: jax.vmap(lambda r: one(s, r))(jnp.arange(rows)))(jnp.arange(steps))
-    y = np.asarray(y)
+    over_both = compiled(jax.vmap(jax.vmap(one, (None, 0)), (0, None)))
+    y = over_both(np.arange(steps), np.arange(rows))
     assert np.isin(y, [2.0, -1.0]).all() and (y == y[:, :, :1, :1]).all()
     return y[:, :, 0, 0] == -1.0
 
@@ -51,14 +51,14 @@ def test_a_transformer_of_which_all_layers_are_skipped_is_its_embedding_and_head
     model = Transformer(3, width=4, layers=2, heads=2, hidden=5, patch=2)
     x, key = normal(4, 4, 1), jax.random.key(1)
     scheme = parse("layer_drop(rate=1.0)")
-    params = jit(lambda: model.init(key, x, deterministic(scheme)))()
+    params = compiled(lambda: model.init(key, x, deterministic(scheme)))()
     shallow = {k: v for k, v in params["params"].items() if not k.startswith("layer_")}
-    zeroed = jax.tree.map(jnp.zeros_like, params["params"])
-    y = model.apply(params, x, sampled(scheme, key))
+    zeroed = jax.tree.map(np.zeros_like, params["params"])
+    y = outputs_of(model, params, x, sampled(scheme, key))
     np.testing.assert_allclose(
-        y, model.apply({"params": zeroed | shallow}, x, deterministic(scheme)), rtol=1e-5
+        y, outputs_of(model, {"params": zeroed | shallow}, x, deterministic(scheme)), rtol=1e-5
     )
-    assert not np.allclose(y, model.apply(params, x, deterministic(scheme)))
+    assert not np.allclose(y, outputs_of(model, params, x, deterministic(scheme)))
 
 
 def test_the_function():

@@ -12,7 +12,7 @@ from dropjax.core.keys import Keys
 from dropjax.models.mlp import MLP
 from dropjax.schemes import parse
 from dropjax.train import OBJECTIVES, Problem, fit
-from tests.compiled import normal, ops
+from tests.compiled import compiled, normal, ops, outputs_of
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(2)
@@ -40,7 +40,7 @@ def test_the_gradient_has_the_scale_of_the_forward_pass():
     """The authors' code lacks it."""
     keep = np.asarray(ops.keep_mask(KEY, 0.7, W.shape))
     gradient = jax.grad(lambda w, u: ops.mixout(KEY, w, 0.7, previous=u).sum(), (0, 1))
-    of_w, of_before = gradient(W, BEFORE)
+    of_w, of_before = compiled(gradient)(W, BEFORE)
     np.testing.assert_allclose(of_w, keep / 0.3, rtol=1e-5)
     assert (of_before == 0).all()
 
@@ -52,9 +52,13 @@ def test_with_zeros_before_it_is_dropconnect():
 
 
 def test_mean_and_the_ends():
-    keys = jax.vmap(jax.random.key)(jnp.arange(4000))
-    draws = jax.vmap(lambda k: ops.mixout(k, W[0], 0.8, previous=BEFORE[0]))(keys)
-    assert_mean(draws, W[0])
+
+    @compiled
+    @jax.vmap
+    def draws(number):
+        return dropjax.mixout(jax.random.key(number), W[0], 0.8, previous=BEFORE[0])
+
+    assert_mean(draws(np.arange(4000)), W[0])
     np.testing.assert_array_equal(ops.mixout(KEY, W, 1.0, previous=BEFORE), BEFORE)
     np.testing.assert_array_equal(ops.mixout(KEY, -0.0 * W, 0.0, previous=W), -0.0 * W)
     unchanged = ops.mixout(KEY, W, 0.8, previous=W)
@@ -74,7 +78,7 @@ def test_in_training_it_falls_back_to_the_weights_that_training_started_from():
     model, x = MLP(2, widths=(4,)), np.random.default_rng(0).normal(size=(64, 3))
     x = x.astype(np.float32)
     y = (x[:, 0] > 0).astype(np.int32)
-    params = model.init(KEY, x[0], dropjax.CLEAN)
+    params = compiled(lambda: model.init(KEY, x[0], dropjax.CLEAN))()
     problem = Problem(
         model.apply,
         OBJECTIVES["classification"],
@@ -91,8 +95,8 @@ def test_in_training_it_falls_back_to_the_weights_that_training_started_from():
     kernels = {m: {"kernel": params["params"][m]["kernel"]} for m in before.values()}
     back = {m: v | kernels[m] for m, v in fitted.params["params"].items()}
     np.testing.assert_allclose(
-        model.apply(fitted.params, x[0], draw),
-        model.apply({"params": back}, x[0], dropjax.CLEAN),
+        outputs_of(model, fitted.params, x[0], draw),
+        outputs_of(model, {"params": back}, x[0], dropjax.CLEAN),
         rtol=1e-5,
     )
 

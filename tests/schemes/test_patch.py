@@ -16,7 +16,7 @@ from dropjax.core.draw import sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
 from dropjax.schemes import parse, patch
-from tests.compiled import jit, ones
+from tests.compiled import compiled, jit, ones, ops, outputs_of
 from tests.models.test_transformer import IMAGE, TOKENS, by_hand, model, params_of, patches
 from tests.ops.reference import words_of
 from tests.statistics import assert_mean
@@ -72,7 +72,7 @@ def test_the_tokens_kept_are_those_of_the_least_words():
 @pytest.mark.parametrize("ordered", [True, False])
 def test_the_prefix_comes_first_and_nothing_is_scaled(prefix, ordered):
     x = np.random.default_rng(0).uniform(1, 2, (4, 11, 3)).astype(np.float32)
-    y, index = dropjax.patch_dropout(KEY, x, 0.6, prefix=prefix, ordered=ordered)
+    y, index = ops.patch_dropout(KEY, x, 0.6, prefix=prefix, ordered=ordered)
     assert index.dtype == jnp.int32
     y, index = np.asarray(y), np.asarray(index)
     assert (index[:, :prefix] == np.arange(prefix)).all()
@@ -86,40 +86,45 @@ def test_the_prefix_comes_first_and_nothing_is_scaled(prefix, ordered):
 def test_the_positions_gather_encodings_too():
     """Encodings that are gathered after are those that were added before."""
     x, encoding = np.random.default_rng(1).uniform(1, 2, (2, 5, 8, 3)).astype(np.float32)
-    y, index = dropjax.patch_dropout(KEY, x, 0.5, ordered=False)
-    after = y + jnp.take_along_axis(encoding, index[..., None], -2)
+    y, index = ops.patch_dropout(KEY, x, 0.5, ordered=False)
+    after = y + np.take_along_axis(encoding, index[..., None], -2)
     np.testing.assert_array_equal(
-        after, dropjax.patch_dropout(KEY, x + encoding, 0.5, ordered=False)[0]
+        after, ops.patch_dropout(KEY, x + encoding, 0.5, ordered=False)[0]
     )
 
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_rate_0_is_the_identity_and_rate_1_keeps_one_token(ordered):
     x = np.random.default_rng(2).uniform(1, 2, (3, 6, 2)).astype(np.float32)
-    y, index = dropjax.patch_dropout(KEY, x, 0.0, ordered=ordered)
+    y, index = ops.patch_dropout(KEY, x, 0.0, ordered=ordered)
     np.testing.assert_array_equal(y, x)
     assert index.tolist() == [[0, 1, 2, 3, 4, 5]] * 3
-    assert dropjax.patch_dropout(KEY, x, 1.0, ordered=ordered)[0].shape == (3, 2, 2)
-    only, index = dropjax.patch_dropout(KEY, x[:, :1], 0.5, ordered=ordered)
+    assert ops.patch_dropout(KEY, x, 1.0, ordered=ordered)[0].shape == (3, 2, 2)
+    only, index = ops.patch_dropout(KEY, x[:, :1], 0.5, ordered=ordered)
     np.testing.assert_array_equal(only, x[:, :1])
     assert index.shape == (3, 1)
 
 
 def test_gradients_are_1_for_tokens_kept_and_0_for_others_and_the_dtype_is_kept():
-    x = jnp.ones((3, 9, 2), jnp.bfloat16)
-    (y, index), pullback = jax.vjp(lambda x: dropjax.patch_dropout(KEY, x, 0.5), x)
+    x = np.ones((3, 9, 2), jnp.bfloat16)
+
+    @compiled
+    def value_and_slopes(x):
+        y, pullback, index = jax.vjp(lambda x: dropjax.patch_dropout(KEY, x, 0.5), x, has_aux=True)
+        return y, index, pullback(jnp.ones_like(y))[0]
+
+    y, index, gradient = value_and_slopes(x)
     assert y.dtype == x.dtype
-    gradient = pullback((jnp.ones_like(y), np.zeros(index.shape, jax.dtypes.float0)))[0]
     mask = np.zeros((3, 9, 1))
     np.put_along_axis(mask, np.asarray(index)[..., None], 1, 1)
     np.testing.assert_array_equal(gradient, np.broadcast_to(mask, x.shape))
 
 
 def test_a_map_over_keys_is_a_loop():
-    keys, x = jax.random.split(KEY, 5), jnp.arange(70.0).reshape(5, 7, 2)
-    mapped, _ = jax.vmap(lambda key, x: dropjax.patch_dropout(key, x, 0.5))(keys, x)
+    keys, x = jax.random.split(KEY, 5), np.arange(70, dtype=np.float32).reshape(5, 7, 2)
+    mapped, _ = compiled(jax.vmap(lambda key, x: dropjax.patch_dropout(key, x, 0.5)))(keys, x)
     for key, row, y in zip(keys, x, mapped, strict=True):
-        np.testing.assert_array_equal(y, dropjax.patch_dropout(key, row, 0.5)[0])
+        np.testing.assert_array_equal(y, ops.patch_dropout(key, row, 0.5)[0])
 
 
 X = jnp.ones((4, 3))
@@ -166,7 +171,7 @@ def test_a_transformer_sees_the_tokens_that_are_kept_and_no_others():
         (kept,) = draw.noise(Site("tokens", Kind.TOKENS, ("time", "feature")), (TOKENS, 6))
         assert kept.shape == (3,)
         wanted = by_hand(params, patches(IMAGE), keep=np.asarray(kept), token=pooling == "token")
-        y = module.apply({"params": params}, IMAGE, draw)
+        y = outputs_of(module, {"params": params}, IMAGE, draw)
         np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -176,7 +181,7 @@ def test_each_example_keeps_tokens_of_its_own():
     def one(row):
         return parse("patch").sample(Keys.of(jax.random.key(0), row), site, (16, 4))
 
-    kept = np.asarray(jax.vmap(one)(jnp.arange(50)))
+    kept = compiled(jax.vmap(one))(np.arange(50))
     assert kept.shape == (50, 8) and len({row.tobytes() for row in kept}) > 45
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import dropjax
 from dropjax.schemes import parse
-from tests.compiled import expected, jit, normal, ops
+from tests.compiled import compiled, expected, jit, normal, ops
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(2)
@@ -32,16 +32,27 @@ def targets(w, fraction, unit):
 @pytest.mark.parametrize("target", ["weight", "unit"])
 def test_at_rate_1_all_targets_and_nothing_else_are_pruned(target, fraction):
     options = {"fraction": fraction, "target": target}
+
+    @compiled
+    def both(w):
+        mean = dropjax.expected.targeted_dropout(w, 1.0, **options)
+        return dropjax.targeted_dropout(KEY, w, 1.0, **options), mean
+
     wanted = np.where(targets(W, fraction, target == "unit"), 0, W)
-    np.testing.assert_array_equal(ops.targeted_dropout(KEY, W, 1.0, **options), wanted)
-    np.testing.assert_array_equal(expected.targeted_dropout(W, 1.0, **options), wanted)
+    for found in both(W):
+        np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("target", ["weight", "unit"])
 def test_targets_are_dropped_at_the_rate_and_nothing_is_rescaled(target):
-    keys = jax.vmap(jax.random.key)(jnp.arange(2000))
-    drop = jax.vmap(lambda k: ops.targeted_dropout(k, W, 0.4, fraction=0.5, target=target))
-    y, at = np.asarray(drop(keys)), targets(W, 0.5, target == "unit")
+
+    @compiled
+    @jax.vmap
+    def drop(number):
+        key = jax.random.key(number)
+        return dropjax.targeted_dropout(key, W, 0.4, fraction=0.5, target=target)
+
+    y, at = drop(np.arange(2000)), targets(W, 0.5, target == "unit")
     assert_mean(y == 0, np.where(at, 0.4, 0))
     kept = y != 0
     np.testing.assert_array_equal(y[kept], np.broadcast_to(W, y.shape)[kept])
