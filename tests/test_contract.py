@@ -5,12 +5,15 @@ stand side by side: they share one compiled program.
 """
 
 import jax
+import jax.numpy as jnp
 import pytest
 
+from dropjax.core.draw import CLEAN
 from dropjax.core.keys import Keys
 from dropjax.core.laws import SCHEME_LAWS, SITE_LAWS, Law
 from dropjax.core.scheme import Scheme
 from dropjax.core.site import Kind
+from dropjax.core.trial import normal, same_bits, shape_of
 from tests.cases import CASES, SCHEME_VALUES, SITES, leaves_some_at_rate_1
 
 
@@ -46,6 +49,14 @@ def test_a_scheme_obeys_the_law(scheme, law):
 )
 def test_a_scheme_at_a_site_obeys_the_law(case, law):
     assert not (breach := law.breach(case)), f"{law.says} But {breach}."
+
+
+@pytest.mark.parametrize("site", SITES.values(), ids=lambda site: site.name)
+def test_no_scheme_leaves_every_site_alone(site):
+    x = jnp.asarray(normal(0, shape_of(site)))
+    assert same_bits(CLEAN(x, site, -x), x)
+    if site.kind is Kind.LINEAR:
+        assert same_bits(CLEAN.linear(x[:, 0], x, None, site), x[:, 0] @ x)
 
 
 def test_base_class_leaves_sampling_to_the_scheme():

@@ -294,6 +294,28 @@ def keys_at_site(site: Site) -> Keys:
     return jax.vmap(lambda keys: keys_at(keys, site, 0))(together)
 
 
+_programs: dict[str, Any] = {}
+
+
+def run_compiled(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The results of a function, as NumPy arrays. Equal programs are compiled once.
+
+    A scheme does the same at many kinds of sites, where its program differs in the keys alone.
+    """
+    leaves, structure = jax.tree.flatten(arguments)
+
+    def of_leaves(*leaves: Array) -> Any:
+        return function(*jax.tree.unflatten(structure, leaves))
+
+    # All arguments are kept: two programs that use different ones may else look the same.
+    lowered = jax.jit(of_leaves, keep_unused=True).lower(*leaves)
+    text = lowered.as_text()
+    if text not in _programs:
+        _programs[text] = lowered.compile(IN_A_HURRY)
+    results = jax.tree.leaves(_programs[text](*leaves))
+    return jax.tree.unflatten(lowered.out_tree, map(np.asarray, results))
+
+
 def _repeated(tree: Any, number: int) -> Any:
     def repeated(leaf: Any) -> np.ndarray:
         leaf = np.asarray(leaf, jnp.result_type(leaf))
@@ -342,8 +364,7 @@ def _computed(trial: Trial) -> dict[str, Computed]:
         np.concatenate(xs),
         trial.previous,
     )
-    program = jax.jit(jax.vmap(one, in_axes=(0, 0, 0, None))).lower(*arguments)
-    found = jax.tree.map(np.asarray, program.compile(IN_A_HURRY)(*arguments))
+    found = run_compiled(jax.vmap(one, in_axes=(0, 0, 0, None)), *arguments)
     ends = np.cumsum(sizes)
     return {
         name: jax.tree.map(lambda leaf, start=end - size, end=end: leaf[start:end], found)
@@ -386,5 +407,4 @@ def _at_rates(trials: tuple[Trial, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
         ]
 
     arguments = [of(trial) for trial in trials]
-    program = jax.jit(of_all).lower(arguments).compile(IN_A_HURRY)
-    return jax.tree.map(np.asarray, program(arguments))
+    return run_compiled(of_all, arguments)
