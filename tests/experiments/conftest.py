@@ -38,6 +38,14 @@ def compile_once(compilation_cache, tmp_path_factory) -> Iterator[None]:
             yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def processes_in_a_hurry() -> Iterator[None]:
+    """Processes that these tests start compile as `compile_once` does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        yield
+
+
 @pytest.fixture(scope="module")
 def no_picture() -> Iterator[None]:
     """Matplotlib takes longer than a small run."""
