@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -195,7 +196,10 @@ class Trial:
 
 @functools.cache
 def normal(seed: int, shape: tuple[int, ...]) -> np.ndarray:
-    return np.asarray(jax.random.normal(jax.random.key(seed), shape))
+    """Standard normal float32 numbers."""
+    # Flat, as the numbers are the same in any shape, and each shape would be compiled.
+    flat = jax.random.normal(jax.random.key(seed), (math.prod(shape),))
+    return np.asarray(flat).reshape(shape)
 
 
 class Computed(NamedTuple):
