@@ -12,8 +12,10 @@ import importlib
 import inspect
 import pkgutil
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,7 +27,7 @@ from dropjax.core.keys import Keys
 from dropjax.core.plan import no_weights
 from dropjax.core.scheme import SCHEMES, Learned, Scheme, rate_fields
 from dropjax.core.site import KINDS, Kind, Site
-from dropjax.models import MODELS
+from dropjax.models import MODELS, layers
 from dropjax.ops.lazy import Lazy, is_lazy
 
 _DROPJAX = Path(__file__).resolve().parent.parent / "dropjax"
@@ -215,15 +217,25 @@ def models_page() -> str:
         "",
         "The names by which a scheme's `at` finds them.",
         "",
-        *(f"- **{name}.** {_sites(module)}" for name, module in modules.items()),
+        *(f"- **{name}.** {text}" for name, text in _sites(modules).items()),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _sites(module: ModuleType) -> str:
-    parts = (module.__doc__ or "").split("\n\n")
-    text = next(part for part in parts if part.startswith("Sites: "))
-    return re.sub(r'(?<!=)"(\S+)"', r"`\1`", " ".join(text.removeprefix("Sites: ").split()))
+def _sites(modules: Mapping[str, ModuleType]) -> dict[str, str]:
+    """What the docstrings of models, and of the layers that they share, say of their sites."""
+    owners = dict(modules) | {f"layers.{n}": c for n, c in vars(layers).items() if _is_layer(c)}
+    texts = {}
+    for name, owner in owners.items():
+        for part in inspect.cleandoc(owner.__doc__ or "").split("\n\n"):
+            if part.startswith("Sites: "):
+                text = " ".join(part.removeprefix("Sites: ").split())
+                texts[name] = re.sub(r'(?<!=)"(\S+)"', r"`\1`", text)
+    return texts
+
+
+def _is_layer(value: Any) -> bool:
+    return inspect.isclass(value) and value.__module__ == layers.__name__
 
 
 PAGES = {_DROPJAX / "schemes" / "README.md": table, _DROPJAX / "models" / "README.md": models_page}

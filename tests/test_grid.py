@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import re
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from dropjax.train import Examples, Problem, Program
 from dropjax.train.objectives import classification
 from dropjax.train.step import Step, on_one_device
 from tests.cases import FIRST_VARIANTS, SCHEME_VALUES
+from tests.conftest import ROOT
 from tests.throwaway import PreActivation
 
 MODELS = {
@@ -50,6 +52,18 @@ def without_noise(text):
     params, mutable = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), shapes)
     sites = plan.record(lambda draw: network.outputs(params, x, draw, mutable))
     return params, mutable, sites
+
+
+@pytest.mark.parametrize("text", [text for texts in MODELS.values() for text in texts])
+def test_every_site_of_a_model_is_on_the_page_of_models(text):
+    page = (ROOT / "dropjax" / "models" / "README.md").read_text().partition("## Sites")[2]
+    _, _, sites = without_noise(text)
+    for name in sites:
+        last = name.rpartition("/")[2]
+        assert re.search(rf"[`/]{last}`", page), (
+            f'the site {name!r}: name it under "Sites:" in the docstring of the model, or of the '
+            "layer, that declares it, and run python -m scripts.scheme_table"
+        )
 
 
 def problem(text, scheme):

@@ -139,8 +139,9 @@ class LayerNorm(nn.Module):
 class Attention(nn.Module):
     """Self-attention of one sequence: x (steps, features) -> (steps, features).
 
-    Its sites are those of its four dense layers, "query/linear" and so on, "weights", the attention
-    weights after the softmax, and "heads", what each head has found, before they are joined.
+    Sites: "query/linear", "key/linear", "value/linear" and "out/linear", its dense layers;
+    "weights" (the attention weights, after the softmax); "heads" (the output of each head, before
+    they are joined).
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.2.
 

@@ -2,12 +2,10 @@
 
 Sites: "input", "embed/linear" and "embedded" (patches or steps, with their positions), or, of a
 sequence of tokens, "embed/table" and "embed/embedded" (without); "tokens" (with their positions:
-any may be left out); for each layer i
-"layer_i/attention/query", ".../key", ".../value" and ".../out" with "/linear" each,
-"layer_i/attention/weights" (after the softmax), "layer_i/attention/heads" (what each head has
-found), "layer_i/attention/branch" (before it is added), "layer_i/mlp/in/linear",
-"layer_i/mlp/hidden", "layer_i/mlp/out/linear", "layer_i/mlp/branch", "layer_i/layer" (what the
-layer returns, its input as fallback); "head/linear".
+any may be left out); for each layer i those of `models.layers.Attention` as
+"layer_i/attention/...", and "layer_i/attention/branch" (before it is added);
+"layer_i/mlp/in/linear", "layer_i/mlp/hidden", "layer_i/mlp/out/linear", "layer_i/mlp/branch",
+"layer_i/layer" (the output of the layer, with its input as fallback); "head/linear".
 
 A layer has two residual branches, so the l-th of all is at depth l / (2 * layers), as what leads
 up to it is.

@@ -99,6 +99,9 @@ def _scaled_by_row(keep: Mask, x: Array) -> Array:
 class Attention(Scheme):
     """Attention weights, each for itself; one decision for all heads, or for all queries.
 
+    With `scaling="row"` it evaluates with x: a row of which nothing is kept is 0, so x is not the
+    mean.
+
     Args:
       shared: what shares one decision: "none", each weight has its own; "head", all heads; "query",
         all queries, so that whole keys are dropped.

@@ -114,6 +114,8 @@ def no_images(sites: Sequence[Site]) -> str | None:
 class Cutout(Scheme):
     """Cutout on input images, in training only; `rate` of the images get a hole.
 
+    Evaluates with x, which is not the mean: pixels are taken away and nothing is scaled up.
+
     Args:
       rate: the probability that an image gets a hole, in [0, 1].
       size: side of the hole in pixels. Typical: 16 for CIFAR-10, 8 for CIFAR-100.

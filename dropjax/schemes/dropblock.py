@@ -207,6 +207,8 @@ def _check_options(gamma: str, normalize: str) -> None:
 class DropBlock(Scheme):
     """DropBlock on feature maps; by name on whatever else has a spatial axis.
 
+    Evaluates with x below rate 1, as its paper. That is not the mean where blocks lie unevenly.
+
     Args:
       rate: the share of positions that is dropped on average, in [0, 1].
       block_size: side of a block, or its side along each spatial axis. A block larger than the map

@@ -71,7 +71,10 @@ def feature_alpha_dropout(
 
 @scheme
 class FeatureAlpha(Scheme):
-    """Alpha dropout of whole feature maps: one decision a feature, shared along all other axes."""
+    """Alpha dropout of whole feature maps: one decision a feature, shared along all other axes.
+
+    Evaluates with x: mean and variance are kept over all units, not the mean of each.
+    """
 
     rate: Rate = 0.1
 

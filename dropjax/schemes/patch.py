@@ -115,6 +115,8 @@ def _positions(key: Array, shape: Sequence[int], count: int, ordered: bool) -> A
 class Patch(Scheme):
     """Patches or tokens, left out: what follows sees, and computes, fewer of them.
 
+    Evaluates with all of x, of which training sees some rows.
+
     The rate decides about shapes: it cannot be traced, and no strength multiplies it.
 
     Args:

@@ -176,6 +176,8 @@ def _check_range(limits: tuple[float, float], name: str, most: float) -> None:
 class RandomErasing(Scheme):
     """Random erasing on input images, in training only; `rate` of the images get a rectangle.
 
+    Evaluates with x, which is not the mean: pixels are taken away and nothing is scaled up.
+
     Args:
       rate: the probability that an image gets a rectangle, in [0, 1].
       area: the least and the largest share of the image that the rectangle covers.

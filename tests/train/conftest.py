@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 
-import jax
 import pytest
 
+from tests.experiments import conftest
 from tests.experiments.conftest import compile_once  # noqa: F401
 
 
 @pytest.fixture
 def optimised(compile_once) -> Iterator[None]:  # noqa: F811
-    """For a test of what a hurried compilation gets wrong: batch norm, on a CPU, ends in NaN."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
+    """See `tests.experiments.conftest.optimised`."""
+    with conftest.optimised():
+        yield
