@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import re
-import re
 
 import jax
 import jax.numpy as jnp
