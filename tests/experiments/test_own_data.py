@@ -132,7 +132,7 @@ def test_the_printed_table_has_the_task_s_metrics(made, task):
 
 def test_a_value_that_is_none_leaves_a_gap():
     found = {"test_rmse": 1.0, "test_mae": 0.5, "test_r2": None, "mc_samples": 0}
-    assert report.table(found).splitlines()[1:] == [f"{'test':24}    1.0000    0.5000          "]
+    assert report.table(found).splitlines()[1:] == [f"{'test':24}    1.0000    0.5000"]
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])

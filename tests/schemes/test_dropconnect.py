@@ -245,7 +245,7 @@ def test_it_needs_the_memory_of_a_few_masks_not_of_one_for_each_row():
     x, w = jnp.ones((32, 512)), jnp.ones((512, 600))
 
     def bytes_of(f):
-        total = jit(jax.grad(lambda w: f(w).sum()))
+        total = jax.jit(jax.grad(lambda w: f(w).sum()))
         return total.lower(w).compile().memory_analysis().temp_size_in_bytes
 
     def vmapped(w):
