@@ -1,9 +1,11 @@
 """Strictness for the whole suite, and what several tests share."""
 
+import contextlib
 import gc
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Plenty of threads: collectives of forced CPU devices wait for each other.
@@ -16,6 +18,9 @@ from dropjax.core.trial import IN_A_HURRY  # noqa: F401  (for a large program th
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Most programs here run once or twice: to optimise them takes longer than they run. What compares
+# numbers to the last bits, or looks at compiled code, takes the fixture `optimised`.
+jax.config.update("jax_disable_most_optimizations", True)
 
 # Tracing makes millions of objects that live long: looking for garbage among them took a seventh of
 # the suite's time. What holds no circle is freed at once in any case.
@@ -37,6 +42,29 @@ def nothing_outside(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["DROPJAX_OFFLINE"] = "1"
     os.environ["TFDS_DATA_DIR"] = str(tmp_path_factory.getbasetemp() / "tfds")
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.getbasetemp() / "cache")
+
+
+@contextlib.contextmanager
+def optimising() -> Iterator[None]:
+    """Compiles as users do.
+
+    JAX does not see that programs which it has compiled before were compiled otherwise: they are
+    forgotten, before and after.
+    """
+    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", True)
+        jax.clear_caches()
+
+
+@pytest.fixture
+def optimised() -> Iterator[None]:
+    """See `optimising`."""
+    with optimising():
+        yield
 
 
 def run_python(*arguments: str, timeout: float = 300, cwd: Path = ROOT, **environment: str):

@@ -19,16 +19,16 @@ from dropjax.runs import files, record
 from experiments import report, run
 from experiments.flags import Flags
 from experiments.mnist import EXPERIMENT
+from tests.conftest import optimising
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compile_once(compilation_cache, tmp_path_factory) -> Iterator[None]:
-    """The same few programs many times: compiled once, in a hurry, and kept on disk."""
+    """The same few programs many times: compiled once, and kept on disk."""
     values = {
         "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "xla"),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
-        "jax_disable_most_optimizations": True,
     }
     before = {name: jax.config.values[name] for name in values}
     for settings in (values, before):
@@ -41,22 +41,10 @@ def compile_once(compilation_cache, tmp_path_factory) -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def processes_in_a_hurry() -> Iterator[None]:
-    """Processes that these tests start compile as `compile_once` does."""
+    """Processes that these tests start compile without optimisations too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         yield
-
-
-@contextlib.contextmanager
-def optimised() -> Iterator[None]:
-    """Compiles as users do what a hurried compilation gets wrong: batch norm on a CPU ends in NaN.
-
-    Seen with JAX 0.10.2 and `--xla_backend_optimization_level=0`, in a training loop alone: the
-    layer by itself and its gradient are right.
-    """
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +79,10 @@ def small_run(compile_once, no_picture, shared) -> Callable[..., Path]:
         with (shared / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (shared / name / "result.json").exists():
-                as_users_do = optimised() if "batch" in flags.model else contextlib.nullcontext()
-                with as_users_do:
+                # Compiled without optimisations, a loop that trains batch norm on a CPU ends in NaN
+                # (JAX 0.10.2); the layer and its gradient by themselves are right.
+                batch_norm = "batch" in flags.model
+                with optimising() if batch_norm else contextlib.nullcontext():
                     path = shared / name
                     assert run.run(EXPERIMENT, flags, path, resume=False, overwrite=False) == 0
         return shared / name

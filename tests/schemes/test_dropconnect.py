@@ -14,7 +14,7 @@ from dropjax.core.keys import Keys
 from dropjax.core.site import Kind
 from dropjax.schemes import parse
 from tests.cases import SITES
-from tests.compiled import compiled, jit, normal
+from tests.compiled import compiled, normal
 from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 

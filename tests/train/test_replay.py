@@ -307,27 +307,36 @@ def test_the_noise_of_every_scheme_can_be_had_as_arrays(scheme):
     """It is what `sample` draws; of a dense layer only where the layer asks `sample` for it."""
     kinds = scheme.acts_on | scheme.can_act_on
     sites = {s.name: (s, shape_of(s)) for s in SITES.values() if s.kind in kinds}
-    chosen = [f"^{name}$" for name, (site, _) in sites.items()]
     learned = scheme.init_learned(KEY, sites, no_weights(sites)) if scheme.learns else None
     replay = train.Replay(KEY, N, BATCH, scheme, sites, learned=learned)
     row = int(replay.batch(2)[1])
-    bound = replay.scheme_at(2)
-    for at in chosen:
-        site, shape = sites[at[1:-1]]
-        if not scheme.wants(site):
-            continue
-        try:
-            (found,) = replay.noise(2, row, at=at)[site.name]
-        except ValueError as error:
-            assert site.kind is Kind.LINEAR and "linear(...)" in str(error)
-            continue
-        keys = replay.keys(2, row).within(site.name)
-        drawn = bound.sample(keys, site, shape)
-        wanted = jax.tree.map(
-            lambda n: n.drawn() if isinstance(n, Lazy) else n, drawn, is_leaf=is_lazy
+    bound, keys = replay.scheme_at(2), replay.keys(2, row)
+
+    def drawn(keys, here):
+        noise = {name: bound.sample(keys.within(name), *sites[name]) for name in here}
+        return jax.tree.map(
+            lambda n: n.drawn() if isinstance(n, Lazy) else n, noise, is_leaf=is_lazy
         )
-        jax.tree.map(np.testing.assert_array_equal, found, wanted)
-        (several,) = replay.noise(2, [row], at=at)[site.name]
+
+    wanted = [name for name, (site, _) in sites.items() if scheme.wants(site)]
+    layers = [name for name in wanted if sites[name][0].kind is Kind.LINEAR]
+    for here in ([name for name in wanted if name not in layers], layers):
+        if not here:
+            continue
+        at = f"^({'|'.join(here)})$"
+        try:
+            found = replay.noise(2, row, at=at)
+        except ValueError as error:
+            assert here == layers and "linear(...)" in str(error)
+            continue
+        assert set(found) == set(here) and all(len(noise) == 1 for noise in found.values())
+        found = {name: noise for name, (noise,) in found.items()}
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            found,
+            jax.jit(drawn, static_argnums=1)(keys, tuple(here)),
+        )
+        several = {name: noise for name, (noise,) in replay.noise(2, [row], at=at).items()}
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b), several, found)
 
 
