@@ -116,6 +116,7 @@ def test_rates_of_a_schedule_are_those_of_the_step():
     assert_replayed(of.replay(), found, lambda step: float(RAMP(step)))
 
 
+@pytest.mark.usefixtures("optimised")
 def test_the_strength_of_a_step_is_that_of_training_to_the_bit():
     """The rate itself as an output: compiled into the step, and computed again."""
 
