@@ -13,8 +13,8 @@ Before that the same tests run without any fault (--nocheck leaves that out): te
 would notice everything.
 
 Prints a line for each fault and a table by package. Exit status 0; 1 if with --compare a fault
-survived that the file says was killed; 2 if something could not be run. All faults take about half
-an hour on 2 cores.
+survived that the file says was killed; 2 if something could not be run. All faults took 7 minutes
+with --jobs=2 and --nocheck on 2 cores.
 """
 
 from experiments import program

@@ -23,7 +23,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 
 # Tracing makes millions of objects that live long: looking for garbage among them took a seventh of
-# the suite's time. What holds no circle is freed at once in any case.
+# the time of tests/test_grid.py. What holds no circle is freed at once in any case.
 gc.set_threshold(200_000, 20, 100)
 
 ROOT = Path(__file__).resolve().parent.parent

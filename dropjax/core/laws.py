@@ -58,7 +58,7 @@ class Law(Generic[T]):
     says: str
     advice: str
     breach: Callable[[T], str]
-    applies: Callable[[T], bool] = lambda of: True
+    applies: Callable[[T], bool] = lambda tried: True
 
     @property
     def name(self) -> str:
@@ -388,8 +388,8 @@ def _vmap_equals_loop(trial: Trial) -> str:
     jax.eval_shape(jax.vmap(one), rows)  # mapped over examples alone, as training does
     for number, y in enumerate(trial.computed["examples"].y):
         keys = Keys.of(jax.random.key(7), number)
-        if found := _unlike(y, trial.eager(keys)):
-            return f"row {number}: {found}"
+        if difference := _unlike(y, trial.eager(keys)):
+            return f"row {number}: {difference}"
     return ""
 
 
@@ -433,8 +433,8 @@ def _rates_stack_into_lanes(trial: Trial) -> str:
     jax.eval_shape(jax.vmap(one, in_axes=(axes,)), stacked)  # mapped over rates alone
     for rate in LANES:
         alone = trial.eager(trial.keys(), trial.at_rate(rate))
-        if found := _unlike(trial.computed[f"lane {rate}"].y[0], alone):
-            return f"at rate {rate}: {found}"
+        if difference := _unlike(trial.computed[f"lane {rate}"].y[0], alone):
+            return f"at rate {rate}: {difference}"
     return ""
 
 
@@ -499,11 +499,11 @@ def _mean_is_expected_at_every_rate(trial: Trial) -> str:
         if not (np.isfinite(ours).all() and np.isfinite(wanted).all()):
             return f"at rate {rate:g} there is a NaN or an infinity"
         if trial.scheme.expected_is_mean:
-            found = _mean_broken(trial, ours, wanted, None)
+            breach = _mean_broken(trial, ours, wanted, None)
         else:
-            found = "" if rate == 1 or np.all(wanted == 1) else "`expected` is not x"
-        if found:
-            return f"at rate {rate:g} {found}"
+            breach = "" if rate == 1 or np.all(wanted == 1) else "`expected` is not x"
+        if breach:
+            return f"at rate {rate:g} {breach}"
     return ""
 
 
@@ -742,9 +742,9 @@ def _verdicts_at(scheme: Scheme, site: Site, shared: bool) -> Iterator[Verdict]:
                     break
 
 
-def _verdict(where: str, law: Law[T], of: T) -> Verdict:
+def _verdict(where: str, law: Law[T], tried: T) -> Verdict:
     try:
-        return Verdict(where, law, law.breach(of))
+        return Verdict(where, law, law.breach(tried))
     except Exception as error:
         return Verdict(where, law, _said(error))
 

@@ -368,10 +368,10 @@ def _computed(trial: Trial) -> dict[str, Computed]:
         np.concatenate(xs),
         trial.previous,
     )
-    found = run_compiled(jax.vmap(one, in_axes=(0, 0, 0, None)), *arguments)
+    computed = run_compiled(jax.vmap(one, in_axes=(0, 0, 0, None)), *arguments)
     ends = np.cumsum(sizes)
     return {
-        name: jax.tree.map(lambda leaf, start=end - size, end=end: leaf[start:end], found)
+        name: jax.tree.map(lambda leaf, start=end - size, end=end: leaf[start:end], computed)
         for name, size, end in zip(asked, sizes, ends, strict=True)
     }
 

@@ -112,11 +112,8 @@ def monte_carlo(
     Source: Gal & Ghahramani 2016, "Dropout as a Bayesian Approximation" (arXiv 1506.02142),
       section 4.
     """
-    _check_examples(xs)
-    samples = _check_count("samples", samples, 2)
-    batch_size = _check_count("batch_size", batch_size, 1)
     function = function if of_keys else _OfKey(function)
-    return _over_samples(function, params, xs, check_key(key), _MOMENTS, samples, batch_size)
+    return _over_samples(function, params, xs, key, _MOMENTS, samples, batch_size, least=2)
 
 
 def monte_carlo_samples(
@@ -164,11 +161,8 @@ def monte_carlo_samples(
       >>> evaluate.monte_carlo_samples(f, (), jnp.ones((5, 3)), jax.random.key(0), samples=9).shape
       (9, 5, 3)
     """
-    _check_examples(xs)
-    samples = _check_count("samples", samples, 1)
-    batch_size = _check_count("batch_size", batch_size, 1)
     function = function if of_keys else _OfKey(function)
-    return _over_samples(function, params, xs, check_key(key), None, samples, batch_size)
+    return _over_samples(function, params, xs, key, None, samples, batch_size, least=1)
 
 
 def monte_carlo_log_probabilities(
@@ -208,10 +202,7 @@ def monte_carlo_log_probabilities(
       examples. What it keeps is kept for the backward pass, of all samples, and 8 bytes a class of
       each.
     """
-    _check_examples(xs)
-    samples = _check_count("samples", samples, 1)
-    batch_size = _check_count("batch_size", batch_size, 1)
-    return _over_samples(function, params, xs, check_key(key), _LOG_MEAN_EXP, samples, batch_size)
+    return _over_samples(function, params, xs, key, _LOG_MEAN_EXP, samples, batch_size, least=1)
 
 
 def _check_examples(xs: Any) -> None:
@@ -299,8 +290,26 @@ def _depends_on_inputs(jaxpr: Any) -> bool:
     return any(used)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
 def _over_samples(
+    function: Callable[[Any, Any, Keys], Any],
+    params: Any,
+    xs: Any,
+    key: Array,
+    reduction: "_Reduction | None",
+    samples: int,
+    batch_size: int,
+    *,
+    least: int,
+) -> Any:
+    """What is gathered of each example, once the arguments are checked; see `_gathered`."""
+    _check_examples(xs)
+    samples = _check_count("samples", samples, least)
+    batch_size = _check_count("batch_size", batch_size, 1)
+    return _gathered(function, params, xs, check_key(key), reduction, samples, batch_size)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
+def _gathered(
     function: Callable[[Any, Any, Keys], Any],
     params: Any,
     xs: Any,
