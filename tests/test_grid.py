@@ -61,7 +61,7 @@ def test_every_site_of_a_model_is_on_the_page_of_models(text):
         last = name.rpartition("/")[2]
         assert re.search(rf"[`/]{last}`", page), (
             f'the site {name!r}: name it under "Sites:" in the docstring of the model, or of the '
-            "layer, that declares it, and run python -m scripts.scheme_table"
+            "layer, that declares it, and run python -m scripts.reference"
         )
 
 

@@ -18,7 +18,7 @@ from experiments import flags, replay, run
 from experiments.flags import Flags
 from experiments.mnist import EXPERIMENT
 from experiments.setup import set_up
-from scripts import scheme_table
+from scripts import reference
 from tests.conftest import ROOT, run_python
 
 README = (ROOT / "README.md").read_text()
@@ -202,9 +202,8 @@ def test_what_help_says_of_accuracies_stands_in_the_tables(module):
         assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.])", measured), figure
 
 
-@pytest.mark.parametrize("path", scheme_table.PAGES, ids=lambda path: path.parent.name)
-def test_lists_of_schemes_and_models_are_the_code_s(path, clean_registry):
-    assert path.read_text() == scheme_table.PAGES[path](), "run python -m scripts.scheme_table"
+def test_the_reference_is_the_code_s(clean_registry):
+    assert reference.PAGE.read_text() == reference.text(), "run python -m scripts.reference"
 
 
 # Names in code, by the package that they are in. Equinox's own are `equinox.nn.`...

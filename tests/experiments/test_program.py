@@ -111,8 +111,7 @@ with tidying(lambda: pathlib.Path({str(tmp_path / "tidy")!r}).touch()):
 
 
 SCRIPTS = [
-    ROOT / "scripts" / f"{name}.py"
-    for name in ("ablate", "coverage", "mask_battery", "scheme_table")
+    ROOT / "scripts" / f"{name}.py" for name in ("ablate", "coverage", "mask_battery", "reference")
 ]
 MAINS = [
     path

@@ -1,17 +1,18 @@
-"""Writes dropjax/schemes/README.md and dropjax/models/README.md, the lists of both, from the code.
+"""Writes dropjax/REFERENCE.md, the tables of schemes, models and functions, from the code.
 
-python -m scripts.scheme_table
+python -m scripts.reference
 """
 
 from experiments import program
 
 if __name__ == "__main__":  # before what takes time is imported
-    program.begin("scheme_table")
+    program.begin("reference")
 
 import importlib
 import inspect
 import pkgutil
 import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -30,8 +31,28 @@ from dropjax.core.site import KINDS, Kind, Site
 from dropjax.models import MODELS, layers
 from dropjax.ops.lazy import Lazy, is_lazy
 
-_DROPJAX = Path(__file__).resolve().parent.parent / "dropjax"
+PAGE = Path(__file__).resolve().parent.parent / "dropjax" / "REFERENCE.md"
 _SIZE = 12
+
+# The sections of the page, and what is said before each table.
+_SECTIONS = {
+    "Schemes": "A scheme acts on the [kinds of sites](#kinds-of-sites) in the second column; with "
+    "`at=REGEX` also on those in the third. Each element of each example has noise of its own, "
+    "unless the fourth column names axes along which one number is shared; options such as `mode` "
+    "change that. `--strength` multiplies the fields in the fifth. `--model=auto` takes the model "
+    "that the scheme was made for.",
+    "Arguments of schemes": "As in `--dropout='dropblock(rate=0.1,block_size=5)'`. "
+    "`--dropout=help` prints them too.",
+    "Kinds of sites": "A model says of each of its sites, by a `dropjax.Kind`, what stands there. "
+    "`Drop` acts where a scheme needs the value alone.",
+    "Models": "A model is a Flax module that takes one example and a draw, and names its sites.",
+    "Arguments of models": "As in `--model='mlp(widths=(800,800))'`. `--model=help` prints them "
+    "too.",
+    "Sites of models": "The names by which a scheme's `at` finds them.",
+    "Functions without a flag": "They change sizes, take parts of a network, or are losses or "
+    "inference.",
+    "Sources": "",
+}
 
 
 def _axes(kind: Kind) -> tuple[str, ...]:
@@ -117,49 +138,73 @@ def _modules(package: ModuleType) -> list[ModuleType]:
     return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
 
 
-def table() -> str:
-    """The page's text."""
+def text() -> str:
+    """The text of the page."""
+    schemes = {name: SCHEMES.find(name) for name in SCHEMES.names()}
+    models = {n: importlib.import_module(MODELS.find(n).__module__) for n in MODELS.names()}
+    functions = _functions_without_a_flag()
     lines = [
-        "# Schemes",
+        "# Reference",
         "",
-        "`python -m scripts.scheme_table` writes this page from the code, and a test compares the",
-        "two. A scheme acts on the [kinds of sites](#kinds-of-sites) in the second column; with",
-        "`at=REGEX` also on those in the third. Each element of each example has noise of its own,",
-        "unless the fourth column names axes along which one number is shared; options such as",
-        "`mode` change that. `--strength` multiplies the fields in the fifth. `--model=auto` takes",
-        "the model that the scheme was made for.",
+        "`python -m scripts.reference` writes this page from the code; a test compares the two.",
         "",
+        *("- [" + title + "](#" + title.lower().replace(" ", "-") + ")" for title in _SECTIONS),
+        "",
+    ]
+    parts = (
+        _schemes(schemes),
+        arguments.markdown(SCHEMES),
+        _kinds_table(),
+        [
+            "| `--model=` | what it is |",
+            "|---|---|",
+            *(f"| `{name}` | {_summary(module)} |" for name, module in models.items()),
+        ],
+        arguments.markdown(MODELS),
+        [f"- **{name}.** {text}" for name, text in _sites(models).items()],
+        [
+            "| function | what it is |",
+            "|---|---|",
+            *(f"| {', '.join(names)} | {_summary(m)} |" for m, names in functions),
+        ],
+        [
+            *(
+                f"- **{n}.** {_notes(importlib.import_module(c.__module__))}"
+                for n, c in schemes.items()
+            ),
+            *(f"- {', '.join(names)}. {_notes(m)}" for m, names in functions if _notes(m)),
+        ],
+    )
+    for (title, about), part in zip(_SECTIONS.items(), parts, strict=True):
+        lines += [
+            f"## {title}",
+            "",
+            *([*textwrap.wrap(about, 100), ""] if about else []),
+            *part,
+            "",
+        ]
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def _schemes(schemes: Mapping[str, type[Scheme]]) -> list[str]:
+    lines = [
         "| `--dropout=` | acts on | by name also on | noise shared along | scheduled | learns "
         "| function | made for | what it is |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    schemes = {name: SCHEMES.find(name) for name in SCHEMES.names()}
     for cls in schemes.values():
         module = importlib.import_module(cls.__module__)
         names = _functions(module, dropjax, "dropjax")
         names += _functions(module, dropjax.blocks, "dropjax.blocks")
-        functions = ", ".join(names) or "-"
         lines.append(
             f"| `{cls()}` | {_kinds(cls.acts_on)} | {_kinds(cls.can_act_on)} | {_shares(cls())} "
-            f"| {_scheduled(cls)} | {_learns(cls)} | {functions} | {_made_for(cls)} "
+            f"| {_scheduled(cls)} | {_learns(cls)} | {', '.join(names) or '-'} | {_made_for(cls)} "
             f"| {_summary(module)} |"
         )
-    lines += [
-        "",
-        "## Arguments",
-        "",
-        "As in `--dropout='dropblock(rate=0.1,block_size=5)'`. `--dropout=help` prints them too.",
-        "",
-        *arguments.markdown(SCHEMES),
-        "",
-        "## What is no scheme",
-        "",
-        "Functions that no flag stands for: they change sizes, take parts of a network, or are",
-        "losses or inference.",
-        "",
-        "| function | what it is |",
-        "|---|---|",
-    ]
+    return lines
+
+
+def _functions_without_a_flag() -> list[tuple[ModuleType, list[str]]]:
     rows = [(m, _functions(m, dropjax, "dropjax")) for m in _modules(dropjax.functions)]
     rows += [(m, _functions(m, dropjax.blocks, "dropjax.blocks")) for m in _modules(dropjax.blocks)]
     for name in ("train.losses", "train.schedules", "evaluate.moments"):
@@ -168,58 +213,18 @@ def table() -> str:
     # As a name this is the function, not its module.
     module = importlib.import_module("dropjax.evaluate.weight_scaling")
     rows.append((module, _functions(module, dropjax.evaluate, "dropjax.evaluate")))
-    lines += [f"| {', '.join(functions)} | {_summary(m)} |" for m, functions in rows if functions]
-    lines += [
-        "",
-        "## Kinds of sites",
-        "",
-        "A model says of each of its sites, by a `dropjax.Kind`, what stands there. `Drop` acts",
-        "where a scheme needs the value alone.",
-        "",
+    return [(module, names) for module, names in rows if names]
+
+
+def _kinds_table() -> list[str]:
+    lines = [
         "| kind | what stands there | its axes, for example | a scheme needs |",
         "|---|---|---|---|",
     ]
     for kind, facts in KINDS.items():
         needs = facts.needs.partition(";")[0] or "the value"
         lines.append(f"| {kind.name} | {facts.what} | {', '.join(facts.axes)} | {needs} |")
-    lines += ["", "## Sources", ""]
-    lines += [
-        f"- **{n}.** {_notes(importlib.import_module(c.__module__))}" for n, c in schemes.items()
-    ]
-    lines += [
-        f"- {', '.join(functions)}. {_notes(m)}" for m, functions in rows if functions and _notes(m)
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def models_page() -> str:
-    """The text of the page on models."""
-    modules = {
-        name: importlib.import_module(MODELS.find(name).__module__) for name in MODELS.names()
-    }
-    lines = [
-        "# Models",
-        "",
-        "Made by `python -m scripts.scheme_table`; a test holds it to the code. A model is a Flax",
-        "module that takes one example and a draw, and names its sites.",
-        "",
-        "| `--model=` | what it is |",
-        "|---|---|",
-        *(f"| `{name}` | {_summary(module)} |" for name, module in modules.items()),
-        "",
-        "## Arguments",
-        "",
-        "As in `--model='mlp(widths=(800,800))'`. `--model=help` prints them too.",
-        "",
-        *arguments.markdown(MODELS),
-        "",
-        "## Sites",
-        "",
-        "The names by which a scheme's `at` finds them.",
-        "",
-        *(f"- **{name}.** {text}" for name, text in _sites(modules).items()),
-    ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _sites(modules: Mapping[str, ModuleType]) -> dict[str, str]:
@@ -238,17 +243,12 @@ def _is_layer(value: Any) -> bool:
     return inspect.isclass(value) and value.__module__ == layers.__name__
 
 
-PAGES = {_DROPJAX / "schemes" / "README.md": table, _DROPJAX / "models" / "README.md": models_page}
-"""The files, and what makes their text."""
-
-
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    for path, text in PAGES.items():
-        path.write_text(text())
-        print(f"wrote {path.relative_to(_DROPJAX.parent)}")
+    PAGE.write_text(text())
+    print(f"wrote {PAGE.relative_to(PAGE.parent.parent)}")
 
 
 if __name__ == "__main__":
-    program.launch("scheme_table", main)
+    program.launch("reference", main)
