@@ -7,20 +7,47 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Plenty of threads: collectives of forced CPU devices wait for each other.
 os.environ.setdefault("NPROC", "16")
+# Most programs here run once or twice: to optimise them takes longer than they run. What compares
+# numbers to the last bits, or looks at compiled code, takes the fixture `optimised`. The processes
+# that tests start inherit this.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax
 import pytest
+from jax._src import compiler
 
 from dropjax.core.trial import IN_A_HURRY  # noqa: F401  (for a large program that runs once)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Most programs here run once or twice: to optimise them takes longer than they run. What compares
-# numbers to the last bits, or looks at compiled code, takes the fixture `optimised`.
-jax.config.update("jax_disable_most_optimizations", True)
+
+
+def is_known(option: tuple[str, Any]) -> bool:
+    """Whether this version of XLA has that option."""
+    try:
+        jax.jit(lambda x: x).lower(1.0).compile(dict([option]))
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+# XLA's older way to make loops compiles in half the time; newer versions do not have it. JAX takes
+# options for one program, but none for all programs, so that a function of its own is wrapped.
+OLDER_LOOPS = ("xla_cpu_use_fusion_emitters", False)
+if is_known(OLDER_LOOPS):
+    options_of = compiler.get_compile_options
+
+    def options_in_a_hurry(*args: Any, **named: Any) -> Any:
+        options = options_of(*args, **named)
+        if jax.config.read("jax_disable_most_optimizations"):
+            options.env_option_overrides = [*options.env_option_overrides, OLDER_LOOPS]
+        return options
+
+    compiler.get_compile_options = options_in_a_hurry
 
 # Tracing makes millions of objects that live long: looking for garbage among them took a seventh of
 # the time of tests/test_grid.py. What holds no circle is freed at once in any case.

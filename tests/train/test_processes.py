@@ -39,11 +39,19 @@ leaves = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves((fitted.params, 
 print(json.dumps({"devices": jax.device_count(), "history": fitted.history, "leaves": leaves}))
 """
 
+# Without optimisations JAX's CPU code for batch norm in a loop ends in NaN.
+ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "NPROC": "16",
+    "XLA_FLAGS": "",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
+}
+
 
 def start(process: int, processes: int, port: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(process), str(processes), str(port)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "NPROC": "16", "XLA_FLAGS": ""},
+        env=os.environ | ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
