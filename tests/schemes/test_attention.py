@@ -22,11 +22,6 @@ def mask(shape, rate=0.4):
     return np.asarray(ops.keep_mask(KEY, rate, shape))
 
 
-def test_weights_are_dropped_each_for_itself_and_scaled():
-    y = ops.attention_dropout(KEY, X, 0.4)
-    np.testing.assert_allclose(y, np.where(mask(X.shape), X / 0.6, 0), rtol=1e-6)
-
-
 def test_neither_heads_nor_examples_share_a_mask_unless_told():
     """Flax's `broadcast_dropout` does by default."""
     ones = np.ones((3, 2, 8, 8), np.float32)

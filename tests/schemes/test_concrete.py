@@ -118,7 +118,7 @@ def test_logits_of_any_size_are_safe():
     for size in (-200.0, -30.0, 30.0, 200.0):
         found = value_and_slopes(ones(4), size)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
-        assert found[0] == (4 if logit < 0 else pytest.approx(0, abs=1e-6))
+        assert found[0] == (4 if size < 0 else pytest.approx(0, abs=1e-6))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import dropjax
 from dropjax.core.draw import deterministic, sampled
 from dropjax.core.keys import Keys
-from dropjax.core.plan import check, record, rows, table
+from dropjax.core.plan import record, table
 from dropjax.core.site import Kind, Site
 from dropjax.models.cnn import CNN
 from dropjax.ops.block_masks import seed_chance
@@ -445,23 +445,6 @@ def test_the_scheme_is_the_function():
         y = sampled(parse(text.format(more)), KEY)(x, MAP)
         wanted = ops.dropblock(key, x, 0.3, (3, 4), shared_axes=shared, **options)
         np.testing.assert_array_equal(y, wanted)
-
-
-def test_where_it_acts():
-    x = ones(8, 8, 2)
-    sites = record(lambda draw: CNN(2, (3,), dense=(4,)).init(KEY, x, draw))
-    check(parse("dropblock"), sites)
-    noise = {row["site"]: row["noise"] for row in rows(parse("dropblock"), sites)}
-    assert noise.pop("stage_0/map") == "(4, 4, 3)" and set(noise.values()) == {"-"}
-    (shared,) = rows(parse("dropblock(per_channel=False)"), {"map": (MAP, (4, 5, 3))})
-    assert shared["noise"] == "(4, 5, 1)"
-    check(parse('dropblock(at="input")'), sites)
-    for text, reason in [
-        ('dropblock(at="hidden")', "a site it acts on has no spatial axis"),
-        ("dropblock(block_size=(3,3,3))", "has 3 sizes, but the sites it acts on have 2"),
-    ]:
-        with pytest.raises(ValueError, match=reason):
-            check(parse(text), sites)
 
 
 def test_the_launch_says_where_it_is_spatial_dropout():

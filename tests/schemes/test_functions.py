@@ -57,6 +57,21 @@ LEAVES_SOME = [
 """At a rate of 1 some of x is left, as their own tests say."""
 KEPT = {"concrete_dropout": 32, "head_drop": 36, "shake_drop": 36}
 """Bytes for the backward pass of X where they are more than 24."""
+OF_PARTS = [
+    "cutout",
+    "drop_path",
+    "dropblock",
+    "embedding_dropout",
+    "feature_alpha_dropout",
+    "head_drop",
+    "layer_drop",
+    "random_erasing",
+    "rnn_drop",
+    "shake_drop",
+    "spatial_dropout",
+    "variational_dropout",
+]
+"""Elements share their noise, so that a rate for each of them does not fit."""
 OF_IMAGES = ["cutout", "dropblock", "random_erasing"]
 """Large programs, so that their own tests are enough."""
 SAME_SHAPE = [
@@ -93,8 +108,9 @@ def test_a_rate_out_of_range_or_that_does_not_fit_is_refused(name):
     third = PARAMETERS[name][2]
     x = X.astype(int) if name == "word_dropout" else X
     said = "one number" if name in OF_ONE_LENGTH else "does not broadcast"
-    with pytest.raises(ValueError, match=rf"^{third} .*{said}"):
-        call(name, KEY, x, np.full(2, 0.5, np.float32))
+    for shape in ((2,), *[x.shape] * (name in OF_PARTS)):
+        with pytest.raises(ValueError, match=rf"^{third} .*{said}"):
+            call(name, KEY, x, np.full(shape, 0.5, np.float32))
     if third.startswith("log_"):
         return
     said = r"is the probability of dropping, in \[0, 1\]" if third == "rate" else "must be finite"
@@ -186,3 +202,36 @@ def test_shared_axes_share_one_decision():
 
     for name, y in every(ones(4, 50, 6)).items():
         assert (y == y[:1, :, :1]).all() and len(np.unique(y)) > 1, name
+
+
+DROPOUT = [
+    ("attention_dropout", {}, ()),
+    ("dropconnect", {}, ()),
+    ("embedding_dropout", {}, 2),
+    ("recurrent_dropout", {}, ()),
+    ("recurrent_dropout", {"time_axis": 1}, 1),
+    ("rnn_drop", {}, 1),
+    ("rnn_drop", {"time_axis": 0}, 0),
+    ("spatial_dropout", {}, (0, 1)),
+    ("spatial_dropout", {"spatial_axes": -2}, 1),
+    ("spatial_dropout", {"spatial_axes": [1, -1]}, (1, 2)),
+    ("variational_dropout", {}, 1),
+    ("variational_dropout", {"time_axis": 0}, 0),
+]
+"""They are dropout of which some axes share a decision."""
+
+
+def test_what_is_dropout_with_shared_axes():
+    @compiled
+    def of_each(x):
+        found = [call(name, KEY, x, 0.3, **options) for name, options, _ in DROPOUT]
+        wanted = [dropjax.dropout(KEY, x, 0.3, shared_axes=axes) for _, _, axes in DROPOUT]
+        images = [
+            dropjax.feature_alpha_dropout(KEY, x, 0.3, **options)
+            for options in ({}, {"spatial_axes": (-1, 0)})
+        ]
+        alpha = [dropjax.alpha_dropout(KEY, x, 0.3, shared_axes=axes) for axes in ((0, 1), (0, 2))]
+        return [*found, *images], [*wanted, *alpha]
+
+    for found, wanted in zip(*of_each(1 + X**2), strict=True):
+        np.testing.assert_array_equal(found, wanted)

@@ -139,56 +139,6 @@ def test_either_rate_or_alpha(rate, alpha, error, match):
         dropjax.gaussian_dropout(KEY, jnp.ones(3), rate, alpha=alpha)
 
 
-def test_noise_is_multiplied_not_added():
-    x = jnp.asarray([0.0, 1.0, -2.0, 1e6])
-    y = ops.gaussian_dropout(KEY, x, 0.5)
-    z = np.asarray(values(Normal.of(KEY, x.shape)))
-    np.testing.assert_allclose(y, np.asarray(x) * (1 + z), rtol=1e-6)
-    assert y[0] == 0
-
-
-def test_rate_1_gives_zeros_and_zero_gradients_and_rate_0_the_identity():
-    x = jnp.asarray([1.0, -3.0, jnp.inf])
-    for rate in (1.0, jnp.float32(1)):
-        f = jit(lambda x, rate=rate: ops.gaussian_dropout(KEY, x, rate))
-        y, pullback = jax.vjp(f, x)
-        assert y.tolist() == [0, 0, 0]
-        assert pullback(ones(3))[0].tolist() == [0, 0, 0]
-    assert (ops.gaussian_dropout(KEY, x, 0.0) == x).all()
-
-
-def test_the_gradient_is_the_factor_and_none_goes_to_the_rate():
-    x = jnp.arange(1.0, 9.0)
-
-    def total(x, rate):
-        return ops.gaussian_dropout(KEY, x, rate).sum()
-
-    to_x, to_rate = jax.grad(total, argnums=(0, 1))(x, 0.3)
-    factor = ops.gaussian_dropout(KEY, ones(8), 0.3)
-    np.testing.assert_allclose(to_x, factor, rtol=1e-6)
-    assert to_rate == 0
-
-
-def test_nothing_is_kept_for_each_element():
-    x = ones(64, 32)
-    for rate in (0.3, jnp.float32(0.3)):
-        for f in (dropjax.gaussian_dropout, jit(dropjax.gaussian_dropout)):
-            assert bytes_kept(lambda x, f=f, rate=rate: f(KEY, x, rate), x) <= 24
-
-
-def test_half_precision_rounds_the_product_not_the_noise():
-    x = jnp.asarray(np.random.default_rng(0).uniform(1, 2, 2000), jnp.bfloat16)
-    y = ops.gaussian_dropout(KEY, x, 0.3)
-    exact = ops.gaussian_dropout(KEY, x.astype(jnp.float32), 0.3)
-    assert y.dtype == x.dtype
-    np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))
-
-
-def test_shared_axes_share_one_number():
-    y = np.asarray(ops.gaussian_dropout(KEY, ones(4, 5, 6), 0.5, shared_axes=(0, -1)))
-    assert (y == y[:1, :, :1]).all() and len(np.unique(y)) == 5
-
-
 def test_rates_may_differ_by_element():
     rate = jnp.asarray([0.0, 0.5, 1.0])
     y = np.asarray(ops.gaussian_dropout(KEY, ones(50, 3), rate))
@@ -204,19 +154,3 @@ def test_the_scheme_multiplies_by_the_numbers_of_its_site():
     (noise,) = draw.noise(site, x.shape)
     np.testing.assert_allclose(draw(x, site), x * (1 + np.asarray(values(noise))), rtol=1e-6)
     np.testing.assert_array_equal(draw(x, site), multiply(noise, x, 0.5))
-
-
-@pytest.mark.parametrize(
-    "arguments, error, match",
-    [
-        ((KEY, jnp.ones(3, jnp.int32), 0.5), TypeError, "^x must be an array of floats"),
-        ((0, jnp.ones(3), 0.5), TypeError, "^key must be a PRNG key"),
-        ((KEY, jnp.ones(3), 1.5), ValueError, "^rate is the probability of dropping"),
-        ((KEY, jnp.ones(3), jnp.full(2, 0.5)), ValueError, "does not broadcast"),
-        ((KEY, jnp.ones(3), 0.5, 1), ValueError, "shared_axes names axis 1"),
-    ],
-)
-def test_errors(arguments, error, match):
-    key, x, rate, *axes = arguments
-    with pytest.raises(error, match=match):
-        dropjax.gaussian_dropout(key, x, rate, shared_axes=axes)

@@ -65,15 +65,6 @@ def test_mean_and_the_ends():
     np.testing.assert_array_equal(unchanged, W)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_is_that_of_float32_rounded_once(dtype):
-    w, before = W.astype(dtype), BEFORE.astype(dtype)
-    wide = ops.mixout(KEY, w.astype("float32"), 0.7, previous=before.astype("float32"))
-    y = ops.mixout(KEY, w, 0.7, previous=before)
-    assert y.dtype == dtype
-    np.testing.assert_array_equal(y, wide.astype(dtype))
-
-
 def test_in_training_it_falls_back_to_the_weights_that_training_started_from():
     model, x = MLP(2, widths=(4,)), np.random.default_rng(0).normal(size=(64, 3))
     x = x.astype(np.float32)

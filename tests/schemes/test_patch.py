@@ -1,7 +1,6 @@
 """Facts of Liu et al. 2022: as many tokens as the rate says, any as likely as another."""
 
 import dataclasses
-import doctest
 import itertools
 import math
 from fractions import Fraction
@@ -133,12 +132,7 @@ X = jnp.ones((4, 3))
 @pytest.mark.parametrize(
     "arguments, options, error, match",
     [
-        ((KEY, X.astype(jnp.int32), 0.5), {}, TypeError, "^x must be an array of floats"),
-        ((0, X, 0.5), {}, TypeError, "^key must be a PRNG key"),
         ((KEY, X[0], 0.5), {}, ValueError, r"^x must be \(..., tokens, features\), got shape"),
-        ((KEY, X, 1.5), {}, ValueError, "^rate is the probability"),
-        ((KEY, X, "half"), {}, TypeError, "^rate must be a number"),
-        ((KEY, X, np.full(4, 0.5)), {}, ValueError, "^rate must be one number"),
         ((KEY, X, 0.5), {"prefix": -1}, ValueError, "^prefix must be .* got -1"),
         ((KEY, X, 0.5), {"prefix": True}, ValueError, "^prefix must be"),
         ((KEY, X, 0.5), {"ordered": "no"}, TypeError, "^ordered must be True or False, got 'no'"),
@@ -153,11 +147,6 @@ def test_errors(arguments, options, error, match):
 def test_a_traced_rate_is_refused_with_a_reason():
     with pytest.raises(TypeError, match=r"^rate must be a Python number: it decides how many"):
         jax.jit(lambda rate: dropjax.patch_dropout(KEY, X, rate))(0.5)
-
-
-def test_the_example_in_the_docstring():
-    failed, tried = doctest.testmod(patch)
-    assert failed == 0 and tried
 
 
 # The scheme.

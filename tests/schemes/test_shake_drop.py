@@ -9,9 +9,7 @@ import scipy.stats
 import dropjax
 from dropjax.core.draw import deterministic, sampled
 from dropjax.core.keys import Keys
-from dropjax.core.plan import check, record, rows
 from dropjax.core.site import Kind, Site
-from dropjax.models.cnn import CNN
 from dropjax.schemes import parse
 from dropjax.schemes.shake_drop import ShakeDrop
 from tests.compiled import compiled, expected, jit, ops
@@ -114,37 +112,7 @@ def test_little_is_kept_for_the_backward_pass():
     assert kept <= 8 * 2 * 4 + 64
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_rounds_the_product_not_the_factor(dtype):
-    x = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (500, 1)), dtype)
-    y = ops.shake_drop(KEY, x, 0.7, batch_axes=0)
-    exact = ops.shake_drop(KEY, x.astype("float32"), 0.7, batch_axes=0)
-    assert y.dtype == dtype
-    np.testing.assert_array_equal(y, exact.astype(dtype))
-
-
 # The scheme.
-
-
-def sites_of(residual):
-    model = CNN(2, (2, 3), blocks=2, residual=residual, dense=())
-    return record(lambda draw: model.init(KEY, np.ones((4, 4, 1), np.float32), draw))
-
-
-@pytest.mark.parametrize(
-    "text, rates",
-    [
-        ("shake_drop(rate=0.5)", ["0.125", "0.25", "0.375", "0.5"]),
-        ('shake_drop(rate=0.5,rule="constant")', ["0.5"] * 4),
-    ],
-)
-def test_the_rates_of_the_cnn_s_branches_grow_linearly(text, rates):
-    sites = sites_of(residual=True)
-    check(parse(text), sites)
-    found = [r["rate"] for r in rows(parse(text), sites) if r["rate"] > "-"]
-    assert found == rates
-    with pytest.raises(ValueError, match="acts on BRANCH sites; the model declares"):
-        check(parse(text), sites_of(residual=False))
 
 
 def test_the_scheme_has_the_rate_of_its_depth_and_its_numbers():
@@ -206,18 +174,3 @@ def test_traced_numbers_must_be_numbers_too():
     assert shaken(0.5).shape == (3,)
     with pytest.raises(TypeError, match=r"^alpha must be two numbers"):
         shaken(jnp.ones((4, 1)))
-
-
-@pytest.mark.parametrize(
-    "key, x, rate, axes, error, match",
-    [
-        (0, jnp.ones(3), 0.5, 0, TypeError, "^key must be a PRNG key"),
-        (KEY, jnp.ones(3, jnp.int32), 0.5, 0, TypeError, "^x must be an array of floats"),
-        (KEY, jnp.ones(3), 1.1, 0, ValueError, "^rate is the probability"),
-        (KEY, jnp.ones((3, 2)), jnp.full((3, 2), 0.5), 0, ValueError, "does not broadcast"),
-        (KEY, jnp.ones(3), 0.5, 1, ValueError, "batch_axes names axis 1"),
-    ],
-)
-def test_errors(key, x, rate, axes, error, match):
-    with pytest.raises(error, match=match):
-        dropjax.shake_drop(key, x, rate, batch_axes=axes)

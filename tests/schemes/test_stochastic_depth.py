@@ -1,7 +1,5 @@
 """Facts of Huang et al. 2016: branches are dropped whole, the deeper the more often."""
 
-import doctest
-import importlib
 from functools import partial
 
 import jax
@@ -13,20 +11,14 @@ import dropjax
 from dropjax import blocks, models
 from dropjax.core.draw import deterministic, sampled
 from dropjax.core.keys import Keys
-from dropjax.core.plan import check, record, rows
+from dropjax.core.plan import record
 from dropjax.core.site import Kind, Site
-from dropjax.models.cnn import CNN
 from dropjax.schemes import parse
 from tests.compiled import expected, jit, ones, ops
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(10)
 MAP = ("height", "width", "feature")
-
-
-def sites_of(residual):
-    model = CNN(2, (2, 3), blocks=2, residual=residual, dense=())
-    return record(lambda draw: model.init(KEY, ones(4, 4, 1), draw))
 
 
 @pytest.mark.parametrize(
@@ -47,24 +39,6 @@ def test_the_l_th_of_any_model_s_branches_is_at_l_over_L(text, branches):
     sites = record(lambda draw: model.init(KEY, x, draw))
     depths = [site.depth for site, _ in sites.values() if site.kind is Kind.BRANCH]
     assert depths == [number / branches for number in range(1, branches + 1)]
-
-
-@pytest.mark.parametrize(
-    "text, rates",
-    [
-        ("stochastic_depth(rate=0.5)", ["0.125", "0.25", "0.375", "0.5"]),
-        ('stochastic_depth(rate=0.5,rule="constant")', ["0.5"] * 4),
-    ],
-)
-def test_the_l_th_of_the_cnn_s_branches_is_dropped_at_l_over_L_of_the_rate(text, rates):
-    """Section 3: p_l = l / L (1 - p_L)."""
-    sites = sites_of(residual=True)
-    check(parse(text), sites)
-    found = {
-        r["site"]: (r["rate"], r["noise"]) for r in rows(parse(text), sites) if r["rate"] > "-"
-    }
-    names = [f"stage_{i}/block_{j}/branch" for i in (0, 1) for j in (0, 1)]
-    assert found == {name: (rate, "(1, 1, 1)") for name, rate in zip(names, rates, strict=True)}
 
 
 def test_branches_are_dropped_at_the_rate_of_their_depth():
@@ -154,22 +128,6 @@ def test_keep_probabilities_and_the_scale_are_right_in_bfloat16(op, rate):
     for number in (1, 3):
         kept = np.asarray(OPS[op](KEY, number * x, rate).max(), np.float32)
         assert kept == np.float32(jnp.bfloat16(number / (1 - rate)))
-
-
-@pytest.mark.parametrize(
-    "keep, by_floor, by_less",
-    [(0.9, 115, 115), (0.95, 121, 122), (0.99, 126, 127), (0.999, 128, 128)],
-)
-def test_what_the_usual_code_keeps_in_bfloat16(keep, by_floor, by_less):
-    """Of 128 values, all that u takes there: too few, and always at 0.999."""
-    u, keep = jnp.arange(128, dtype=jnp.bfloat16) / jnp.bfloat16(128), jnp.bfloat16(keep)
-    assert np.float32(jnp.floor(keep + u)).tolist().count(1) == by_floor
-    assert np.asarray(u < keep).sum() == by_less
-
-
-def test_a_model_without_branches_is_refused():
-    with pytest.raises(ValueError, match="acts on BRANCH sites; the model declares"):
-        check(parse("stochastic_depth"), sites_of(residual=False))
 
 
 @pytest.mark.parametrize(
@@ -319,11 +277,6 @@ def test_rates_of_a_rule():
         np.testing.assert_allclose(blocks.depth_rates(0.4, depth, rule="from_zero"), wanted)
     traced = jax.jit(lambda r: jnp.stack(blocks.depth_rates(r, 4)))(0.5)
     np.testing.assert_allclose(traced, [0.125, 0.25, 0.375, 0.5])
-
-
-def test_examples_run():
-    failed, tried = doctest.testmod(importlib.import_module("dropjax.schemes.stochastic_depth"))
-    assert failed == 0 and tried == 7
 
 
 @pytest.mark.parametrize(

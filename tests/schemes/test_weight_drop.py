@@ -8,11 +8,8 @@ import pytest
 import dropjax
 from dropjax.core.draw import sampled
 from dropjax.core.keys import Keys
-from dropjax.core.plan import check, record, rows
 from dropjax.core.site import Kind, Site
 from dropjax.models.layers import Recurrent
-from dropjax.models.mlp import MLP
-from dropjax.models.rnn import RNN
 from dropjax.nn.recurrent import CELLS
 from dropjax.schemes import parse
 from tests.cases import SITES
@@ -82,16 +79,6 @@ def test_errors():
         dropjax.weight_drop(0, TREE, 0.5, match="recurrent")
     with pytest.raises(ValueError, match=r"^rate is the probability"):
         dropjax.weight_drop(KEY, TREE, 1.5, match="recurrent")
-
-
-def test_of_the_rnn_only_recurrent_kernels_are_dropped():
-    sites = record(lambda draw: RNN(2, width=4, layers=2).init(KEY, ones(5, 3), draw))
-    scheme = parse("weight_drop")
-    check(scheme, sites)
-    table = {row["site"]: row["noise"] for row in rows(scheme, sites) if row["scheme"] != "-"}
-    assert table == {f"layer_{i}/recurrent_kernel": "(4, 16)" for i in range(2)}
-    with pytest.raises(ValueError, match="acts on WEIGHT sites; the model declares input"):
-        check(scheme, record(lambda draw: MLP(2, (4,)).init(KEY, ones(3), draw)))
 
 
 def test_one_mask_serves_all_examples_of_a_step():
