@@ -14,6 +14,7 @@ from tests.ops.test_mask import bytes_kept
 
 KEY = jax.random.key(5)
 X = np.round(16 * normal(4, 5, 6)) / 16  # without an error in half precision
+W = normal(6, 3)
 LINEAR = [
     "dropconnect_gaussian",
     "dropconnect_linear",
@@ -31,7 +32,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "weight_drop": {"match": ""},
     "word_dropout": {"unknown": 1},
     "zoneout": {"previous": -X},
-    **{name: {"w": normal(6, 3)} for name in LINEAR},
+    **{name: {"w": W} for name in LINEAR},
 }
 """What they take besides a key, an array and a rate."""
 
@@ -121,6 +122,28 @@ def test_a_rate_out_of_range_or_that_does_not_fit_is_refused(name):
         if (name, rate) != ("gaussian_dropout", None):
             with pytest.raises(TypeError, match=rf"^{third} must be"):
                 call(name, KEY, x, rate)
+
+
+@pytest.mark.parametrize("name", [*dropjax.expected.__all__, "dropconnect_moments"])
+def test_an_expectation_refuses_what_the_function_does(name):
+    f = getattr(dropjax.expected, name, None) or getattr(dropjax, name)
+    array, third, *_ = names = list(inspect.signature(f).parameters)
+    given = GIVEN.get(name, {"w": W}) | {"normalize": "none"}
+    given = {n: value for n, value in given.items() if n in names[1:]}
+
+    def of(x, *rate):
+        return f(x, *rate, **given)
+
+    rate = (0.5,) if third != "w" else ()
+    with pytest.raises(TypeError, match=f"^{array} must be an array of floats"):
+        of(X.astype(int), *rate)
+    if rate and not third.startswith("log_"):
+        with pytest.raises(ValueError, match=f"^{third} .*; got -0.1"):
+            of(X, -0.1)
+        with pytest.raises(ValueError, match=f"^{third} .*; got nan"):
+            of(X, np.nan)
+        with pytest.raises(TypeError, match=f"^{third} must be"):
+            of(X, "a")
 
 
 @pytest.mark.parametrize(

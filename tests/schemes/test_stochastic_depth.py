@@ -1,6 +1,6 @@
 """Facts of Huang et al. 2016: branches are dropped whole, the deeper the more often."""
 
-from functools import partial
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -73,32 +73,22 @@ def test_in_batch_mode_one_decision_is_for_all_examples_of_a_step():
     assert_mean(one[:, 0] & two[:, 0], 0.25)
 
 
-@pytest.mark.parametrize("scaling", ["train", "test", "none"])
-def test_unscaled_branches_are_the_same_in_training_and_evaluation(scaling):
-    """Nets without normalisers: kept branches and evaluated ones are x, so the mean is not kept."""
-    site = Site("branch", Kind.BRANCH, MAP, 0.5)
-    scheme = parse(f'stochastic_depth(rate=0.6,scaling="{scaling}")')
-    kept = max(float(sampled(scheme, jax.random.key(i))(X, site).max()) for i in range(8))
-    evaluated = float(deterministic(scheme)(X, site).max())
-    assert (kept == evaluated) == (scaling == "none")
-    assert scheme.expected_is_mean == (scaling != "none")
+@pytest.mark.parametrize(
+    "scaling, kept, evaluated", [("train", 1 / 0.7, 1.0), ("test", 1.0, 0.7), ("none", 1.0, 1.0)]
+)
+def test_scaling_is_in_training_or_at_test_time_or_left_out(scaling, kept, evaluated):
+    """The paper's own is "test": H_l = b f + id in training, p_l f + id at test time.
+
+    Where it is left out, for nets without normalisers, the mean is not kept.
+    """
     x = ones(2000, 2)
-    y = ops.drop_path(KEY, x, 0.3, batch_axes=0, scaling="none")
-    assert np.unique(y).tolist() == [0, 1]
-    assert (expected.drop_path(x, 0.3, scaling="none") == 1).all()
-
-
-@pytest.mark.parametrize("scaling, kept, mean", [("train", 1 / 0.7, 1.0), ("test", 1.0, 0.7)])
-def test_scaling_is_in_training_or_at_test_time(scaling, kept, mean):
-    """The paper's own is "test": H_l = b f + id in training, p_l f + id at test time."""
-    x = ones(20_000, 2)
-    y = np.asarray(ops.drop_path(KEY, x, 0.3, batch_axes=0, scaling=scaling))
+    y = ops.drop_path(KEY, x, 0.3, batch_axes=0, scaling=scaling)
     assert np.unique(y).tolist() == [0, np.float32(kept)]
-    assert_mean(y[:, 0], mean)
-    np.testing.assert_allclose(expected.drop_path(x, 0.3, scaling=scaling), mean, rtol=1e-6)
+    np.testing.assert_allclose(expected.drop_path(x, 0.3, scaling=scaling), evaluated, rtol=1e-6)
     scheme = parse(f'stochastic_depth(rate=0.6,scaling="{scaling}")')
     at_half = deterministic(scheme)(X, Site("branch", Kind.BRANCH, MAP, 0.5))
-    np.testing.assert_allclose(at_half, mean, rtol=1e-6)
+    np.testing.assert_allclose(at_half, evaluated, rtol=1e-6)
+    assert scheme.expected_is_mean == (scaling != "none")
 
 
 def test_each_example_has_a_decision_of_its_own_for_all_its_values():
@@ -115,45 +105,11 @@ def test_without_batch_axes_the_decision_is_for_all_and_vmap_gives_each_its_own(
     assert (y == y[:, :1, :1]).all() and set(np.unique(y)) == {0, 2}
 
 
-OPS = {"dropout": dropjax.dropout, "drop_path": partial(dropjax.drop_path, batch_axes=0)}
-
-
-@pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("rate", [0.1, 0.05, 0.01, 0.001])
-def test_keep_probabilities_and_the_scale_are_right_in_bfloat16(op, rate):
-    x = jnp.ones((200_000, 1), jnp.bfloat16)
-    y = OPS[op](KEY, x, rate)
-    assert y.dtype == jnp.bfloat16
-    assert_mean(np.asarray(y[:, 0] == 0), rate)
-    for number in (1, 3):
-        kept = np.asarray(OPS[op](KEY, number * x, rate).max(), np.float32)
-        assert kept == np.float32(jnp.bfloat16(number / (1 - rate)))
-
-
-@pytest.mark.parametrize(
-    "x, rate, options, error, match",
-    [
-        (jnp.ones(3, jnp.int32), 0.5, {}, TypeError, "^x must be an array of floats"),
-        (jnp.ones(3), 1.1, {}, ValueError, "^rate is the probability"),
-        (jnp.ones((3, 2)), jnp.full((3, 2), 0.5), {}, ValueError, "does not broadcast"),
-        (jnp.ones(3), 0.5, {"batch_axes": 1}, ValueError, "batch_axes names axis 1"),
-        (jnp.ones(3), 0.5, {"scaling": "no"}, ValueError, "scaling must be one of train, test"),
-    ],
-)
-def test_errors(x, rate, options, error, match):
-    with pytest.raises(error, match=match):
-        dropjax.drop_path(KEY, x, rate, **{"batch_axes": 0} | options)
-
-
-def test_more_errors():
-    with pytest.raises(TypeError, match=r"^key must be a PRNG key"):
-        dropjax.drop_path(0, X, 0.5, batch_axes=())
+def test_errors():
+    with pytest.raises(ValueError, match="scaling must be one of train, test"):
+        dropjax.drop_path(KEY, X, 0.5, batch_axes=0, scaling="no")
     with pytest.raises(TypeError, match="batch_axes"):
         dropjax.drop_path(KEY, X, 0.5)
-    with pytest.raises(TypeError, match=r"^x must be an array of floats"):
-        dropjax.expected.drop_path(jnp.ones(3, jnp.int32), 0.5)
-    with pytest.raises(ValueError, match=r"^rate is the probability"):
-        dropjax.expected.drop_path(X, 1.5)
     with pytest.raises(ValueError, match="scaling must be one of"):
         dropjax.expected.drop_path(X, 0.5, scaling="no")
 
@@ -165,6 +121,7 @@ BLOCK_X = jnp.arange(1.0, 7.0).reshape(2, 3)
 BLOCK_KEYS = jax.random.split(BLOCK_KEY, 400)
 
 
+@functools.cache
 def decisions(rate):
     """Which of the keys keep the branch."""
     kept = jax.lax.map(
