@@ -78,18 +78,22 @@ def test_forward_mode_and_vmap_have_the_backward_factor_of_each_example():
     rng = np.random.default_rng(2)
     x, t = (jnp.asarray(rng.normal(size=(30, 4)), jnp.float32) for _ in range(2))
     forward, backward = (f[:, None] for f in factors(0.7, 30))
-    y, tangent = jax.jvp(lambda x: ops.shake_drop(KEY, x, 0.7, batch_axes=0), (x,), (t,))
-    np.testing.assert_allclose(y, forward * x, rtol=1e-6)
-    np.testing.assert_allclose(tangent, backward * t, rtol=1e-6)
     keys = jax.random.split(KEY, 30)
 
     def one(key, x):
-        return ops.shake_drop(key, x, 0.7, batch_axes=())
+        return dropjax.shake_drop(key, x, 0.7, batch_axes=())
 
-    mapped = compiled(jax.grad(lambda x: jax.vmap(one)(keys, x).sum()))(x)
-    slope = compiled(jax.grad(lambda x, key: one(key, x).sum()))
-    loop = [slope(row, key) for key, row in zip(keys, x, strict=True)]
-    np.testing.assert_allclose(mapped, np.stack(loop), rtol=1e-6)
+    @compiled
+    def all_ways(x, t, keys):
+        shaken = jax.jvp(lambda x: dropjax.shake_drop(KEY, x, 0.7, batch_axes=0), (x,), (t,))
+        mapped = jax.grad(lambda x: jax.vmap(one)(keys, x).sum())(x)
+        slope = jax.grad(lambda x, key: one(key, x).sum())
+        return *shaken, mapped, jax.lax.map(lambda at: slope(*at), (x, keys))
+
+    y, tangent, mapped, loop = all_ways(x, t, keys)
+    np.testing.assert_allclose(y, forward * x, rtol=1e-6)
+    np.testing.assert_allclose(tangent, backward * t, rtol=1e-6)
+    np.testing.assert_allclose(mapped, loop, rtol=1e-6)
     assert len(np.unique(mapped)) > 10
 
 
