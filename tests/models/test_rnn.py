@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from scipy.special import expit as sigmoid
 
 from dropjax import models, sampled
 from dropjax.core.draw import CLEAN, deterministic
@@ -33,10 +34,6 @@ def params_of(cell, layers=1):
 def apply(cell, draw, layers=1):
     model = RNN(OUTPUTS, cell=cell, width=WIDTH, layers=layers)
     return outputs_of(model, {"params": params_of(cell, layers)}, X, draw)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def step(cell, a, u, state):

@@ -291,13 +291,6 @@ def test_a_rate_that_does_not_broadcast_is_refused(op, shape):
             call(KEY, X, rate)
 
 
-def test_a_rate_must_fit_the_shared_mask():
-    with pytest.raises(ValueError, match="rate of shape"):
-        dropjax.variational_dropout(KEY, X, np.full((6, 1), 0.5, np.float32))
-    with pytest.raises(ValueError, match="rate of shape"):
-        dropjax.dropout(KEY, X, np.full(8, 0.5, np.float32), shared_axes=1)
-
-
 @pytest.mark.parametrize("rate", [0.1, np.linspace(0, 1, 400)], ids=["scalar", "array"])
 def test_x64_draws_the_same_mask(rate):
     x = np.ones((5, 400), np.float32)
@@ -349,15 +342,6 @@ def test_shared_axes_share_one_decision(axes, positive):
     for axis in range(3):
         constant = (keep == keep.take([0], axis)).all()
         assert constant == (axis in positive)
-
-
-def test_variational_dropout_shares_time_alone():
-    x = np.ones((3, 7, 10), np.float32)
-    y = np.asarray(dropjax.variational_dropout(KEY, x, 0.5))
-    assert (y == y[:, :1]).all()
-    assert not (y == y[:1]).all()
-    assert not (y == y[:, :, :1]).all()
-    assert same(dropjax.variational_dropout(KEY, x, 0.5, time_axis=1), y)
 
 
 SAMPLES = 20_000
@@ -501,18 +485,6 @@ def test_a_rate_that_is_no_number_is_refused(op, rate):
         OPS[op](KEY, X, rate)
 
 
-@pytest.mark.parametrize("axes", [2, -3, (0, 2), (-3,)])
-def test_axes_out_of_range_are_refused(axes):
-    with pytest.raises(ValueError, match=r"^shared_axes names axis"):
-        dropjax.dropout(KEY, X, 0.5, shared_axes=axes)
-
-
-@pytest.mark.parametrize("axes", [(0, 0), (1, -1)])
-def test_axes_named_twice_are_refused(axes):
-    with pytest.raises(ValueError, match=r"^shared_axes names an axis twice"):
-        dropjax.dropout(KEY, X, 0.5, shared_axes=axes)
-
-
 @pytest.mark.parametrize("axes", [None, 1.5, (1.5,), "a", ("a",)])
 def test_axes_that_are_no_integers_are_refused(axes):
     with pytest.raises((TypeError, ValueError), match=r"^shared_axes"):
@@ -522,12 +494,6 @@ def test_axes_that_are_no_integers_are_refused(axes):
 def test_axes_may_be_numpy_integers():
     expected = dropjax.dropout(KEY, X, 0.5, shared_axes=1)
     assert same(dropjax.dropout(KEY, X, 0.5, shared_axes=(np.int64(1),)), expected)
-
-
-def test_a_wrong_time_axis_is_refused():
-    for x, axis in ((X[0], -2), (X, 2), (X, -3)):
-        with pytest.raises(ValueError, match=r"^time_axis names axis"):
-            dropjax.variational_dropout(KEY, x, 0.5, time_axis=axis)
 
 
 @pytest.mark.parametrize("scaling", ["inverted", "", None, 1])

@@ -46,19 +46,6 @@ def bound(text, site, rate):
 # The noise and the op.
 
 
-def test_noise_is_logistic():
-    noise = np.asarray(jit(lambda n: n.values())(Logistic.of(KEY, (MANY,))), np.float64)
-    assert scipy.stats.kstest(noise, "logistic").pvalue > 1e-3
-    np.testing.assert_allclose(noise, logit(uniform_of(KEY, (MANY,))), rtol=1e-4, atol=1e-6)
-
-
-def test_the_least_and_the_largest_word_give_finite_opposite_numbers(monkeypatch):
-    ends = jnp.asarray([0, 2**32 - 1], jnp.uint32)
-    monkeypatch.setattr("dropjax.ops.logistic.words", lambda *_, **__: ends)
-    low, high = np.asarray(Logistic.of(KEY, (2,)).values())
-    assert -16.7 < low < -16.5 and high == -low
-
-
 @pytest.mark.parametrize(("rate", "temperature"), [(0.1, 0.1), (0.4, 0.1), (0.3, 2 / 3)])
 def test_the_mask_is_the_paper_s(rate, temperature):
     x = normal(5, 40)

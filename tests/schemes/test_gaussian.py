@@ -4,16 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
 
 import dropjax
 from dropjax.core.draw import sampled
 from dropjax.core.site import Kind
-from dropjax.ops.gaussian import Normal, multiply
+from dropjax.ops.gaussian import multiply
 from dropjax.schemes import parse
 from tests.cases import SITES
 from tests.compiled import jit, ones, ops
-from tests.ops.reference import words_of
 from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 
@@ -24,56 +22,6 @@ MANY = 100_000
 @jit
 def values(noise):
     return noise.values()
-
-
-# The numbers.
-
-
-@pytest.fixture(scope="module")
-def numbers():
-    return np.asarray(values(Normal.of(KEY, (MANY,))), np.float64)
-
-
-def test_numbers_are_normal(numbers):
-    """Kolmogorov-Smirnov, and the first four moments."""
-    assert scipy.stats.kstest(numbers, "norm").pvalue > 1e-3
-    for power, moment in [(1, 0), (2, 1), (3, 0), (4, 3)]:
-        assert_mean(numbers**power, moment)
-
-
-def test_tails_are_as_heavy_as_they_should_be(numbers):
-    for far in (2.0, 3.0, 3.5):
-        assert_mean(np.abs(numbers) > far, 2 * scipy.stats.norm.sf(far))
-
-
-def test_a_number_is_the_inverse_distribution_function_of_its_word():
-    at = words_of(KEY, (1000,))
-    midpoint = ((at.astype(np.int64) >> 9) + 0.5) / 2**23
-    z = values(Normal.of(KEY, (1000,)))
-    np.testing.assert_allclose(z, scipy.stats.norm.ppf(midpoint), rtol=1e-4, atol=1e-6)
-
-
-def test_the_least_and_the_largest_word_give_finite_opposite_numbers(monkeypatch):
-    ends = jnp.asarray([0, 2**32 - 1, 2**31 - 1, 2**31], jnp.uint32)
-    monkeypatch.setattr("dropjax.ops.gaussian.words", lambda *_, **__: ends)
-    low, high, below, above = np.asarray(Normal.of(KEY, (4,)).values())
-    assert -5.4 < low < -5.2 and high == -low
-    assert -1e-6 < below < 0 and above == -below
-
-
-def test_rows_are_the_rows_of_the_array():
-    whole = Normal.of(KEY, (4, 6))
-    rows = jit(jax.vmap(lambda t: values(whole.row(t))))(np.arange(4))
-    np.testing.assert_array_equal(rows, values(whole))
-    assert whole.row(1).shape == (6,)
-    np.testing.assert_array_equal(values(whole.row(1).row(2)), rows[1, 2])
-    shared = Normal.of(KEY, (1, 6))
-    np.testing.assert_array_equal(values(shared.row(3)), values(shared)[0])
-
-
-def test_numbers_of_raw_and_typed_keys_agree():
-    raw = Normal.of(jax.random.PRNGKey(7), [5])
-    np.testing.assert_array_equal(values(raw), values(Normal.of(KEY, (5,))))
 
 
 # The noise.

@@ -12,7 +12,6 @@ import pytest
 
 import dropjax
 from dropjax.core.draw import sampled
-from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
 from dropjax.schemes import parse, patch
 from tests.compiled import compiled, jit, ones, ops, outputs_of
@@ -162,16 +161,6 @@ def test_a_transformer_sees_the_tokens_that_are_kept_and_no_others():
         wanted = by_hand(params, patches(IMAGE), keep=np.asarray(kept), token=pooling == "token")
         y = outputs_of(module, {"params": params}, IMAGE, draw)
         np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-4)
-
-
-def test_each_example_keeps_tokens_of_its_own():
-    site = Site("tokens", Kind.TOKENS, ("time", "feature"))
-
-    def one(row):
-        return parse("patch").sample(Keys.of(jax.random.key(0), row), site, (16, 4))
-
-    kept = compiled(jax.vmap(one))(np.arange(50))
-    assert kept.shape == (50, 8) and len({row.tobytes() for row in kept}) > 45
 
 
 def test_a_rate_that_decides_shapes_takes_no_strength():

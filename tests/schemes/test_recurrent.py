@@ -4,23 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import expit as sigmoid
 
 from dropjax.core.draw import sampled
 from dropjax.core.site import Kind, Site
 from dropjax.models.layers import Recurrent
 from dropjax.nn.recurrent import CELLS
 from dropjax.schemes import parse
-from tests.cases import SITES
-from tests.compiled import jit, ones, ops
+from tests.compiled import jit, ones
 from tests.nn.test_recurrent import WIDTH, random_params
 
 KEY = jax.random.key(11)
 STEPS = 6
 X = np.random.default_rng(4).normal(size=(STEPS, 3)).astype(np.float32)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def by_hand(cell, factor):
@@ -88,13 +84,3 @@ def test_the_update_is_seen_before_its_gate_multiplies_it():
             lambda memory: memory,
         )
     np.testing.assert_allclose(seen, np.tanh([[0.7], [0.7]]), rtol=1e-6)
-
-
-def test_masks_by_step_or_by_sequence():
-    y = np.asarray(ops.recurrent_dropout(KEY, ones(3, 7, 64), 0.5, time_axis=1))
-    assert (y == y[:, :1]).all() and (y[0] != y[1]).any()
-    y = np.asarray(ops.recurrent_dropout(KEY, ones(3, 7, 64), 0.5))
-    assert (y != y[:, :1]).any()
-    site = SITES[Kind.UPDATE]
-    step = np.asarray(sampled(parse("recurrent(rate=0.5)"), KEY)(ones(4, 64), site))
-    assert (step != step[:1]).any() and set(np.unique(step)) == {0, 2}

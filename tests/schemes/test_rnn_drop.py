@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy.special import expit as sigmoid
 
 from dropjax.core.draw import sampled
 from dropjax.core.plan import check
@@ -16,10 +17,6 @@ from tests.nn.test_recurrent import WIDTH, random_params
 KEY = jax.random.key(11)
 STEPS, RATE = 6, 0.4
 X = np.random.default_rng(4).normal(size=(STEPS, 3)).astype(np.float32)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def moon(keep):
