@@ -208,29 +208,24 @@ X = jnp.ones((4, 4, 3))
 
 
 @pytest.mark.parametrize(
-    "arguments, options, error, match",
+    "options, error, match",
     [
-        ((KEY, X), {"area": (0.0, 0.3)}, ValueError, "^area must be .* at most 1; got"),
-        ((KEY, X), {"area": (0.1, 1.3)}, ValueError, "^area must be"),
-        ((KEY, X), {"area": (0.4, 0.3)}, ValueError, "^area must be"),
-        ((KEY, X), {"area": 0.3}, ValueError, "^area must be the least and the largest"),
-        ((KEY, X), {"aspect": (0.0, 2.0)}, ValueError, "^aspect must be .* positive; got"),
-        ((KEY, X), {"aspect": (1.0, math.inf)}, ValueError, "^aspect must be"),
-        ((KEY, X), {"fill": "pixel"}, ValueError, '^fill must be a number, an array or "noise"'),
-        (
-            (KEY, X),
-            {"fill": np.ones(2, np.float32)},
-            ValueError,
-            "^fill of shape .2,. does not broadcast",
-        ),
-        ((KEY, X), {"fill": 1j}, TypeError, "fill must be real"),
-        ((KEY, X), {"spatial_axes": 0}, ValueError, "must name height and width"),
-        ((KEY, X), {"channel_axis": 1}, ValueError, "channel_axis=1 is among spatial_axes"),
+        ({"area": (0.0, 0.3)}, ValueError, "^area must be .* at most 1; got"),
+        ({"area": (0.1, 1.3)}, ValueError, "^area must be"),
+        ({"area": (0.4, 0.3)}, ValueError, "^area must be"),
+        ({"area": 0.3}, ValueError, "^area must be the least and the largest"),
+        ({"aspect": (0.0, 2.0)}, ValueError, "^aspect must be .* positive; got"),
+        ({"aspect": (1.0, math.inf)}, ValueError, "^aspect must be"),
+        ({"fill": "pixel"}, ValueError, '^fill must be a number, an array or "noise"'),
+        ({"fill": jnp.ones(2)}, ValueError, "^fill of shape .2,. does not broadcast"),
+        ({"fill": 1j}, TypeError, "fill must be real"),
+        ({"spatial_axes": 0}, ValueError, "must name height and width"),
+        ({"channel_axis": 1}, ValueError, "channel_axis=1 is among spatial_axes"),
     ],
 )
-def test_errors(arguments, options, error, match):
+def test_errors(options, error, match):
     with pytest.raises(error, match=match):
-        dropjax.random_erasing(*arguments, **options)
+        dropjax.random_erasing(KEY, X, **options)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ CASES = {
     "random_erasing": ("cnn", ["input (8, 12, 1) 0.5"]),
     "spatial": ("cnn", ["stage_0/map (1, 1, 3) 0.2", "stage_1/map (1, 1, 5) 0.2"]),
     "feature_alpha": ("cnn", ["stage_0/map (1, 1, 3) 0.1", "stage_1/map (1, 1, 5) 0.1"]),
+    'spatial(at="embedded")': ("text", ["embed/embedded (1, 4) 0.2"]),
+    'feature_alpha(at="embedded")': ("text", ["embed/embedded (1, 4) 0.1"]),
     "dropblock": ("cnn", ["stage_0/map (4, 6, 3) 0.1", "stage_1/map (2, 3, 5) 0.1"]),
     'dropblock(per_channel=False,at="stage_0")': ("cnn", ["stage_0/map (4, 6, 1) 0.1"]),
     'dropblock(at="input")': ("cnn", ["input (8, 12, 2) 0.1"]),

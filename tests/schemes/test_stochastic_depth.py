@@ -237,56 +237,32 @@ def test_rates_of_a_rule():
 
 
 @pytest.mark.parametrize(
-    "arguments, named, error, match",
+    "key, f, x, rate, error, match",
     [
-        ((0, jnp.sin, BLOCK_X, 0.5), {}, TypeError, "^key must be a PRNG key"),
-        ((BLOCK_KEY, BLOCK_X, BLOCK_X, 0.5), {}, TypeError, "^f must be a function of x"),
-        (
-            (BLOCK_KEY, jnp.sin, BLOCK_X.astype(int), 0.5),
-            {},
-            TypeError,
-            "^x must be an array of floats",
-        ),
-        ((BLOCK_KEY, jnp.sin, BLOCK_X, 1.5), {}, ValueError, "^rate is the probability"),
-        (
-            (BLOCK_KEY, jnp.sin, BLOCK_X, jnp.full((2, 1), 0.5)),
-            {},
-            ValueError,
-            "does not broadcast",
-        ),
-        (
-            (BLOCK_KEY, jnp.sum, BLOCK_X, 0.5),
-            {},
-            ValueError,
-            r"^f must return .*\[2, 3\]; .*float32\[\]",
-        ),
-        (
-            (BLOCK_KEY, jnp.sign, BLOCK_X, 0.5),
-            {"scaling": "no"},
-            ValueError,
-            "^scaling must be one of",
-        ),
+        (0, jnp.sin, BLOCK_X, 0.5, TypeError, "^key must be a PRNG key"),
+        (KEY, BLOCK_X, BLOCK_X, 0.5, TypeError, "^f must be a function of x"),
+        (KEY, jnp.sin, BLOCK_X.astype(int), 0.5, TypeError, "^x must be an array of floats"),
+        (KEY, jnp.sin, BLOCK_X, 1.5, ValueError, "^rate is the probability"),
+        (KEY, jnp.sin, BLOCK_X, jnp.full((2, 1), 0.5), ValueError, "does not broadcast"),
+        (KEY, jnp.sum, BLOCK_X, 0.5, ValueError, r"^f must return .*\[2, 3\]; .*float32\[\]"),
     ],
 )
-def test_errors_of_a_block(arguments, named, error, match):
+def test_errors_of_a_block(key, f, x, rate, error, match):
     with pytest.raises(error, match=match):
-        blocks.stochastic_depth(*arguments, **named)
+        blocks.stochastic_depth(key, f, x, rate)
+    with pytest.raises(ValueError, match=r"^scaling must be one of"):
+        blocks.stochastic_depth(KEY, jnp.sin, BLOCK_X, 0.5, scaling="no")
 
 
 @pytest.mark.parametrize(
-    "arguments, named, error, match",
+    "rate, depth, rule, error, match",
     [
-        ((1.5, 4), {}, ValueError, "^rate is the probability"),
-        ((0.5, 0), {}, ValueError, "^depth must be at least 1"),
-        ((0.5, 2.0), {}, TypeError, "^depth must be a number of branches"),
-        (
-            (0.5, 2),
-            {"rule": "cosine"},
-            ValueError,
-            "^rule must be one of linear, from_zero, constant",
-        ),
+        (1.5, 4, "linear", ValueError, "^rate is the probability"),
+        (0.5, 0, "linear", ValueError, "^depth must be at least 1"),
+        (0.5, 2.0, "linear", TypeError, "^depth must be a number of branches"),
+        (0.5, 2, "cosine", ValueError, "^rule must be one of linear, from_zero, constant"),
     ],
 )
-def test_errors_of_rates(arguments, named, error, match):
+def test_errors_of_rates(rate, depth, rule, error, match):
     with pytest.raises(error, match=match):
-        blocks.depth_rates(*arguments, **named)
+        blocks.depth_rates(rate, depth, rule=rule)

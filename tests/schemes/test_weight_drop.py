@@ -11,7 +11,7 @@ from dropjax.core.site import Kind, Site
 from dropjax.models.layers import Recurrent
 from dropjax.nn.recurrent import CELLS
 from dropjax.schemes import parse
-from tests.compiled import jit, ones
+from tests.compiled import jit, keep_of, ones
 from tests.nn.test_recurrent import WIDTH, random_params
 from tests.statistics import assert_mean
 
@@ -84,12 +84,8 @@ def test_one_mask_serves_all_steps_of_a_sequence():
     layer = Recurrent(CELLS["lstm"], WIDTH)
     site = Site("recurrent_kernel", Kind.WEIGHT, ("input", "output"))
     (mask,) = draw.noise(site, params["recurrent_kernel"].shape)
-    masked = params | {
-        "recurrent_kernel": params["recurrent_kernel"]
-        * np.asarray(jit(lambda m: m.keep())(mask))
-        / 0.6
-    }
-    masked["recurrent_kernel"] = np.float32(masked["recurrent_kernel"])
+    masked = np.float32(params["recurrent_kernel"] * keep_of(mask) / 0.6)
+    masked = params | {"recurrent_kernel": masked}
     wanted = layer.apply({"params": masked}, x, dropjax.CLEAN)
     np.testing.assert_allclose(
         layer.apply({"params": params}, x, draw), wanted, rtol=1e-5, atol=1e-6
