@@ -1,5 +1,7 @@
 """Facts of Gal, Hron, Kendall 2017 and of the authors' code."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -181,26 +183,29 @@ def test_every_layer_starts_at_the_initial_rate_and_reports_its_own():
 
 def test_noise_pays_where_the_data_do_not_mind():
     """A rate goes up to 1/2 if the output does not matter, and down if it does."""
+    weights = {"free": 0.0, "needed": 5.0}
 
     def apply(params, x, draw):
-        return draw.linear(x, params, None, LINEAR)[0]
+        sites = [dataclasses.replace(LINEAR, name=name) for name in weights]
+        return [draw.linear(x, params, None, site)[0] for site in sites]
 
-    def rate_after(weight):
-        of = Problem(
-            apply,
-            lambda y, _: {"loss": weight * jnp.square(y)},
-            parse("concrete(initial=0.2)"),
-            optax.multi_transform(
-                {"fixed": optax.set_to_zero(), "learned": optax.adam(0.1)},
-                {"params": "fixed", "learned": "learned"},
-            ),
-        )
-        x = ones(20, 4)
-        fitted = fit(of, ones(4, 1), x, x[:, 0], key=KEY, epochs=100, batch_size=20)
-        return float(jax.nn.sigmoid(fitted.learned[LINEAR.name]["logit"]))
+    def loss(outputs, _):
+        each = zip(weights.values(), outputs, strict=True)
+        return {"loss": sum(weight * jnp.square(y) for weight, y in each)}
 
-    assert rate_after(0.0) == pytest.approx(0.5, abs=0.02)
-    assert rate_after(5.0) < 0.05
+    of = Problem(
+        apply,
+        loss,
+        parse("concrete(initial=0.2)"),
+        optax.multi_transform(
+            {"fixed": optax.set_to_zero(), "learned": optax.adam(0.1)},
+            {"params": "fixed", "learned": "learned"},
+        ),
+    )
+    x = ones(20, 4)
+    learned = fit(of, ones(4, 1), x, x[:, 0], key=KEY, epochs=100, batch_size=20).learned
+    assert expit(float(learned["free"]["logit"])) == pytest.approx(0.5, abs=0.02)
+    assert expit(float(learned["needed"]["logit"])) < 0.05
 
 
 @pytest.mark.parametrize(

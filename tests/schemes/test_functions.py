@@ -14,7 +14,7 @@ from tests.ops.test_mask import bytes_kept
 
 KEY = jax.random.key(5)
 X = np.round(16 * normal(4, 5, 6)) / 16  # without an error in half precision
-W = normal(6, 3)
+W, TOKENS = normal(6, 3), X.astype(int)
 LINEAR = [
     "dropconnect_gaussian",
     "dropconnect_linear",
@@ -97,9 +97,9 @@ def test_all_are_here():
 @each
 def test_what_is_no_key_or_holds_no_floats_is_refused(name):
     array = PARAMETERS[name][1]
-    wrong = X if name == "word_dropout" else X.astype(int)
+    x, wrong = (TOKENS, X) if name == "word_dropout" else (X, TOKENS)
     with pytest.raises(TypeError, match=r"^key must be a PRNG key"):
-        call(name, 0, X.astype(int) if name == "word_dropout" else X, 0.5)
+        call(name, 0, x, 0.5)
     with pytest.raises(TypeError, match=rf"^{array} must be an array of (floats|tokens)"):
         call(name, KEY, wrong, 0.5)
 
@@ -107,7 +107,7 @@ def test_what_is_no_key_or_holds_no_floats_is_refused(name):
 @each
 def test_a_rate_out_of_range_or_that_does_not_fit_is_refused(name):
     third = PARAMETERS[name][2]
-    x = X.astype(int) if name == "word_dropout" else X
+    x = TOKENS if name == "word_dropout" else X
     said = "one number" if name in OF_ONE_LENGTH else "does not broadcast"
     for shape in ((2,), *[x.shape] * (name in OF_PARTS)):
         with pytest.raises(ValueError, match=rf"^{third} .*{said}"):
@@ -136,7 +136,7 @@ def test_an_expectation_refuses_what_the_function_does(name):
 
     rate = (0.5,) if third != "w" else ()
     with pytest.raises(TypeError, match=f"^{array} must be an array of floats"):
-        of(X.astype(int), *rate)
+        of(TOKENS, *rate)
     if rate and not third.startswith("log_"):
         with pytest.raises(ValueError, match=f"^{third} .*; got -0.1"):
             of(X, -0.1)
@@ -216,6 +216,8 @@ def test_half_precision_is_that_of_float32_rounded_once():
         for name, y in every(x, rate).items():
             assert y.dtype == dtype and (y != x).any(), name
             np.testing.assert_array_equal(y, wide[name][0].astype(dtype), err_msg=name)
+        for name in OF_IMAGES:
+            assert jax.eval_shape(lambda x, n=name: call(n, KEY, x, 0.7), x).dtype == dtype
 
 
 def test_shared_axes_share_one_decision():

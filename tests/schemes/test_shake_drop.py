@@ -20,17 +20,16 @@ MANY = 40_000
 MAP = ("height", "width", "feature")
 
 
+@compiled
+def shaken_and_slopes(x, rate, options):
+    y, pullback = jax.vjp(lambda x: dropjax.shake_drop(KEY, x, rate, batch_axes=0, **options), x)
+    return y, pullback(jnp.ones_like(y))[0]
+
+
 def factors(rate, n=MANY, **options):
     """The forward and the backward factor of each of n examples."""
-
-    @compiled
-    def both(x, rate):
-        y, pullback = jax.vjp(
-            lambda x: dropjax.shake_drop(KEY, x, rate, batch_axes=0, **options), x
-        )
-        return y, pullback(jnp.ones_like(y))[0]
-
-    y, gradient = both(np.ones((n, 2), np.float32), rate)
+    options = {name: tuple(map(np.asarray, np.float32(of))) for name, of in options.items()}
+    y, gradient = shaken_and_slopes(np.ones((n, 2), np.float32), np.float32(rate)[...], options)
     assert (y == y[:, :1]).all() and (gradient == gradient[:, :1]).all()
     return y[:, 0], gradient[:, 0]
 

@@ -102,8 +102,7 @@ def test_weights_start_with_little_noise():
     np.testing.assert_array_equal(learned[LINEAR.name]["log_sigma2"], np.full((4, 6), -10))
 
 
-@pytest.mark.parametrize("log_sigma2", [-300.0, -10.0, 30.0])
-def test_gradients_are_finite_where_variances_or_weights_are_0(log_sigma2):
+def test_gradients_are_finite_where_variances_or_weights_are_0():
     def total(x, w, log_sigma2):
         scheme = bound(log_sigma2)
         y = sampled(scheme, KEY).linear(x, w, None, LINEAR).sum()
@@ -112,9 +111,10 @@ def test_gradients_are_finite_where_variances_or_weights_are_0(log_sigma2):
     some = W.copy()
     some[0], some[1] = 0.0, 1e-12
     slopes = compiled(jax.grad(total, argnums=(0, 1, 2)))
-    for x, w in [(0 * X, W), (X, 0 * W), (X, some), (np.float32(1e-25) * X, some)]:
-        gradients = slopes(x, w, np.full((4, 6), log_sigma2, np.float32))
-        assert all(np.isfinite(g).all() for g in gradients)
+    for log_sigma2 in (-300.0, -10.0, 30.0):
+        for x, w in [(0 * X, W), (X, 0 * W), (X, some), (np.float32(1e-25) * X, some)]:
+            gradients = slopes(x, w, np.full((4, 6), log_sigma2, np.float32))
+            assert all(np.isfinite(g).all() for g in gradients)
 
 
 def test_a_pruned_mean_has_no_gradient_but_its_variance_has():
