@@ -213,13 +213,6 @@ def test_links_forks_and_sites_draw_different_masks():
     assert len(set(masks)) == len(masks) == 18
 
 
-def test_the_first_link_draws_what_the_scheme_draws_alone():
-    site = Site("a", Kind.HIDDEN, ("feature",))
-    (alone,) = sampled(parse("bernoulli"), KEY).noise(site, (64,))
-    first, _ = sampled(parse("bernoulli|bernoulli"), KEY).noise(site, (64,))
-    np.testing.assert_array_equal(first.keep(), alone.keep())
-
-
 def test_golden_mask_of_a_site():
     """Any change of this mask raises dropjax.STREAM, and writes it anew."""
     assert dropjax.STREAM == 2

@@ -189,27 +189,19 @@ def normed_by_hand(normalise):
 
 
 @pytest.mark.parametrize("devices", [1, 3])
-def test_in_training_statistics_are_those_of_the_global_batch(devices):
-    """Ioffe & Szegedy 2015, section 3.2: of each channel, over examples, height and width."""
-    wanted, mean, var = normed_by_hand(lambda y: (y.mean((0, 1, 2)), y.var((0, 1, 2))))
-    outputs, new = train(CLEAN, devices)
-    assert_close(outputs, wanted)
-    old = variables_of(NORMED)["batch_stats"]["stage_0_block_0"]["conv_norm"]["norm"]
-    for device in range(devices):
-        assert_close(new["mean"][device], 0.9 * old["mean"] + 0.1 * mean)
-        assert_close(new["var"][device], 0.9 * old["var"] + 0.1 * var)
+@pytest.mark.parametrize("real", [6, 3])
+def test_in_training_statistics_are_those_of_the_global_batch(devices, real):
+    """Ioffe & Szegedy 2015, section 3.2: of each channel, over examples, height and width.
 
-
-@pytest.mark.parametrize("devices", [1, 3])
-def test_what_fills_a_batch_up_is_left_out_of_the_statistics(devices):
-    """Against NumPy on the real rows alone; of three devices the last has none."""
-    real = 3
+    What fills a batch up is left out. Of three devices with 3 real rows the last has none.
+    """
 
     def by_rows(y):
         return y[:real].mean((0, 1, 2)), y[:real].var((0, 1, 2))
 
     wanted, mean, var = normed_by_hand(by_rows)
-    outputs, new = train(CLEAN, devices, np.float32(np.arange(6) < real))
+    weight = np.float32(np.arange(6) < real) if real < 6 else None
+    outputs, new = train(CLEAN, devices, weight)
     assert_close(outputs[:real], wanted[:real])
     old = variables_of(NORMED)["batch_stats"]["stage_0_block_0"]["conv_norm"]["norm"]
     for device in range(devices):
@@ -251,12 +243,10 @@ def test_running_statistics_start_at_mean_0_and_variance_1():
     assert (start["mean"] == 0).all() and (start["var"] == 1).all()
 
 
-@pytest.mark.usefixtures("optimised")  # as in `small_run`: without, batch norm ends in NaN
 def test_the_gradient_goes_through_the_statistics():
     """What is normalised does not change with the scale of the kernel, so nor does the loss."""
     variables, total = variables_of(NORMED), np.arange(18.0).reshape(6, 3)
 
-    @jax.jit
     @jax.grad
     def to_scale(scale):
         def one(x):
@@ -270,7 +260,9 @@ def test_the_gradient_goes_through_the_statistics():
         outputs = jax.vmap(over_batch, axis_name=BATCH_AXES[1])(XS[None])
         return (outputs[0] * np.float32(total)).sum()
 
-    assert abs(to_scale(1.0)) < 1e-2
+    # As in `small_run`: without optimisations, batch norm ends in NaN.
+    optimised = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    assert abs(jax.jit(to_scale, compiler_options=optimised)(1.0)) < 1e-2
 
 
 # What is refused.

@@ -126,7 +126,6 @@ def test_no_widths_make_a_linear_model():
         ("mlp(widths=8)", TypeError, "mlp: widths must be a tuple of integers.*got 8"),
         ("mlp(widths=(8.0,))", TypeError, "mlp: widths must be a tuple of integers"),
         ("mlp(widths=(True,))", TypeError, "mlp: widths must be a tuple of integers"),
-        ("mlp(outputs=3)", ValueError, "mlp has no argument 'outputs'; it takes widths"),
         ("mlp(name='a')", ValueError, "mlp has no argument 'name'; it takes widths"),
         ("mpl", ValueError, "no model 'mpl'; did you mean mlp"),
     ],

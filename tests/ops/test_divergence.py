@@ -75,9 +75,8 @@ def test_any_shape_and_dtype(kl):
     whole = kl(jnp.full((2, 3), -1.0, jnp.bfloat16))
     assert whole.shape == (2, 3) and whole.dtype == jnp.float32
     assert kl(-1).shape == () and np.allclose(whole, kl(-1.0), rtol=1e-6)
-    slopes = jax.grad(lambda a: kl(a).sum())(jnp.asarray([-1e4, -80.0, 0.0, 8.0]))
-    assert np.isfinite(slopes).all()
-    assert jnp.isfinite(jax.grad(kl)(1e4)) or kl is kl_kingma
+    ends = np.float32([-1e4, -80.0, 0.0, 8.0, 1e4])[: 4 if kl is kl_kingma else 5]
+    assert np.isfinite(jax.jit(jax.grad(lambda a: kl(a).sum()))(ends)).all()
 
 
 @pytest.mark.parametrize("kl", [kl_exact, kl_kingma, kl_molchanov])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import dropjax
+from tests.compiled import compiled
 from tests.ops.reference import words_of
 
 RATES = [0.1, 0.25, 0.5, 0.95]
@@ -45,85 +46,102 @@ def assert_close(actual: jax.Array, expected: np.ndarray, rate: float) -> None:
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=0)
 
 
+@pytest.fixture(scope="module")
+def drawn():
+    """What each peer and we make of arrays of each shape at each rate: one program."""
+
+    @compiled
+    def of_all(keys, xs):
+        found = {"ours": lambda key, x, rate: dropjax.dropout(key, x, rate, bits=32), **PEERS}
+        found["mask"] = lambda key, x, rate: dropjax.keep_mask(key, rate, x.shape, bits=32)
+        return {
+            (name, rate): [f(key, x, rate) for key, x in zip(keys, xs, strict=True)]
+            for name, f in found.items()
+            for rate in RATES
+        }
+
+    with jax.numpy_dtype_promotion("standard"):
+        return of_all([*map(jax.random.key, range(len(SHAPES)))], [*map(values, SHAPES)])
+
+
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("rate", RATES)
-def test_the_mask_of_32_bits_is_that_of_the_peers(peer, rate):
-    for seed, shape in enumerate(SHAPES):
-        key, x = jax.random.key(seed), values(shape)
-        with jax.numpy_dtype_promotion("standard"):
-            theirs = PEERS[peer](key, jnp.asarray(x), rate)
-        ours = dropjax.dropout(key, x, rate, bits=32)
-        assert_close(ours, np.asarray(theirs), rate)
-        np.testing.assert_array_equal(ours != 0, dropjax.keep_mask(key, rate, shape, bits=32))
+def test_the_mask_of_32_bits_is_that_of_the_peers(peer, rate, drawn):
+    of_each = zip(drawn["ours", rate], drawn[peer, rate], drawn["mask", rate], strict=True)
+    for ours, theirs, keep in of_each:
+        assert_close(ours, theirs, rate)
+        np.testing.assert_array_equal(ours != 0, keep)
 
 
 @pytest.mark.parametrize("peer", ["haiku", "nnx", "linen"])
-@pytest.mark.parametrize("axes", [(0,), (1,), (0, 2)])
-def test_shared_axes_are_the_broadcast_dims_of_the_peers(peer, axes):
+def test_shared_axes_are_the_broadcast_dims_of_the_peers(peer):
     key, x = jax.random.key(3), values((4, 5, 6))
+
+    def theirs(x, axes):
+        if peer == "haiku":
+            return hk.dropout(key, 0.5, x, broadcast_dims=axes)
+        if peer == "nnx":
+            return nnx.Dropout(0.5, broadcast_dims=axes, deterministic=False)(x, rngs=key)
+        return linen.Dropout(0.5, axes, deterministic=False).apply({}, x, rng=key)
+
+    @compiled
+    def by_axes(x):
+        each = [(0,), (1,), (0, 2)]
+        ours = [dropjax.dropout(key, x, 0.5, shared_axes=axes, bits=32) for axes in each]
+        return ours, [theirs(x, axes) for axes in each]
+
     with jax.numpy_dtype_promotion("standard"):
-        theirs = {
-            "haiku": lambda: hk.dropout(key, 0.5, jnp.asarray(x), broadcast_dims=axes),
-            "nnx": lambda: nnx.Dropout(0.5, broadcast_dims=axes, deterministic=False)(x, rngs=key),
-            "linen": lambda: linen.Dropout(0.5, axes, deterministic=False).apply({}, x, rng=key),
-        }[peer]()
-    ours = dropjax.dropout(key, x, 0.5, shared_axes=axes, bits=32)
-    assert_close(ours, np.asarray(theirs), 0.5)
+        for actual, wanted in zip(*by_axes(x), strict=True):
+            assert_close(actual, wanted, 0.5)
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.5])
-def test_a_linen_module_with_the_key_that_it_derives(rate):
+def test_a_linen_module_with_the_key_that_it_derives():
     x, rngs = values((6, 8)), {"dropout": jax.random.key(11)}
-    module = linen.Dropout(rate, deterministic=False)
+    module = linen.Dropout(0.1, deterministic=False)
     key = module.bind({}, rngs=rngs).make_rng("dropout")
     theirs = np.asarray(module.apply({}, x, rngs=rngs))
-    assert_close(dropjax.dropout(key, x, rate, bits=32), theirs, rate)
+    assert_close(dropjax.dropout(key, x, 0.1, bits=32), theirs, 0.1)
 
 
-@pytest.mark.parametrize("peer", ["haiku", "equinox", "nnx"])
-def test_every_bit_of_the_peers_at_awkward_rates(peer):
+def test_every_bit_of_the_peers_at_awkward_rates():
     """At these rates 1 - rate rounds otherwise in float32 than in Python."""
-    key, x = jax.random.key(8), jnp.ones(2**20)
-    for rate in (0.05, 0.15, 0.35, 0.9, 1 / 3, 1e-6):
-        with jax.numpy_dtype_promotion("standard"):
-            theirs = PEERS[peer](key, x, rate) != 0
-            ours = dropjax.keep_mask(key, rate, x.shape, bits=32)
-            np.testing.assert_array_equal(ours, theirs)
+
+    rates = (0.05, 0.15, 0.35, 0.9, 1 / 3, 1e-6)
+
+    @compiled
+    def of_all(key, x):
+        ours = [dropjax.keep_mask(key, rate, x.shape, bits=32) for rate in rates]
+        peers = (PEERS[name] for name in ("haiku", "equinox", "nnx"))
+        return ours, [[peer(key, x, rate) != 0 for rate in rates] for peer in peers]
+
+    with jax.numpy_dtype_promotion("standard"):
+        ours, theirs = of_all(jax.random.key(8), np.ones(2**20, np.float32))
+    for masks in theirs:
+        np.testing.assert_array_equal(ours, masks)
 
 
 def test_a_traced_rate_and_x64_mode_as_the_peers_take_them():
     key, x = jax.random.key(8), jnp.ones(1000)
+
+    def both(rate):
+        return hk.dropout(key, rate, x) != 0, dropjax.keep_mask(key, rate, x.shape, bits=32)
+
     with jax.numpy_dtype_promotion("standard"):
-        theirs = jax.jit(lambda rate: hk.dropout(key, rate, x) != 0)(0.3)
-    ours = jax.jit(lambda rate: dropjax.keep_mask(key, rate, x.shape, bits=32))(0.3)
-    np.testing.assert_array_equal(ours, theirs)
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        theirs = hk.dropout(key, 0.3, x) != 0
-        np.testing.assert_array_equal(dropjax.keep_mask(key, 0.3, x.shape, bits=32), theirs)
+        np.testing.assert_array_equal(*jax.jit(both)(0.3))
+        with jax.enable_x64(True):
+            np.testing.assert_array_equal(*jax.jit(lambda: both(0.3))())
 
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("scaling", ["train", "test"])
-def test_dropout_is_the_loop(rate, scaling):
+@pytest.mark.parametrize("op", ["dropout", "dropconnect"])
+def test_dropout_and_dropconnect_are_the_loop(op, scaling, rate):
     key, x = jax.random.key(1), values((9, 7))
     keep, expected = mask(key, rate, x.shape), np.zeros(x.shape)
-    for i in range(9):
-        for j in range(7):
-            if keep[i, j]:
-                expected[i, j] = x[i, j] / (1 - rate) if scaling == "train" else x[i, j]
-    assert_close(dropjax.dropout(key, x, rate, scaling=scaling), expected, rate)
-
-
-@pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("scaling", ["train", "test"])
-def test_dropconnect_is_the_loop(rate, scaling):
-    key, w = jax.random.key(2), values((5, 8))
-    keep, expected = mask(key, rate, w.shape), np.zeros(w.shape)
-    for i in range(5):
-        for j in range(8):
-            if keep[i, j]:
-                expected[i, j] = w[i, j] / (1 - rate) if scaling == "train" else w[i, j]
-    assert_close(dropjax.dropconnect(key, w, rate, scaling=scaling), expected, rate)
+    for index in np.ndindex(*x.shape):
+        if keep[index]:
+            expected[index] = x[index] / (1 - rate) if scaling == "train" else x[index]
+    assert_close(getattr(dropjax, op)(key, x, rate, scaling=scaling), expected, rate)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.5])

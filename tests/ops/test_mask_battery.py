@@ -25,13 +25,6 @@ def test_dropjax_passes():
     assert_passed(found)
 
 
-def test_threefry_passes():
-    # Each test once, to save time: the battery is what is tested here.
-    tests = {name: (looked_at, test) for (name, looked_at), test in battery.BATTERY.items()}
-    threefry = battery.GENERATORS["threefry"]
-    assert_passed({(k, at): test(threefry, SIZE, 1) for k, (at, test) in tests.items()})
-
-
 # What is to see it, and how many words that takes.
 CAUGHT = {
     "permutation": ("collisions", "one key", 2**20),

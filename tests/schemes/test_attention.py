@@ -11,7 +11,7 @@ from dropjax.core.draw import sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
 from dropjax.schemes import parse
-from tests.compiled import normal, ops
+from tests.compiled import compiled, normal, ops
 
 KEY = jax.random.key(5)
 SITE = Site("weights", Kind.ATTENTION, ("head", "query", "key"))
@@ -22,19 +22,12 @@ def mask(shape, rate=0.4):
     return np.asarray(ops.keep_mask(KEY, rate, shape))
 
 
-def test_weights_are_dropped_each_for_itself_and_scaled():
-    y = ops.attention_dropout(KEY, X, 0.4)
-    np.testing.assert_allclose(y, np.where(mask(X.shape), X / 0.6, 0), rtol=1e-6)
-
-
 def test_neither_heads_nor_examples_share_a_mask_unless_told():
     """Flax's `broadcast_dropout` does by default."""
     ones = np.ones((3, 2, 8, 8), np.float32)
-    dropped = np.asarray(ops.attention_dropout(KEY, ones, 0.5)) == 0
-    masks = dropped.reshape(6, 64)
-    assert len({m.tobytes() for m in masks}) == 6
-    shared = np.asarray(ops.attention_dropout(KEY, ones, 0.5, shared_axes=(0, 1))) == 0
-    assert len({m.tobytes() for m in shared.reshape(6, 64)}) == 1
+    for axes, number in {(): 6, (0, 1): 1}.items():
+        dropped = ops.attention_dropout(KEY, ones, 0.5, shared_axes=axes) == 0
+        assert len({mask.tobytes() for mask in dropped.reshape(6, 64)}) == number
 
 
 def test_rows_sum_to_what_they_did():
@@ -65,6 +58,15 @@ def test_a_row_of_which_nothing_is_kept_is_0_with_finite_gradients():
     assert (f(X, 1.0) == 0).all()
 
 
+@compiled
+def weighted_sum_and_slopes(key, logits, c):
+    def total(logits):
+        y = dropjax.attention_dropout(key, jax.nn.softmax(logits), 0.5, scaling="row")
+        return jnp.sum(c * y), y
+
+    return jax.value_and_grad(total, has_aux=True)(logits)
+
+
 @pytest.mark.parametrize("gap", [5.0, 50.0, 80.0])
 def test_gradients_are_right_where_the_peak_of_a_sharp_row_is_dropped(gap):
     """Then the weights that are kept sum to 1e-35, and the square of that is 0."""
@@ -76,11 +78,7 @@ def test_gradients_are_right_where_the_peak_of_a_sharp_row_is_dropped(gap):
     )
     c = jnp.asarray([[4.0, 1.0, 2.0, 3.0]])
 
-    def total(logits):
-        y = ops.attention_dropout(key, jax.nn.softmax(logits), 0.5, scaling="row")
-        return jnp.sum(c * y), y
-
-    (_, y), gradient = jax.value_and_grad(total, has_aux=True)(logits)
+    (_, y), gradient = weighted_sum_and_slopes(key, logits, c)
     kept = np.exp([0.0, -1.0]) / np.exp([0.0, -1.0]).sum()  # a softmax over these two alone
     np.testing.assert_allclose(y, [[0, *kept, 0]], rtol=1e-5)
     slopes = kept * ([1.0, 2.0] - kept @ [1.0, 2.0])

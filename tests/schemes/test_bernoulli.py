@@ -3,13 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from dropjax.core.draw import deterministic, sampled
 from dropjax.core.site import Kind
 from dropjax.schemes import parse
 from tests.cases import SITES
-from tests.compiled import normal, ones, ops
+from tests.compiled import normal, ops
 from tests.statistics import assert_mean
 
 
@@ -40,19 +39,3 @@ def test_values_are_0_or_scaled_and_their_variance_is_the_paper_s():
     y = np.asarray(ops.dropout(jax.random.key(0), jnp.full(100_000, 3.0), rate))
     assert set(np.unique(y)) == {np.float32(0), np.float32(3.0 / 0.8)}
     assert_mean((y - 3.0) ** 2, 9 * rate / (1 - rate))
-
-
-@pytest.mark.parametrize("rate", [1e-3, 0.1, 0.5, 0.9, 0.999])
-def test_drop_rate(rate):
-    y = ops.dropout(jax.random.key(1), ones(200_000), rate)
-    assert_mean(np.asarray(y) == 0, rate)
-
-
-def test_weight_scaling_is_exact_for_a_softmax_layer():
-    """Section 3 of Hinton et al. 2012: the renormalised geometric mean over all masks is the
-    softmax of the mean network."""
-    w, x = normal(6, 3), normal(6, seed=1)
-    masks = jnp.asarray([[i >> b & 1 for b in range(6)] for i in range(64)], jnp.float32)
-    log_p = jax.nn.log_softmax((masks * (2 * x)[None]) @ w)
-    geometric = jax.nn.softmax(log_p.mean(axis=0))
-    np.testing.assert_allclose(geometric, jax.nn.softmax(x @ w), rtol=1e-5)

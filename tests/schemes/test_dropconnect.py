@@ -83,11 +83,6 @@ def test_masks_of_a_batch_and_of_examples_agree_in_mean_gradient_not_in_its_vari
     np.testing.assert_allclose(ratio.mean(), 16, rtol=0.1)
 
 
-def test_the_op_drops_weights():
-    w = np.asarray(dropjax.dropconnect(jax.random.key(0), jnp.ones((100, 100)), 0.25))
-    assert set(np.unique(w)) == {np.float32(0), np.float32(4 / 3)}
-
-
 # The moments, and the Gaussian that has them.
 
 KEY = jax.random.key(20)
@@ -295,10 +290,8 @@ def test_in_gaussian_mode_each_example_and_each_row_has_noise_of_its_own():
 @pytest.mark.parametrize(
     "x, rate, named, error, match",
     [
-        (X.astype(int), 0.5, {}, TypeError, "^x must be an array of floats"),
         (X, 0.5, {"w": W.astype(int)}, TypeError, "^w must be an array of floats"),
         (X, 0.5, {"b": 1}, TypeError, "^b must be an array of floats"),
-        (X, 1.5, {}, ValueError, "^rate is the probability"),
         (X, jnp.full(4, 0.5), {}, ValueError, "does not broadcast"),
         (X[:3], 0.5, {}, ValueError, "^x of shape .* does not fit w"),
         (X[0], 0.5, {}, ValueError, "^x of shape .* does not fit w"),
@@ -335,7 +328,7 @@ def test_no_rows_or_no_inputs():
             assert y.shape == (shape[0], 3) and not y.any()
 
 
-@pytest.mark.parametrize("chunk", [0, 1.5, True])
-def test_a_chunk_is_a_number_of_rows(chunk):
-    with pytest.raises(ValueError, match=r"^chunk must be a whole number of rows"):
-        dropjax.dropconnect_linear(KEY, X, 0.5, w=W, chunk=chunk)
+def test_a_chunk_is_a_number_of_rows():
+    for chunk in (0, 1.5, True):
+        with pytest.raises(ValueError, match=r"^chunk must be a whole number of rows"):
+            dropjax.dropconnect_linear(KEY, X, 0.5, w=W, chunk=chunk)

@@ -4,27 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import expit as sigmoid
 
-import dropjax
 from dropjax.core.draw import sampled
-from dropjax.core.plan import check, record
 from dropjax.core.site import Kind, Site
 from dropjax.models.layers import Recurrent
-from dropjax.models.rnn import RNN
 from dropjax.nn.recurrent import CELLS
 from dropjax.schemes import parse
-from tests.cases import SITES
-from tests.compiled import jit, ones, ops
+from tests.compiled import jit, ones
 from tests.nn.test_recurrent import WIDTH, random_params
-from tests.statistics import assert_mean
 
 KEY = jax.random.key(11)
 STEPS = 6
 X = np.random.default_rng(4).normal(size=(STEPS, 3)).astype(np.float32)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def by_hand(cell, factor):
@@ -92,42 +84,3 @@ def test_the_update_is_seen_before_its_gate_multiplies_it():
             lambda memory: memory,
         )
     np.testing.assert_allclose(seen, np.tanh([[0.7], [0.7]]), rtol=1e-6)
-
-
-def test_elman_has_no_memory_to_write_into():
-    sites = record(lambda draw: RNN(2, "elman", WIDTH).init(KEY, X, draw))
-    with pytest.raises(ValueError, match=r"recurrent\(rate=0.25\) acts on UPDATE sites; the model"):
-        check(parse("recurrent"), sites)
-    for cell in ("lstm", "gru"):
-        check(parse("recurrent"), record(lambda d, c=cell: RNN(2, c, WIDTH).init(KEY, X, d)))
-
-
-def test_masks_by_step_or_by_sequence():
-    y = np.asarray(ops.recurrent_dropout(KEY, ones(3, 7, 64), 0.5, time_axis=1))
-    assert (y == y[:, :1]).all() and (y[0] != y[1]).any()
-    y = np.asarray(ops.recurrent_dropout(KEY, ones(3, 7, 64), 0.5))
-    assert (y != y[:, :1]).any()
-    site = SITES[Kind.UPDATE]
-    step = np.asarray(sampled(parse("recurrent(rate=0.5)"), KEY)(ones(4, 64), site))
-    assert (step != step[:1]).any() and set(np.unique(step)) == {0, 2}
-
-
-def test_rate_and_scale():
-    y = np.asarray(ops.recurrent_dropout(KEY, ones(100_000), 0.25))
-    assert_mean(y == 0, 0.25)
-    assert_mean(y, 1)
-
-
-@pytest.mark.parametrize(
-    "arguments, axis, error, match",
-    [
-        ((KEY, jnp.ones(3, jnp.int32), 0.5), None, TypeError, "^x must be an array of floats"),
-        ((0, jnp.ones(3), 0.5), None, TypeError, "^key must be a PRNG key"),
-        ((KEY, jnp.ones(3), 1.5), None, ValueError, "^rate is the probability"),
-        ((KEY, jnp.ones(3), jnp.full(3, 0.5)), 0, ValueError, "does not broadcast"),
-        ((KEY, jnp.ones(3), 0.5), 1, ValueError, "time_axis names axis 1"),
-    ],
-)
-def test_errors(arguments, axis, error, match):
-    with pytest.raises(error, match=match):
-        dropjax.recurrent_dropout(*arguments, time_axis=axis)

@@ -1,27 +1,22 @@
 """Facts of Moon et al. 2015: c_t = m (f c_tm1 + i g_t), one mask a sequence."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import expit as sigmoid
 
 from dropjax.core.draw import sampled
-from dropjax.core.plan import check, record
+from dropjax.core.plan import check
 from dropjax.core.site import Kind, Site
 from dropjax.models.layers import Recurrent
-from dropjax.models.rnn import RNN
 from dropjax.nn.recurrent import CELLS
 from dropjax.schemes import parse
-from tests.compiled import jit, ones, ops
+from tests.compiled import jit
 from tests.nn.test_recurrent import WIDTH, random_params
 
 KEY = jax.random.key(11)
 STEPS, RATE = 6, 0.4
 X = np.random.default_rng(4).normal(size=(STEPS, 3)).astype(np.float32)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def moon(keep):
@@ -46,20 +41,6 @@ def test_a_layer_is_the_papers_with_the_mask_on_the_memory_and_the_outputs_scale
     outputs = jit(lambda draw: layer.apply(params, X, draw))(draw)
     np.testing.assert_allclose(outputs, moon(keep), rtol=1e-5, atol=1e-6)
     assert (np.asarray(outputs)[:, ~keep] == 0).all()
-
-
-def test_the_function_shares_its_mask_along_time():
-    y = ops.rnn_drop(KEY, ones(3, STEPS, 8), RATE)
-    assert (y == y[:, :1]).all() and len({tuple(row) for row in np.asarray(y[:, 0])}) == 3
-    np.testing.assert_array_equal(y, ops.variational_dropout(KEY, jnp.ones_like(y), RATE))
-
-
-@pytest.mark.parametrize("cell", ["gru", "elman"])
-def test_cells_without_a_memory_of_their_own_are_refused(cell):
-    model = RNN(2, cell=cell, width=WIDTH)
-    sites = record(lambda draw: model.init(KEY, X, draw))
-    with pytest.raises(ValueError, match=r"rnn_drop.* acts on READOUT sites"):
-        check(parse("rnn_drop"), sites)
 
 
 def test_a_readout_without_time_is_refused():

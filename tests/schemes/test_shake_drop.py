@@ -9,13 +9,10 @@ import scipy.stats
 import dropjax
 from dropjax.core.draw import deterministic, sampled
 from dropjax.core.keys import Keys
-from dropjax.core.plan import check, record, rows
 from dropjax.core.site import Kind, Site
-from dropjax.models.cnn import CNN
 from dropjax.schemes import parse
 from dropjax.schemes.shake_drop import ShakeDrop
 from tests.compiled import compiled, expected, jit, ops
-from tests.ops.test_mask import bytes_kept
 from tests.statistics import assert_mean
 
 KEY = jax.random.key(11)
@@ -23,17 +20,16 @@ MANY = 40_000
 MAP = ("height", "width", "feature")
 
 
+@compiled
+def shaken_and_slopes(x, rate, options):
+    y, pullback = jax.vjp(lambda x: dropjax.shake_drop(KEY, x, rate, batch_axes=0, **options), x)
+    return y, pullback(jnp.ones_like(y))[0]
+
+
 def factors(rate, n=MANY, **options):
     """The forward and the backward factor of each of n examples."""
-
-    @compiled
-    def both(x, rate):
-        y, pullback = jax.vjp(
-            lambda x: dropjax.shake_drop(KEY, x, rate, batch_axes=0, **options), x
-        )
-        return y, pullback(jnp.ones_like(y))[0]
-
-    y, gradient = both(np.ones((n, 2), np.float32), rate)
+    options = {name: tuple(map(np.asarray, np.float32(of))) for name, of in options.items()}
+    y, gradient = shaken_and_slopes(np.ones((n, 2), np.float32), np.float32(rate)[...], options)
     assert (y == y[:, :1]).all() and (gradient == gradient[:, :1]).all()
     return y[:, 0], gradient[:, 0]
 
@@ -81,70 +77,31 @@ def test_forward_mode_and_vmap_have_the_backward_factor_of_each_example():
     rng = np.random.default_rng(2)
     x, t = (jnp.asarray(rng.normal(size=(30, 4)), jnp.float32) for _ in range(2))
     forward, backward = (f[:, None] for f in factors(0.7, 30))
-    y, tangent = jax.jvp(lambda x: ops.shake_drop(KEY, x, 0.7, batch_axes=0), (x,), (t,))
-    np.testing.assert_allclose(y, forward * x, rtol=1e-6)
-    np.testing.assert_allclose(tangent, backward * t, rtol=1e-6)
     keys = jax.random.split(KEY, 30)
 
     def one(key, x):
-        return ops.shake_drop(key, x, 0.7, batch_axes=())
+        return dropjax.shake_drop(key, x, 0.7, batch_axes=())
 
-    mapped = compiled(jax.grad(lambda x: jax.vmap(one)(keys, x).sum()))(x)
-    slope = compiled(jax.grad(lambda x, key: one(key, x).sum()))
-    loop = [slope(row, key) for key, row in zip(keys, x, strict=True)]
-    np.testing.assert_allclose(mapped, np.stack(loop), rtol=1e-6)
+    @compiled
+    def all_ways(x, t, keys):
+        shaken = jax.jvp(lambda x: dropjax.shake_drop(KEY, x, 0.7, batch_axes=0), (x,), (t,))
+        mapped = jax.grad(lambda x: jax.vmap(one)(keys, x).sum())(x)
+        slope = jax.grad(lambda x, key: one(key, x).sum())
+        return *shaken, mapped, jax.lax.map(lambda at: slope(*at), (x, keys))
+
+    y, tangent, mapped, loop = all_ways(x, t, keys)
+    np.testing.assert_allclose(y, forward * x, rtol=1e-6)
+    np.testing.assert_allclose(tangent, backward * t, rtol=1e-6)
+    np.testing.assert_allclose(mapped, loop, rtol=1e-6)
     assert len(np.unique(mapped)) > 10
 
 
-def test_rates_0_and_1():
-    x = jnp.asarray([[1.0, -0.0], [jnp.inf, 3.0]])
-    for rate in (0.0, jnp.float32(0)):
-        y = ops.shake_drop(KEY, x, rate, batch_axes=0)
-        assert np.asarray(y).tobytes() == np.asarray(x).tobytes()
+def test_at_rate_1_nothing_is_kept_as_it_is():
     forward, backward = factors(jnp.float32(1.0))
     assert (np.abs(forward) < 1).all() and (backward < 1).all()
-    slope = jax.grad(lambda r: ops.shake_drop(KEY, x[1:, 1:], r, batch_axes=0).sum())(1.0)
-    assert slope == 0
-
-
-def test_little_is_kept_for_the_backward_pass():
-    """The decisions of each example, nothing for each element."""
-    x = np.ones((8, 1000), np.float32)
-    kept = bytes_kept(lambda x: ops.shake_drop(KEY, x, 0.5, batch_axes=0), x)
-    assert kept <= 8 * 2 * 4 + 64
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_rounds_the_product_not_the_factor(dtype):
-    x = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (500, 1)), dtype)
-    y = ops.shake_drop(KEY, x, 0.7, batch_axes=0)
-    exact = ops.shake_drop(KEY, x.astype("float32"), 0.7, batch_axes=0)
-    assert y.dtype == dtype
-    np.testing.assert_array_equal(y, exact.astype(dtype))
 
 
 # The scheme.
-
-
-def sites_of(residual):
-    model = CNN(2, (2, 3), blocks=2, residual=residual, dense=())
-    return record(lambda draw: model.init(KEY, np.ones((4, 4, 1), np.float32), draw))
-
-
-@pytest.mark.parametrize(
-    "text, rates",
-    [
-        ("shake_drop(rate=0.5)", ["0.125", "0.25", "0.375", "0.5"]),
-        ('shake_drop(rate=0.5,rule="constant")', ["0.5"] * 4),
-    ],
-)
-def test_the_rates_of_the_cnn_s_branches_grow_linearly(text, rates):
-    sites = sites_of(residual=True)
-    check(parse(text), sites)
-    found = [r["rate"] for r in rows(parse(text), sites) if r["rate"] > "-"]
-    assert found == rates
-    with pytest.raises(ValueError, match="acts on BRANCH sites; the model declares"):
-        check(parse(text), sites_of(residual=False))
 
 
 def test_the_scheme_has_the_rate_of_its_depth_and_its_numbers():
@@ -206,18 +163,3 @@ def test_traced_numbers_must_be_numbers_too():
     assert shaken(0.5).shape == (3,)
     with pytest.raises(TypeError, match=r"^alpha must be two numbers"):
         shaken(jnp.ones((4, 1)))
-
-
-@pytest.mark.parametrize(
-    "key, x, rate, axes, error, match",
-    [
-        (0, jnp.ones(3), 0.5, 0, TypeError, "^key must be a PRNG key"),
-        (KEY, jnp.ones(3, jnp.int32), 0.5, 0, TypeError, "^x must be an array of floats"),
-        (KEY, jnp.ones(3), 1.1, 0, ValueError, "^rate is the probability"),
-        (KEY, jnp.ones((3, 2)), jnp.full((3, 2), 0.5), 0, ValueError, "does not broadcast"),
-        (KEY, jnp.ones(3), 0.5, 1, ValueError, "batch_axes names axis 1"),
-    ],
-)
-def test_errors(key, x, rate, axes, error, match):
-    with pytest.raises(error, match=match):
-        dropjax.shake_drop(key, x, rate, batch_axes=axes)

@@ -102,8 +102,7 @@ def test_weights_start_with_little_noise():
     np.testing.assert_array_equal(learned[LINEAR.name]["log_sigma2"], np.full((4, 6), -10))
 
 
-@pytest.mark.parametrize("log_sigma2", [-300.0, -10.0, 30.0])
-def test_gradients_are_finite_where_variances_or_weights_are_0(log_sigma2):
+def test_gradients_are_finite_where_variances_or_weights_are_0():
     def total(x, w, log_sigma2):
         scheme = bound(log_sigma2)
         y = sampled(scheme, KEY).linear(x, w, None, LINEAR).sum()
@@ -112,9 +111,10 @@ def test_gradients_are_finite_where_variances_or_weights_are_0(log_sigma2):
     some = W.copy()
     some[0], some[1] = 0.0, 1e-12
     slopes = compiled(jax.grad(total, argnums=(0, 1, 2)))
-    for x, w in [(0 * X, W), (X, 0 * W), (X, some), (np.float32(1e-25) * X, some)]:
-        gradients = slopes(x, w, np.full((4, 6), log_sigma2, np.float32))
-        assert all(np.isfinite(g).all() for g in gradients)
+    for log_sigma2 in (-300.0, -10.0, 30.0):
+        for x, w in [(0 * X, W), (X, 0 * W), (X, some), (np.float32(1e-25) * X, some)]:
+            gradients = slopes(x, w, np.full((4, 6), log_sigma2, np.float32))
+            assert all(np.isfinite(g).all() for g in gradients)
 
 
 def test_a_pruned_mean_has_no_gradient_but_its_variance_has():
@@ -152,10 +152,8 @@ def test_useless_weights_are_pruned_and_useful_ones_kept():
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "match"),
     [
-        ((0, X, W, 0.0), {}, TypeError, "^key must be a PRNG key"),
         ((KEY, X, W.astype(jnp.int32), 0.0), {}, TypeError, "^w must be an array of floats"),
         ((KEY, jnp.ones(3), W, 0.0), {}, ValueError, "^x of shape .3,. does not fit w"),
-        ((KEY, X, W, jnp.zeros(3)), {}, ValueError, "^log_sigma2 .*does not broadcast"),
         ((KEY, X, W, 0.0), {"threshold": jnp.nan}, ValueError, "^threshold must be finite"),
         ((KEY, X, W, 0.0), {"threshold": "x"}, TypeError, "^threshold must be a number"),
     ],

@@ -28,19 +28,18 @@ def targets(w, fraction, unit):
     return found
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 0.75, 1.0])
 @pytest.mark.parametrize("target", ["weight", "unit"])
-def test_at_rate_1_all_targets_and_nothing_else_are_pruned(target, fraction):
-    options = {"fraction": fraction, "target": target}
-
+def test_at_rate_1_all_targets_and_nothing_else_are_pruned(target):
     @compiled
-    def both(w):
+    def both(w, fraction):
+        options = {"fraction": fraction, "target": target}
         mean = dropjax.expected.targeted_dropout(w, 1.0, **options)
         return dropjax.targeted_dropout(KEY, w, 1.0, **options), mean
 
-    wanted = np.where(targets(W, fraction, target == "unit"), 0, W)
-    for found in both(W):
-        np.testing.assert_array_equal(found, wanted)
+    for fraction in (0.0, 0.3, 0.5, 0.75, 1.0):
+        wanted = np.where(targets(W, fraction, target == "unit"), 0, W)
+        for found in both(W, np.asarray(fraction, np.float32)):
+            np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("target", ["weight", "unit"])
@@ -59,11 +58,6 @@ def test_targets_are_dropped_at_the_rate_and_nothing_is_rescaled(target):
     whole = (y == 0).all(1) | (y != 0).all(1)
     assert whole.all() == (target == "unit")
     assert_mean(y, expected.targeted_dropout(W, 0.4, fraction=0.5, target=target))
-
-
-def test_the_gradient_is_the_mask():
-    y, pullback = jax.vjp(lambda w: ops.targeted_dropout(KEY, w, 0.5), W)
-    np.testing.assert_array_equal(pullback(jnp.ones_like(W))[0], y != 0)
 
 
 def test_fraction_may_be_traced():

@@ -4,29 +4,13 @@ import itertools
 
 import jax
 import numpy as np
-import pytest
 
 from dropjax.core.draw import sampled
 from dropjax.core.keys import Keys
 from dropjax.core.site import Kind, Site
 from dropjax.schemes import parse
 from tests.cases import SITES
-from tests.compiled import ones, ops
-
-
-def test_one_mask_for_all_steps_and_another_for_each_sequence():
-    x = ones(3, 50, 64)
-    y = np.asarray(ops.variational_dropout(jax.random.key(0), x, 0.5))
-    assert (y == y[:, :1]).all()
-    assert (y[0, 0] != y[1, 0]).any() and (y[1, 0] != y[2, 0]).any()
-
-
-def test_time_axis():
-    x = ones(50, 3, 64)
-    y = np.asarray(ops.variational_dropout(jax.random.key(0), x, 0.5, time_axis=0))
-    assert (y == y[:1]).all() and (y[0, 0] != y[0, 1]).any()
-    with pytest.raises(ValueError, match="time_axis names axis 3"):
-        ops.variational_dropout(jax.random.key(0), x, 0.5, time_axis=3)
+from tests.compiled import ones
 
 
 def test_inputs_recurrent_state_and_outputs_have_masks_of_their_own():

@@ -8,9 +8,7 @@ import pytest
 import dropjax
 from dropjax.core.draw import sampled
 from dropjax.core.keys import Keys
-from dropjax.core.plan import check, record, rows
 from dropjax.core.site import Kind
-from dropjax.models.layers import Embed
 from dropjax.schemes import parse
 from tests.cases import SITES
 from tests.compiled import jit, ones, ops
@@ -63,19 +61,6 @@ def test_what_are_no_tokens_is_refused_with_a_hint(x):
         dropjax.word_dropout(KEY, x, 0.5, unknown=1)
 
 
-@pytest.mark.parametrize(
-    "key, rate, error, match",
-    [
-        (0, 0.5, TypeError, "^key must be a PRNG key"),
-        (KEY, 1.5, ValueError, "^rate is the probability"),
-        (KEY, jnp.full(2, 0.5), ValueError, "does not broadcast"),
-    ],
-)
-def test_errors(key, rate, error, match):
-    with pytest.raises(error, match=match):
-        dropjax.word_dropout(key, jnp.arange(3), rate, unknown=1)
-
-
 @pytest.mark.parametrize("tokens", [{"unknown": 1.5}, {"unknown": 1, "protected": [2.5]}])
 def test_tokens_that_are_no_integers_are_refused(tokens):
     with pytest.raises(TypeError, match=r"^(unknown|protected) must hold integers"):
@@ -90,10 +75,3 @@ def test_the_scheme_drops_embedded_tokens_with_all_their_features():
     assert (y == y[..., :1]).all() and set(np.unique(y)) == {0, 2}
     assert_mean(y[..., 0].ravel() == 0, 0.5)
     assert (y != y[:1]).any() and (y != y[:, :1]).any()
-
-
-def test_it_acts_on_what_was_looked_up():
-    sites = record(lambda draw: Embed(8, 4).init(KEY, jnp.arange(5), draw))
-    check(parse("word"), sites)
-    table = {row["site"]: row["noise"] for row in rows(parse("word"), sites)}
-    assert table == {"table": "-", "embedded": "(5, 1)"}
