@@ -4,7 +4,7 @@ import base64
 import html
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -36,45 +36,7 @@ if TYPE_CHECKING:  # Matplotlib takes half a second to import
     from experiments.ablation.report.figures import Picture
 
 _PARTS = {"validation": "validation", "test": "test", "mc_test": "test, mean of draws:"}
-_STYLE = """
-:root { color-scheme: light dark; --line: #ccc; --soft: #f3f4f6; --ink: #1a1a1a; --paper: #fff; }
-@media (prefers-color-scheme: dark) {
-  :root { --line: #444; --soft: #24262b; --ink: #e6e6e6; --paper: #16181c; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 76rem; padding: 1rem; color: var(--ink);
-  background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
-h1 { font-size: 1.6rem; margin: 0.5rem 0; }
-h2 { font-size: 1.2rem; margin: 2rem 0 0.5rem; border-bottom: 1px solid var(--line); }
-code { font: 0.88em ui-monospace, monospace; overflow-wrap: anywhere; }
-p, li { max-width: 60rem; }
-ul { padding-left: 1.2rem; }
-.answers { font-size: 1.1rem; }
-.wide { overflow-x: auto; margin: 0.75rem 0; }
-table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
-th, td { border: 1px solid var(--line); padding: 0.3rem 0.5rem; text-align: left;
-  vertical-align: top; }
-thead th { background: var(--soft); }
-tbody th { font-weight: normal; }
-td code, th code { overflow-wrap: normal; }
-.text td, .text code, td details code { overflow-wrap: anywhere; }
-td details code { display: block; min-width: 20rem; }
-.figures { display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }
-figure { margin: 0; }
-figcaption { margin-bottom: 0.3rem; }
-img { max-width: 100%; height: auto; background: #fff; padding: 0.4rem; border-radius: 4px; }
-summary { cursor: pointer; }
-@media print {
-  :root { --line: #bbb; --soft: #eee; --ink: #000; --paper: #fff; }
-  html { font-size: 9pt; }
-  body { max-width: none; padding: 0; }
-  table { font-size: 0.72rem; }
-  th, td { padding: 0.15rem 0.25rem; }
-  .wide { overflow: visible; }
-  figure, tr { break-inside: avoid; }
-}
-"""
+_STYLE = Path(__file__).with_name("style.css")
 
 
 def page(
@@ -128,7 +90,7 @@ def page(
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<title>{html.escape(title)}</title>\n<style>\n{_STYLE.read_text()}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
