@@ -77,11 +77,12 @@ OPS = (
 )
 SHARDED = OPS | {f"blocks.{name}": call for name, call in CALLS.items()}
 NETWORKS = [
-    ("cnn(channels=(4,8),dense=(8,))", "spatial|bernoulli|cutout(size=3)"),
-    ('cnn(channels=(4,8),residual=True,norm="batch")', "stochastic_depth|gaussian"),
-    ("mlp(widths=(8,))", "dropconnect|alpha"),
-    ("mlp(widths=(8,))", "sparse_variational"),
-    ("transformer(width=8,heads=2,hidden=8)", "attention|patch|layer_drop|concrete"),
+    (
+        'cnn(channels=(4,),residual=True,norm="batch",dense=(8,))',
+        "spatial|bernoulli|cutout(size=3)|stochastic_depth|gaussian",
+    ),
+    ("mlp(widths=(8,))", 'dropconnect(at="layer")|sparse_variational(at="head")|alpha'),
+    ("transformer(width=8,layers=1,heads=2,hidden=8)", "attention|patch|layer_drop|concrete"),
     ('rnn(width=8,gates="untied")', "variational|zoneout|recurrent|weight_drop"),
 ]
 
