@@ -596,56 +596,12 @@ def test_examples_without_a_batch():
             assert shared(np.stack([of_torch(name)(x, seed) for seed in range(50)])) == theirs
 
 
-@pytest.mark.parametrize(
-    "size, block, asked, cut, whole",
-    [
-        (14, 7, 0.1, 0.2092, 0.0929),
-        (14, 7, 0.25, 0.4413, 0.2095),
-        (14, 7, 0.5, 0.6828, 0.3582),
-        (28, 7, 0.1, 0.1329, 0.0939),
-        (7, 5, 0.1, 0.3107, 0.0947),
-        (7, 7, 0.1, 0.93, 0.1),
-        (32, 3, 0.1, 0.1039, 0.0954),
-    ],
-)
-def test_what_is_dropped_by_blocks_that_may_be_cut_and_by_whole_ones(
-    size, block, asked, cut, whole
-):
-    """In timm, which seeds at all positions, and in torchvision."""
-    sizes = (size, size)
-    found = [dropped_by_blocks(sizes, block, asked, cut=which).mean() for which in (True, False)]
-    assert np.round(found, 4).tolist() == [cut, whole]
-
-
 def test_what_the_notes_say_of_blocks():
     assert round(100 * dropped_by_blocks((14, 14), 7, 0.1, cut=True).mean()) == 21
     assert round(100 * dropped_by_blocks((14, 14), 7, 0.1).mean()) == 9
     if installed("torchvision"):
         with pytest.raises((ValueError, RuntimeError)):
             of_torch("DropBlock2d", RATE, 2, module="torchvision.ops")(normal(2, 3, 6, 7), 0)
-
-
-def test_layers_evaluate():
-    x = jnp.asarray(normal(4, 5))
-    assert (dropjax.linen.Drop("bernoulli(rate=0.3)").apply({}, x, deterministic=True) == x).all()
-    layer = dropjax.nnx.Drop("bernoulli(rate=0.3)", rngs=flax.nnx.Rngs(0))
-    assert (layer(x) != x).any()
-    layer.eval()
-    assert (layer(x) == x).all()
-    layer.train()
-    assert (layer(x) != x).any()
-    layer = dropjax.equinox.Drop("bernoulli(rate=0.3)")
-    assert (layer(x, key=KEYS[0]) != x).any()
-    assert (equinox.nn.inference_mode(layer)(x) == x).all()
-
-
-def test_one_key_under_vmap():
-    """What the introduction says of keys."""
-    xs = jnp.ones((3, 40))
-    one = jax.vmap(lambda x: dropjax.dropout(jax.random.key(0), x, RATE))(xs)
-    assert shared(np.asarray(one)[None]) == {0}
-    own = jax.vmap(lambda key, x: dropjax.dropout(key, x, RATE))(KEYS[:3], xs)
-    assert not shared(np.asarray(own)[None])
 
 
 def test_alpha_dropout_shares_axes_as_the_note_says():

@@ -48,9 +48,9 @@ COMMANDS = {
     "plan": [*GRID, "--only=plan", "--workdir=new"],
     "plan of three": ["--dropout=none,bernoulli,gaussian", "--only=plan", "--workdir=new"],
     "whole": [*GRID, "--workdir=whole"],
-    "first shard": [*SMALL, "--shard=0/2", "--workdir=grown"],
-    "last shard": [*SMALL, "--shard=1/2", "--workdir=grown"],
-    "grown": [*GRID, "--workdir=grown"],
+    "small": [*SMALL, "--shard=0/2", "--workdir=grown"],
+    "first shard": [*GRID, "--shard=0/2", "--workdir=grown"],
+    "last shard": [*GRID, "--shard=1/2", "--workdir=grown"],
     "continued": [*GRID, "--workdir=killed"],
 }
 """Run in this order, in one process: most of what they take is the start of Python."""
@@ -191,11 +191,11 @@ def test_it_is_killed_and_continued_as_if_it_was_not(answers, folder, killed):
 
 
 def test_shards_make_the_whole_and_a_larger_grid_adds_to_it(answers, folder):
-    first, last, grown = (answers[name] for name in ("first shard", "last shard", "grown"))
-    assert first.status == 0, first
-    assert "2 cells of other shards are missing; the last shard writes" in first.out
-    assert len(first.cells) == 2 and "grown/table.md" not in first.written
-    assert last.status == 0 and len(last.cells) == 2 and "grown/table.md" in last.written
-    assert grown.status == 0 and len(grown.cells) == 5
-    assert not grown.cells & (first.cells | last.cells)
+    small, first, last = (answers[name] for name in ("small", "first shard", "last shard"))
+    assert small.status == 0, small
+    assert "2 cells of other shards are missing; the last shard writes" in small.out
+    assert first.status == 0 and "the last shard writes" in first.out and last.status == 0
+    assert len(small.cells) == 2 and len(small.cells | first.cells | last.cells) == 9
+    assert len(first.cells) + len(last.cells) == 7 and first.cells and last.cells
+    assert "grown/table.md" not in small.written + first.written
     assert said(folder / "grown") == said(folder / "whole")
