@@ -66,19 +66,16 @@ from tests.statistics import assert_mean
 # The rows. A case is called with its row.
 
 
-def tensorflow(x: np.ndarray, seed: int) -> np.ndarray:
+def tensorflow(x: np.ndarray, seed: int, version: int = 2) -> np.ndarray:
     tf = imported("tensorflow")
     tf.random.set_seed(seed)
+    if version == 1:
+        with lenient():
+            return tf.compat.v1.nn.dropout(x, keep_prob=KEEP).numpy()
     return tf.nn.dropout(x, RATE, noise_shape=[x.shape[0], 1, x.shape[2]]).numpy()
 
 
-def tensorflow_1(x: np.ndarray, seed: int) -> np.ndarray:
-    tf = imported("tensorflow")
-    tf.random.set_seed(seed)
-    with lenient():
-        return tf.compat.v1.nn.dropout(x, keep_prob=KEEP).numpy()
-
-
+tensorflow_1 = functools.partial(tensorflow, version=1)
 tensorflow.package = tensorflow_1.package = "tensorflow"
 
 
@@ -109,18 +106,8 @@ def equinox_(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Alpha:
-    """a (x m + limit (1 - m)) + b, with a and b as the paper has them.
-
-    Args:
-      shape: of x.
-      drawn: of the peer's mask; broadcasts to x.
-      peer: the real one, if it may be there.
-    """
-
-    shape: tuple[int, ...]
-    drawn: tuple[int, ...]
-    peer: Peer
+class Alpha(Dropped):
+    """a (x m + limit (1 - m)) + b, with a and b as the paper has them."""
 
     def __call__(self, row: Row) -> None:
         x = normal(*self.shape)
@@ -145,11 +132,8 @@ class Alpha:
         return of_ones > 0
 
     def assert_drawn(self, masks: np.ndarray) -> None:
-        """The rate, and one decision along just those axes where the mask is smaller than x."""
-        assert masks.shape[1:] == self.shape
         assert_mean(masks, KEEP)
-        axes = {i for i, (n, m) in enumerate(zip(self.shape, self.drawn, strict=True)) if n != m}
-        assert shared(masks) == axes
+        self.assert_shared(masks)
 
     def formula(self, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
         limit = -1.0507009873554805 * 1.6732632423543772

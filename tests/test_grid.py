@@ -83,6 +83,7 @@ def problem(text, scheme):
     return trained, params, mutable
 
 
+FIRST = [*FIRST_VARIANTS, PreActivation()]
 # Every scheme on every form of a model, and each of its variants on the first form. The schemes of
 # one form stand side by side: many of them are traced as one chain.
 CELLS = [
@@ -90,7 +91,7 @@ CELLS = [
     for texts in MODELS.values()
     for text in texts
     for scheme in [*SCHEME_VALUES, PreActivation()]
-    if text == texts[0] or scheme in [*FIRST_VARIANTS, PreActivation()]
+    if text == texts[0] or scheme in FIRST
 ]
 EXAMPLES = Examples(np.ones((6, *SHAPE), np.float32), np.zeros(6, np.int32))
 BATCH_SIZE = 4
@@ -129,7 +130,7 @@ def groups(text):
         if refusal(text, scheme):
             continue
         links = [scheme]
-        if Kind.LINEAR in scheme.acts_on and scheme not in [*FIRST_VARIANTS, PreActivation()]:
+        if Kind.LINEAR in scheme.acts_on and scheme not in FIRST:
             others = [n for n, (s, _) in sites.items() if n not in dense and scheme.wants(s)]
             patterns = ["|".join(map(re.escape, (name, *others))) for name in dense]
             links = [dataclasses.replace(scheme, at=f"^({pattern})$") for pattern in patterns]

@@ -87,8 +87,9 @@ def words_of(command: str) -> list[str]:
     elsewhere = ("--dataset", "--data_dir", "--train_examples", "--validation")
     if module == "experiments.mnist":
         words = [word for word in words if not word.startswith(elsewhere)]
-        words += ["--epochs=1", "--mc_samples=2"]
-        words += ["--workdir=runs/main"] if command == MAIN else []
+        words += ["--epochs=1"]
+        main = ["--train_examples=320", "--mc_samples=2", "--workdir=runs/main"]
+        words += main if command == MAIN else ["--mc_samples=0"]
     if module == "scripts.ablate":
         words = [word for word in words if not word.startswith((*elsewhere, "--workdir"))]
         words += ["--dataset=digits", "--only=plan", "--workdir=none"]
@@ -97,7 +98,10 @@ def words_of(command: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def place_and_texts(tmp_path_factory):
-    """A folder with what the snippets speak of: a picture, modules, and a run; see `texts`."""
+    """A folder with what the snippets speak of: a picture, modules, and a run.
+
+    And for each command that was run there what it printed, and its status.
+    """
     folder = tmp_path_factory.mktemp("place")
     Image.new("L", (8, 8)).save(folder / "image.png")
     for _, _, code in SNIPPETS:

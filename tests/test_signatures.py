@@ -77,10 +77,6 @@ def parameters(function):
     return list(inspect.signature(function).parameters.values())
 
 
-def test_there_are_ops():
-    assert {"dropout", "variational_dropout", "zoneout", "dropconnect"} <= set(OPS)
-
-
 @over_ops
 def test_key_then_array_then_rate_or_what_is_for_it_then_options_by_keyword(name):
     first, second, third, *options = parameters(OPS[name])
@@ -114,9 +110,10 @@ def test_docstring_sections(name):
     assert documented == [parameter.name for parameter in parameters(OPS[name])]
 
 
-def check_cost(function):
-    """It says how many random bits are drawn and what is kept for the backward pass."""
-    text = inspect.getdoc(function) or ""
+@pytest.mark.parametrize("name", COSTLY)
+def test_cost_says_how_many_random_bits_and_what_is_kept(name):
+    """Drawn in the forward pass, and kept for the backward pass."""
+    text = inspect.getdoc(COSTLY[name]) or ""
     found = re.search(r"^Cost: .*?(?=^\S|\Z)", text, re.M | re.S)
     assert found, "no Cost"
     cost = " ".join(found[0].split())
@@ -127,15 +124,11 @@ def check_cost(function):
     assert sections == [section for section in order if section in sections]
 
 
-@pytest.mark.parametrize("name", COSTLY)
-def test_cost_says_how_many_random_bits_and_what_is_kept(name):
-    check_cost(COSTLY[name])
-
-
 def test_no_function_is_left_out_of_the_costly_ones():
     exported = [*OPS.values(), *EXPECTED.values(), dropjax.keep_mask, dropjax.masksembles_masks]
     exported += [getattr(dropjax.blocks, name) for name in dropjax.blocks.__all__]
     assert set(exported) <= set(COSTLY.values())
+    assert {"dropout", "variational_dropout", "zoneout", "dropconnect"} <= set(OPS)
     assert {losses.r_drop, moments.relu, divergence.kl_exact} <= set(COSTLY.values())
 
 
