@@ -96,6 +96,12 @@ def words_of(command: str) -> list[str]:
     return [module, *words]
 
 
+def write_modules(folder: Path) -> None:
+    for _, _, code in SNIPPETS:
+        if name := re.match(r"# (\w+\.py)\n", code):
+            (folder / name[1]).write_text(code)
+
+
 @pytest.fixture(scope="module")
 def place_and_texts(tmp_path_factory):
     """A folder with what the snippets speak of: a picture, modules, and a run.
@@ -104,38 +110,31 @@ def place_and_texts(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("place")
     Image.new("L", (8, 8)).save(folder / "image.png")
-    for _, _, code in SNIPPETS:
-        if name := re.match(r"# (\w+\.py)\n", code):
-            (folder / name[1]).write_text(code)
+    write_modules(folder)
     done = run_python("-c", RUN_ALL, json.dumps([*map(words_of, run_here())]), cwd=folder)
     assert done.returncode == 0, done.stderr
     texts = re.findall(r"(.*?)^status (\w+)\n", done.stdout, re.M | re.S)
     return folder, dict(zip(run_here(), texts, strict=True))
 
 
-@pytest.fixture
-def place(place_and_texts):
-    return place_and_texts[0]
-
-
-@pytest.mark.parametrize("command", run_here())
-def test_a_command_runs(command, place_and_texts):
+def test_commands_run(place_and_texts):
     place, texts = place_and_texts
-    text, status = texts[command]
-    assert status == "0", text
-    (patterns,) = (RUN_HERE[start] for start in RUN_HERE if command.startswith(start))
-    for pattern in patterns:
-        assert re.search(pattern, text, re.M), text
+    for command, (text, status) in texts.items():
+        assert status == "0", text
+        (patterns,) = (RUN_HERE[start] for start in RUN_HERE if command.startswith(start))
+        for pattern in patterns:
+            assert re.search(pattern, text, re.M), (command, text)
     assert (place / "runs" / "first" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert not (place / "none").exists()
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-def test_python_runs(place, tmp_path, monkeypatch):
+def test_python_runs(place_and_texts, tmp_path, monkeypatch):
     """In the order of the pages, so that what a snippet exports is there for the next one.
 
     Where no value is looked at, tracing shows that it runs, and nothing has to be compiled.
     """
+    place, _ = place_and_texts
     monkeypatch.setattr(SCHEMES, "_added", dict(SCHEMES._added))
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(place)
@@ -189,9 +188,10 @@ def zeros_like(init):
 
 
 @pytest.mark.parametrize("command", sorted({c for c in commands() if "experiments.mnist" in c}))
-def test_flags_of_experiments_are_right(command, place, monkeypatch):
+def test_flags_of_experiments_are_right(command, tmp_path, monkeypatch):
     """All that can be wrong at launch is, but for the data, which is not here."""
-    monkeypatch.syspath_prepend(place)
+    write_modules(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     words = shlex.split(command)[3:]
     values = run.define_flags(EXPERIMENT, FlagValues())
     assert values([command, *words]) == [command]
@@ -201,8 +201,11 @@ def test_flags_of_experiments_are_right(command, place, monkeypatch):
     set_up(EXPERIMENT, Flags(**given | small), lambda line: None)
 
 
-def test_what_is_replayed_as_an_example_is_a_whole_batch(place):
-    run, page = load(place / "runs" / "first"), README + PAGES[Path("dropjax/README.md")]
+def test_what_is_replayed_as_an_example_is_a_whole_batch(place_and_texts):
+    run, page = (
+        load(place_and_texts[0] / "runs" / "first"),
+        README + PAGES[Path("dropjax/README.md")],
+    )
     steps = {int(step) for step in re.findall(r"run\.batch\((\d+)\)", page)}
     for command in re.findall(r"python -m experiments.replay .*", page + (replay.__doc__ or "")):
         (step,) = map(int, re.findall(r"--step=(\d+)", command))

@@ -138,11 +138,11 @@ def answers(folder, killed) -> dict[str, Answer]:
     return {name: Answer(*answer) for name, answer in found.items()}
 
 
-@pytest.mark.parametrize(("arguments", "words"), REFUSED, ids=lambda case: " ".join(case)[:40])
-def test_what_cannot_start_is_refused_and_writes_nothing(answers, arguments, words):
-    status, out, err, written = answers[" ".join(arguments)]
-    assert status == 2 and err.startswith("ablate: ") and words in err
-    assert err.count("\n") == 1 and not written and "Traceback" not in out
+def test_what_cannot_start_is_refused_and_writes_nothing(answers):
+    for arguments, words in REFUSED:
+        status, out, err, written = answers[" ".join(arguments)]
+        assert status == 2 and err.startswith("ablate: ") and words in err, arguments
+        assert err.count("\n") == 1 and not written and "Traceback" not in out, arguments
 
 
 def test_help_on_schemes_and_models_is_printed_and_nothing_runs(answers):
