@@ -21,7 +21,7 @@ ALLOWED = {
     "train": {"jax", "numpy", "optax", "safetensors", "ops", "core", "disk"},
     "evaluate": {"jax", "numpy", "ops", "core"},
     "compare": {"numpy", "scipy"},
-    "data": {"numpy", "PIL", "sklearn", "tensorflow_datasets", "tqdm"},
+    "data": {"PIL", "numpy", "sklearn", "tensorflow_datasets", "tqdm"},
     "runs": {"jax", "numpy", "flax", "ops", "core", "models", "train", "evaluate", "disk"},
     "linen": {"jax", "flax", "core"},
     "nnx": {"jax", "flax", "core"},
