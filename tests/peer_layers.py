@@ -99,7 +99,7 @@ def attention_of_flax(row: Row, drawn: tuple[int, ...], **options: Any) -> None:
     same = row._replace(here=row.here[1:])
     x, y = normal(2, 4, 6), normal(2, 5, 6)[..., ::-1]
     layer = flax.linen.MultiHeadDotProductAttention(3, dropout_rate=RATE, **options)
-    params = layer.init(KEYS[0], x, y, deterministic=True)
+    params = jax.jit(functools.partial(layer.init, deterministic=True))(KEYS[0], x, y)
     kernels = [params["params"][name]["kernel"] for name in ("query", "key", "value", "out")]
     nnx_layer = flax.nnx.MultiHeadAttention(
         3, 6, dropout_rate=RATE, rngs=flax.nnx.Rngs(0), decode=False, **options
@@ -107,12 +107,20 @@ def attention_of_flax(row: Row, drawn: tuple[int, ...], **options: Any) -> None:
     nnx_kernels = [
         getattr(nnx_layer, name).kernel[...] for name in ("query", "key", "value", "out")
     ]
+
+    @jax.jit
+    def of_linen(key: jax.Array) -> jax.Array:
+        return layer.apply(params, x, y, deterministic=False, dropout_rng=key)
+
+    @flax.nnx.jit
+    def of_nnx(layer: Any, rngs: Any) -> jax.Array:
+        return layer(x, y, deterministic=False, rngs=rngs)
+
     for seed in range(3):
         key = flax.nnx.Rngs(seed)()  # the first that this gives
         dropped = lambda w, key=key: run(same, key, jnp.asarray(w))  # noqa: E731
-        theirs = layer.apply(params, x, y, deterministic=False, dropout_rng=key)
-        close(theirs, layer_of_heads(kernels, x, y, dropped))
-        theirs = nnx_layer(x, y, deterministic=False, rngs=flax.nnx.Rngs(seed))
+        close(of_linen(key), layer_of_heads(kernels, x, y, dropped))
+        theirs = of_nnx(nnx_layer, flax.nnx.Rngs(seed))
         close(theirs, layer_of_heads(nnx_kernels, x, y, dropped))
 
 

@@ -212,10 +212,14 @@ class Dropped:
 
     def assert_drawn(self, factors: np.ndarray) -> None:
         """The moments, and one decision along just those axes where the mask is smaller than x."""
-        assert factors.shape[1:] == self.shape
         assert_dropout(factors, RATE)
+        self.assert_shared(factors)
+
+    def assert_shared(self, masks: np.ndarray) -> None:
+        """One decision along just those axes where the peer's mask is smaller than x."""
+        assert masks.shape[1:] == self.shape
         axes = {i for i, (n, m) in enumerate(zip(self.shape, self.drawn, strict=True)) if n != m}
-        assert shared(factors) == axes
+        assert shared(masks) == axes
 
     def check(self, factors: np.ndarray, ys: np.ndarray, x: np.ndarray) -> None:
         """A peer: the same moments, and our output from its masks."""

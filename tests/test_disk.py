@@ -7,20 +7,25 @@ import pytest
 from dropjax.disk import write_whole
 
 
-def test_write_whole_leaves_the_old_file_if_it_fails(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "module, name, wait", [(os, "fsync", True), (Path, "rename", True), (Path, "rename", False)]
+)
+def test_write_whole_leaves_the_old_file_and_no_other_if_it_fails(
+    tmp_path, monkeypatch, module, name, wait
+):
     path = tmp_path / "result.json"
-    write_whole(path, b"old")
+    path.write_bytes(b"old")
 
-    def fsync(descriptor: int) -> None:
+    def full(*arguments) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fsync)
-        with pytest.raises(OSError, match="No space"):
-            write_whole(path, b"new")
-    assert path.read_bytes() == b"old"
-    write_whole(path, b"new")
-    assert path.read_bytes() == b"new" and [p.name for p in tmp_path.iterdir()] == ["result.json"]
+        patch.setattr(module, name, full)
+        with pytest.raises(OSError, match=f"No space.*{path}"):
+            write_whole(path, b"new", wait=wait)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    write_whole(path, b"new", wait=wait)
+    assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_that_cannot_be_written_is_named_once(tmp_path):
@@ -41,18 +46,3 @@ def test_write_whole_waits_for_the_disk_only_if_asked(tmp_path, monkeypatch, wai
     write_whole(tmp_path / "file", b"data", wait=wait)
     assert (tmp_path / "file").read_bytes() == b"data"
     assert len(synced) == (2 if wait else 0)  # the file, and the folder that names it
-
-
-@pytest.mark.parametrize("wait", [True, False])
-def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, wait):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def rename(temporary: Path, target: Path) -> None:
-        assert temporary.read_bytes() == b"new"
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(OSError, match=str(path)):
-        write_whole(path, b"new", wait=wait)
-    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]

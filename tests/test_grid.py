@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import re
 
 import jax
@@ -18,22 +19,26 @@ from dropjax.runs import Network
 from dropjax.train import Examples, Problem, Program
 from dropjax.train.objectives import classification
 from dropjax.train.step import Step, on_one_device
+from scripts import reference
 from tests.cases import FIRST_VARIANTS, SCHEME_VALUES
-from tests.conftest import ROOT
 from tests.throwaway import PreActivation
 
 MODELS = {
     "cnn": [
         "cnn(channels=(3,2),dense=(4,))",
-        'cnn(channels=(2,3),blocks=2,residual=True,norm="batch",pooling="average",dense=())',
+        'cnn(channels=(2,),blocks=2,residual=True,norm="batch",pooling="average",dense=())',
     ],
     "mlp": ["mlp(widths=(5,4))", "mlp(widths=())"],
     "transformer": [
         "transformer(width=4,heads=2,hidden=5,patch=2)",
         'transformer(width=4,layers=1,heads=2,hidden=5,patch=2,pooling="token")',
     ],
-    "rnn": [f'rnn(cell="{cell}",width=5,layers=2)' for cell in ("lstm", "gru", "elman")]
-    + ['rnn(cell="gru",width=5,layers=2,gates="untied")'],
+    "rnn": [
+        'rnn(cell="lstm",width=5,layers=2)',
+        'rnn(cell="gru",width=5)',
+        'rnn(cell="elman",width=5)',
+        'rnn(cell="gru",width=5,gates="untied")',
+    ],
 }
 SHAPE = (4, 4, 1)
 
@@ -53,16 +58,15 @@ def without_noise(text):
     return params, mutable, sites
 
 
-@pytest.mark.parametrize("text", [text for texts in MODELS.values() for text in texts])
-def test_every_site_of_a_model_is_on_the_page_of_models(text):
-    page = (ROOT / "dropjax" / "models" / "README.md").read_text().partition("## Sites")[2]
-    _, _, sites = without_noise(text)
-    for name in sites:
-        last = name.rpartition("/")[2]
-        assert re.search(rf"[`/]{last}`", page), (
-            f'the site {name!r}: name it under "Sites:" in the docstring of the model, or of the '
-            "layer, that declares it, and run python -m scripts.reference"
-        )
+def test_every_site_of_a_model_is_on_the_page_of_reference():
+    page = reference.PAGE.read_text().partition("## Sites of models")[2].partition("\n## ")[0]
+    for text in itertools.chain(*MODELS.values()):
+        for name in without_noise(text)[2]:
+            last = name.rpartition("/")[2]
+            assert re.search(rf"[`/]{last}`", page), (
+                f'the site {name!r}: name it under "Sites:" in the docstring of the model, or of '
+                "the layer, that declares it, and run python -m scripts.reference"
+            )
 
 
 def problem(text, scheme):
@@ -79,6 +83,7 @@ def problem(text, scheme):
     return trained, params, mutable
 
 
+FIRST = [*FIRST_VARIANTS, PreActivation()]
 # Every scheme on every form of a model, and each of its variants on the first form. The schemes of
 # one form stand side by side: many of them are traced as one chain.
 CELLS = [
@@ -86,7 +91,7 @@ CELLS = [
     for texts in MODELS.values()
     for text in texts
     for scheme in [*SCHEME_VALUES, PreActivation()]
-    if text == texts[0] or scheme in [*FIRST_VARIANTS, PreActivation()]
+    if text == texts[0] or scheme in FIRST
 ]
 EXAMPLES = Examples(np.ones((6, *SHAPE), np.float32), np.zeros(6, np.int32))
 BATCH_SIZE = 4
@@ -125,7 +130,7 @@ def groups(text):
         if refusal(text, scheme):
             continue
         links = [scheme]
-        if Kind.LINEAR in scheme.acts_on and scheme not in [*FIRST_VARIANTS, PreActivation()]:
+        if Kind.LINEAR in scheme.acts_on and scheme not in FIRST:
             others = [n for n, (s, _) in sites.items() if n not in dense and scheme.wants(s)]
             patterns = ["|".join(map(re.escape, (name, *others))) for name in dense]
             links = [dataclasses.replace(scheme, at=f"^({pattern})$") for pattern in patterns]

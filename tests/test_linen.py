@@ -34,20 +34,6 @@ class Model(nn.Module):
         return Drop("gaussian(rate=0.5)")(x, deterministic=not train)
 
 
-def test_members_of_the_batch_have_noise_of_their_own_whatever_the_batch_size():
-    y = np.asarray(drop(Drop("bernoulli", deterministic=False)))
-    assert set(np.unique(y)) == {0, 2} and len(np.unique(y, axis=0)) == 8
-    few = drop(Drop("bernoulli", deterministic=False), X[:3])
-    np.testing.assert_array_equal(few, y[:3])
-
-
-def test_a_scheme_and_its_text_are_the_same():
-    by_text = drop(Drop("bernoulli(rate=0.3)", deterministic=False))
-    np.testing.assert_array_equal(
-        by_text, drop(Drop(parse("bernoulli(rate=0.3)"), deterministic=False))
-    )
-
-
 def test_deterministic_is_the_expectation_and_needs_no_key():
     x = jnp.arange(6.0).reshape(2, 3)
     scheme = 'bernoulli(rate=0.25,scaling="test")'
@@ -79,13 +65,19 @@ def test_a_model_with_it_can_be_summarised():
     assert "Drop_0" in table and "Drop_1" in table
 
 
-def test_a_key_may_be_given_in_the_call():
+def test_a_key_in_the_call_is_that_of_the_place():
     module = Drop("bernoulli", deterministic=False)
-    place = Place.of("bernoulli", "feature")
-    both = compiled(lambda key: (module.apply({}, X, rng=key), place.sampled(key, X)))
-    y, of_place = both(KEY)
+
+    @compiled
+    def each_way(key):
+        by_object = Drop(parse("bernoulli")).apply({}, X, deterministic=False, rng=key)
+        of_place = Place.of("bernoulli", "feature").sampled(key, X)
+        return module.apply({}, X, rng=key), by_object, of_place
+
+    y, by_object, of_place = each_way(KEY)
     assert (y == 0).any() and (y != drop(module)).any()  # linen makes another key of its PRNG
     np.testing.assert_array_equal(y, of_place)
+    np.testing.assert_array_equal(by_object, of_place)
 
 
 def test_axes_are_shared_as_in_flax():
@@ -157,19 +149,9 @@ def test_depth_scales_rates_that_grow_with_it():
     np.testing.assert_allclose(y, 0.75, rtol=1e-6)
 
 
-def test_rate_0_and_none_are_the_identity():
-    for scheme in ("bernoulli(rate=0.0)", "none"):
-        np.testing.assert_array_equal(drop(Drop(scheme, deterministic=False)), X)
-
-
-@pytest.mark.parametrize("scheme", ["zoneout", "dropconnect", "weight_drop", "embedding"])
-def test_what_needs_more_than_a_value_is_refused_where_it_is_written(scheme):
-    with pytest.raises(ValueError, match=rf"{scheme}.* needs .* call dropjax.{scheme}"):
-        Drop(scheme)
-
-
-def test_names_of_sites_and_wrong_axes_are_refused_where_they_are_written():
-    with pytest.raises(ValueError, match="at would do nothing"):
-        Drop('bernoulli(at="hidden")')
+def test_a_scheme_that_cannot_act_here_is_refused_where_it_is_written():
+    """What those are is tested of `Place`."""
+    with pytest.raises(ValueError, match=r"zoneout.* needs .* call dropjax.zoneout"):
+        Drop("zoneout")
     with pytest.raises(ValueError, match="no site it acts on has a time axis"):
         Drop("variational")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from dropjax.core.place import Place
 from dropjax.nnx import Drop
 from dropjax.schemes import parse
 from tests.compiled import compiled
@@ -31,27 +32,16 @@ def flax_s_own_code():
         yield
 
 
-def test_members_of_the_batch_have_noise_of_their_own_whatever_the_batch_size():
-    drop = Drop("bernoulli")
-    y, few = compiled(lambda: (drop(X, rngs=KEY), drop(X[:3], rngs=KEY)))()
-    assert set(np.unique(y)) == {0, 2} and len(np.unique(y, axis=0)) == 8
-    np.testing.assert_array_equal(few, y[:3])
-
-
-def test_a_scheme_and_its_text_are_the_same():
-    y = Drop("bernoulli(rate=0.3)")(X, rngs=KEY)
-    np.testing.assert_array_equal(y, Drop(parse("bernoulli(rate=0.3)"))(X, rngs=KEY))
-
-
 def test_keys_come_from_rngs_a_stream_or_a_key():
-    drop = Drop("bernoulli")
+    drop, by_object = Drop("bernoulli"), Drop(parse("bernoulli"))
     stream = nnx.Rngs(dropout=3)
     expected = np.asarray(drop(X, rngs=nnx.Rngs(dropout=3).dropout()))
     np.testing.assert_array_equal(drop(X, rngs=stream), expected)
     np.testing.assert_array_equal(drop(X, rngs=nnx.Rngs(dropout=3).dropout), expected)
     assert (np.asarray(drop(X, rngs=stream)) != expected).any()  # the stream has moved on
-    raw = drop(X, rngs=jax.random.PRNGKey(18))
-    np.testing.assert_array_equal(raw, drop(X, rngs=KEY))
+    of_place = Place.of("bernoulli", "feature").sampled(KEY, X)
+    for module, key in ((drop, KEY), (drop, jax.random.PRNGKey(18)), (by_object, KEY)):
+        np.testing.assert_array_equal(module(X, rngs=key), of_place)
     other = Drop("bernoulli", rng_collection="noise")
     np.testing.assert_array_equal(other(X, rngs=nnx.Rngs(noise=3)), expected)
 
@@ -189,20 +179,10 @@ def test_axes_and_depth():
     np.testing.assert_allclose(drop(X), 0.75, rtol=1e-6)
 
 
-def test_rate_0_and_none_are_the_identity():
-    for scheme in ("bernoulli(rate=0.0)", "none"):
-        np.testing.assert_array_equal(Drop(scheme)(X, rngs=KEY), X)
-
-
-@pytest.mark.parametrize("scheme", ["zoneout", "dropconnect", "weight_drop", "embedding"])
-def test_what_needs_more_than_a_value_is_refused(scheme):
-    with pytest.raises(ValueError, match=rf"{scheme}.* needs .* call dropjax.{scheme}"):
-        Drop(scheme)
-
-
-def test_names_of_sites_and_wrong_axes_are_refused():
-    with pytest.raises(ValueError, match="at would do nothing"):
-        Drop('bernoulli(at="hidden")')
+def test_a_scheme_that_cannot_act_here_is_refused_where_it_is_written():
+    """What those are is tested of `Place`."""
+    with pytest.raises(ValueError, match=r"zoneout.* needs .* call dropjax.zoneout"):
+        Drop("zoneout")
     with pytest.raises(ValueError, match="no site it acts on has a time axis"):
         Drop("variational")
 

@@ -192,15 +192,15 @@ def _other_shape(trial: Trial, dtype: str, *, traced: bool = False) -> str:
     rate = jax.ShapeDtypeStruct((), np.float32)
     rates = jax.tree.map(lambda leaf: rate if isinstance(leaf, float) else leaf, trial.scheme)
 
-    def call(mean: bool, scheme: Scheme, x: Array, previous: Array) -> Array:
-        draw = deterministic(scheme) if mean else sampled(scheme, trial.keys())
-        return trial.through(draw, x, previous)
+    def call(scheme: Scheme, x: Array, previous: Array) -> dict[str, Array]:
+        draws = {"apply": sampled(scheme, trial.keys()), "expected": deterministic(scheme)}
+        return {name: trial.through(draw, x, previous) for name, draw in draws.items()}
 
-    for name, mean in (("apply", False), ("expected", True)):
-        if traced:
-            y = jax.eval_shape(functools.partial(call, mean), rates, x, x)
-        else:
-            y = jax.eval_shape(functools.partial(call, mean, trial.scheme), x, x)
+    if traced:
+        made = jax.eval_shape(call, rates, x, x)
+    else:
+        made = jax.eval_shape(functools.partial(call, trial.scheme), x, x)
+    for name, y in made.items():
         if (y.shape, y.dtype) != (x.shape, x.dtype):
             how = " with a traced rate" if traced else ""
             return f"of {dtype}{list(x.shape)} `{name}`{how} makes {y.dtype}{list(y.shape)}"

@@ -1,13 +1,13 @@
 """An ablation from the command line, cut off and continued."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -18,128 +18,7 @@ FLAGS = (
     *("--optimizer=sgd(momentum=0.9)", "--learning_rate=0.2"),
 )
 GRID = ("--dropout=none,bernoulli", "--rate=0.1,0.3", "--seeds=3", "--mc_samples=0", "--lanes=1")
-
-
-def ablate(workdir: Path, *arguments: str):
-    return run_python("-m", "scripts.ablate", *FLAGS, *arguments, f"--workdir={workdir}")
-
-
-SCRIPT = """
-import contextlib, io, json, pathlib, sys
-from absl import flags
-from absl.testing import flagsaver
-from scripts import ablate
-
-open("file", "w").close()
-found = []
-for arguments in json.loads(sys.argv[1]):
-    out, err = io.StringIO(), io.StringIO()
-    with flagsaver.flagsaver(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            status = ablate.main(ablate._parsed(["ablate", *arguments]))
-        except SystemExit as error:
-            status = error.code
-    files = sorted(str(path) for path in pathlib.Path(".").rglob("*") if path.is_file())
-    found.append([status, out.getvalue(), err.getvalue(), files])
-    flags.FLAGS.unparse_flags()
-print(json.dumps(found))
-"""
-
-
-def in_one_process(
-    commands: list[list[str]], folder: Path
-) -> list[tuple[int, str, str, list[str]]]:
-    """The status of each command, its output and errors, and the files in the folder then."""
-    commands = [[*FLAGS, *arguments] for arguments in commands]
-    done = run_python("-c", SCRIPT, json.dumps(commands), cwd=folder, HOME=".")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def results(workdir: Path) -> dict[str, int]:
-    """When each cell was done."""
-    found = workdir.glob("cells/*/result.json")
-    return {path.parent.name: path.stat().st_mtime_ns for path in found}
-
-
-def said(workdir: Path) -> dict[str, bytes]:
-    names = ["cells.csv", "table.md", "report.html", "ablation.json"]
-    pictures = sorted((workdir / "figures").iterdir())
-    paths = [*(workdir / name for name in names), *pictures, *sorted(workdir.glob("sites_*.txt"))]
-    return {str(path.relative_to(workdir)): path.read_bytes() for path in paths}
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """An ablation that was not disturbed. Not to be changed."""
-    path = tmp_path_factory.mktemp("whole") / "ablation"
-    done = ablate(path, *GRID)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    for words in ("9 cells of mlp(widths=(4,)): 108 steps", "rate=0.3", f"folder {path}"):
-        assert words in done.stdout
-    return path
-
-
-def test_help_on_schemes_and_models_is_printed_and_nothing_runs(tmp_path):
-    done = ablate(tmp_path / "none", "--dropout=help", "--model=help")
-    assert done.returncode == 0 and done.stdout.count(" takes a name") == 2, done.stderr
-    assert not (tmp_path / "none").exists()
-
-
-def test_it_leaves_its_files(whole):
-    assert len(results(whole)) == 9
-    files = said(whole)
-    assert {"cells.csv", "table.md", "report.html", "sites_0.txt", "sites_1.txt"} <= set(files)
-    assert any(name.startswith("figures/") for name in files)
-    assert files["cells.csv"].count(b"\n") == 10
-    about = json.loads(files["ablation.json"])
-    assert about["exact"] is False and about["swept"] == ["rate"]
-    assert "--rate=0.1,0.3" in about["command"] and str(whole) not in about["command"]
-
-
-def test_it_is_killed_and_continued_as_if_it_was_not(whole, tmp_path):
-    path = tmp_path / "killed"
-    command = [sys.executable, "-m", "scripts.ablate", *FLAGS, *GRID, f"--workdir={path}"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    end = time.monotonic() + 120
-    while len(results(path)) < 3 and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.005)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "it ended before it was killed"
-    before = results(path)
-    assert 3 <= len(before) < 9 and not (path / "table.md").exists()
-    done = ablate(path, *GRID)
-    assert done.returncode == 0, done.stderr
-    # The one that was packed when it was killed, if any, is unpacked now.
-    assert re.search(r"[345678] cells are there already; \d are left", done.stdout)
-    after = results(path)
-    assert len(after) == 9 and {id: after[id] for id in before} == before
-    assert said(path) == said(whole)
-
-
-def test_shards_make_the_whole_and_a_larger_grid_adds_to_it(whole, tmp_path):
-    path = tmp_path / "grown"
-    small, where = [*GRID, "--rate=0.1", "--seeds=2"], f"--workdir={path}"
-    commands = [[*small, f"--shard={i}/2", where] for i in range(2)]
-    first, last = in_one_process(commands, tmp_path)
-    assert first[0] == 0, first
-    assert "2 cells of other shards are missing; the last shard writes" in first[1]
-    assert sum(file.endswith("/result.json") for file in first[3]) == 2
-    assert "grown/table.md" not in first[3]
-    assert last[0] == 0 and (path / "table.md").exists()
-    before = results(path)
-    assert len(before) == 4
-    assert ablate(path, *GRID).returncode == 0
-    after = results(path)
-    assert len(after) == 9 and {id: after[id] for id in before} == before
-    assert said(path) == said(whole)
-
-
+SMALL = (*GRID, "--rate=0.1", "--seeds=2")
 REFUSED = [
     (["--sedes=3"], "Unknown command line flag 'sedes'. Did you mean: seeds"),
     (["--seeds=0"], "flag --seeds=0: 0 is not"),
@@ -163,33 +42,160 @@ REFUSED = [
     (["--grid=strength=0.5,0.50"], "strength=0.5 and 0.50 are the same; leave one out"),
     (["here"], "unexpected arguments: here"),
 ]
+COMMANDS = {
+    **{" ".join(arguments): arguments for arguments, _ in REFUSED},
+    "help": ["--dropout=help", "--model=help", "--workdir=new"],
+    "plan": [*GRID, "--only=plan", "--workdir=new"],
+    "plan of three": ["--dropout=none,bernoulli,gaussian", "--only=plan", "--workdir=new"],
+    "whole": [*GRID, "--workdir=whole"],
+    "small": [*SMALL, "--shard=0/2", "--workdir=grown"],
+    "first shard": [*GRID, "--shard=0/2", "--workdir=grown"],
+    "last shard": [*GRID, "--shard=1/2", "--workdir=grown"],
+    "continued": [*GRID, "--workdir=killed"],
+}
+"""Run in this order, in one process: most of what they take is the start of Python."""
+SCRIPT = """
+import contextlib, io, json, pathlib, sys
+from absl import flags
+from absl.testing import flagsaver
+from scripts import ablate
+
+
+def files():
+    found = [path for path in pathlib.Path(".").rglob("*") if path.is_file()]
+    return {(str(path), path.stat().st_mtime_ns) for path in found}
+
+
+answers = {}
+for name, arguments in json.loads(sys.argv[1]).items():
+    out, err, before = io.StringIO(), io.StringIO(), files()
+    with flagsaver.flagsaver(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = ablate.main(ablate._parsed(["ablate", *arguments]))
+        except SystemExit as error:
+            status = error.code
+    written = sorted(path for path, _ in files() - before)
+    answers[name] = status, out.getvalue(), err.getvalue(), written
+    flags.FLAGS.unparse_flags()
+print(json.dumps(answers))
+"""
+
+
+class Answer(NamedTuple):
+    """What a command says, and the files that it writes."""
+
+    status: int
+    out: str
+    err: str
+    written: list[str]
+
+    @property
+    def cells(self) -> set[str]:
+        """Those that it did itself."""
+        return {Path(path).parent.name for path in self.written if path.endswith("/result.json")}
+
+
+def done_in(workdir: Path) -> set[str]:
+    return {path.parent.name for path in workdir.glob("cells/*/result.json")}
+
+
+def said(workdir: Path) -> dict[str, bytes]:
+    names = ["cells.csv", "table.md", "report.html", "ablation.json"]
+    pictures = sorted((workdir / "figures").iterdir())
+    paths = [*(workdir / name for name in names), *pictures, *sorted(workdir.glob("sites_*.txt"))]
+    return {str(path.relative_to(workdir)): path.read_bytes() for path in paths}
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory) -> list[tuple[int, str, str, list[str]]]:
-    """What many commands say, one after another in one process and an empty folder."""
-    commands = [arguments for arguments, _ in REFUSED]
-    commands.append(["--dropout=none,bernoulli,gaussian", "--only=plan", "--workdir=new"])
-    commands.append([*GRID, "--only=plan", "--workdir=new"])
-    return in_one_process(commands, tmp_path_factory.mktemp("empty"))
+def folder(tmp_path_factory) -> Path:
+    """With a file, and an ablation that was killed."""
+    path = tmp_path_factory.mktemp("ablations")
+    (path / "file").touch()
+    command = [sys.executable, "-m", "scripts.ablate", *FLAGS, *GRID, f"--workdir={path}/killed"]
+    with (path / "file").open("w") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+    end = time.monotonic() + 120
+    while len(done_in(path / "killed")) < 3 and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+    assert not (path / "killed" / "table.md").exists()
+    return path
 
 
-@pytest.mark.parametrize("number", range(len(REFUSED)), ids=lambda i: " ".join(REFUSED[i][0]))
-def test_what_cannot_start_is_refused_and_writes_nothing(answers, number):
-    status, out, err, there = answers[number]
-    assert status == 2 and err.startswith("ablate: ") and REFUSED[number][1] in err
-    assert err.count("\n") == 1 and there == ["file"] and "Traceback" not in out
+@pytest.fixture(scope="module")
+def killed(folder) -> set[str]:
+    """The cells that were done when it was killed."""
+    return done_in(folder / "killed")
+
+
+@pytest.fixture(scope="module")
+def answers(folder, killed) -> dict[str, Answer]:
+    commands = {name: [*FLAGS, *arguments] for name, arguments in COMMANDS.items()}
+    done = run_python("-c", SCRIPT, json.dumps(commands), cwd=folder, HOME=".")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    return {name: Answer(*answer) for name, answer in found.items()}
+
+
+def test_what_cannot_start_is_refused_and_writes_nothing(answers):
+    for arguments, words in REFUSED:
+        status, out, err, written = answers[" ".join(arguments)]
+        assert status == 2 and err.startswith("ablate: ") and words in err, arguments
+        assert err.count("\n") == 1 and not written and "Traceback" not in out, arguments
+
+
+def test_help_on_schemes_and_models_is_printed_and_nothing_runs(answers):
+    status, out, err, written = answers["help"]
+    assert status == 0 and out.count(" takes a name") == 2, err
+    assert not written
 
 
 def test_a_plan_is_printed_and_nothing_written(answers):
-    status, out, err, there = answers[-1]
-    assert status == 0 and not err and there == ["file"]
+    status, out, err, written = answers["plan"]
+    assert status == 0 and not err and not written
     for words in ("bernoulli  rate=0.3", "3 seeds", "9 cells", "Programs to compile: 2"):
         assert words in out
     assert "No difference can be found with 3 seeds" in out and "(--seeds=6)" in out
 
 
 def test_the_default_is_the_fewest_seeds_that_can_show_a_difference(answers):
-    status, out, _, _ = answers[-2]
+    status, out, _, _ = answers["plan of three"]
     assert status == 0 and "21 cells" in out
     assert "7 seeds can show a difference: 2 comparisons with the baseline take 7" in out
+
+
+def test_it_leaves_its_files(answers, folder):
+    status, out, err, _ = answers["whole"]
+    assert status == 0 and "Traceback" not in err
+    for words in ("9 cells of mlp(widths=(4,)): 108 steps", "rate=0.3", "folder whole"):
+        assert words in out
+    assert len(answers["whole"].cells) == 9
+    files = said(folder / "whole")
+    assert {"cells.csv", "table.md", "report.html", "sites_0.txt", "sites_1.txt"} <= set(files)
+    assert any(name.startswith("figures/") for name in files)
+    assert files["cells.csv"].count(b"\n") == 10
+    about = json.loads(files["ablation.json"])
+    assert about["exact"] is False and about["swept"] == ["rate"]
+    assert "--rate=0.1,0.3" in about["command"] and "whole" not in about["command"]
+
+
+def test_it_is_killed_and_continued_as_if_it_was_not(answers, folder, killed):
+    assert 3 <= len(killed) < 9
+    status, out, err, _ = answers["continued"]
+    assert status == 0, err
+    # The one that was packed when it was killed, if any, is unpacked now.
+    assert re.search(r"[345678] cells are there already; \d are left", out)
+    assert answers["continued"].cells == done_in(folder / "killed") - killed
+    assert said(folder / "killed") == said(folder / "whole")
+
+
+def test_shards_make_the_whole_and_a_larger_grid_adds_to_it(answers, folder):
+    small, first, last = (answers[name] for name in ("small", "first shard", "last shard"))
+    assert small.status == 0, small
+    assert "2 cells of other shards are missing; the last shard writes" in small.out
+    assert first.status == 0 and "the last shard writes" in first.out and last.status == 0
+    assert len(small.cells) == 2 and len(small.cells | first.cells | last.cells) == 9
+    assert len(first.cells) + len(last.cells) == 7 and first.cells and last.cells
+    assert "grown/table.md" not in small.written + first.written
+    assert said(folder / "grown") == said(folder / "whole")
