@@ -48,6 +48,8 @@ if is_known(OLDER_LOOPS):
         return options
 
     compiler.get_compile_options = options_in_a_hurry
+    # For processes: this one has read the variable already.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{OLDER_LOOPS[0]}=false".strip()
 
 # Tracing makes millions of objects that live long: looking for garbage among them took a seventh of
 # the time of tests/test_grid.py. What holds no circle is freed at once in any case.
