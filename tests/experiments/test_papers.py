@@ -13,7 +13,7 @@ import pytest
 from dropjax.core import plan
 from dropjax.data import Dataset
 from experiments import papers
-from experiments.papers import common, local_reparameterization
+from experiments.papers import common, concrete, local_reparameterization
 from experiments.papers.common import Target
 from tests.conftest import ROOT
 
@@ -54,7 +54,10 @@ def test_each_says_what_it_makes_again_and_how(name):
 
 
 def test_concrete(monkeypatch):
-    monkeypatch.setattr("experiments.papers.concrete.EPOCHS", {10: 3, 100: 2})
+    """On a line of 10 examples each time, for which one compiled program serves."""
+    line = concrete.line
+    monkeypatch.setattr(concrete, "line", lambda rng, examples: line(rng, 10))
+    monkeypatch.setattr(concrete, "EPOCHS", {10: 3, 100: 2})
     found = run("concrete", examples=(100, 10), width=4)
     assert len(found) == 4 + 4 + 1 + 2
     rates = [t for name, t in found.items() if "rate of" in name]
@@ -71,22 +74,22 @@ def test_concrete_for_another_time_has_no_targets_for_rates():
 
 
 def test_sparse_variational(small_mnist):
-    found = run("sparse_variational", epochs=2, control_epochs=1, widths=(8,))
+    found = run("sparse_variational", epochs=2, control_epochs=1, widths=())
     assert [t.published for t in found.values()] == ["1.92", "68", "98.9, 97.2, 62.0 %", "few"]
     assert found["compression"].found >= 1
 
 
-def test_local_reparameterization(small_mnist):
+def test_local_reparameterization(small_mnist, monkeypatch):
+    """With one hidden layer instead of three."""
+    dense_params = common.dense_params
+    monkeypatch.setattr(
+        common,
+        "dense_params",
+        lambda key, sizes, init: dense_params(key, [sizes[0], *sizes[-2:]], init),
+    )
+    small = {"small_width": 6, "small_epochs": 1, "runs": 2}
     found = run(
-        "local_reparameterization",
-        width=8,
-        epochs=1,
-        batch=100,
-        draws=16,
-        errors=True,
-        small_width=6,
-        small_epochs=1,
-        runs=2,
+        "local_reparameterization", width=8, epochs=1, batch=100, draws=16, errors=True, **small
     )
     assert len(found) == 6 + 2
     assert found["top layer, single / local"].found > 1

@@ -30,6 +30,9 @@ SMALL = {"dataset": "digits", "model": "mlp(widths=(32,))", "epochs": 2, "batch_
 SMALL |= {"optimizer": "sgd(momentum=0.9)", "learning_rate": 0.2, "mc_samples": 3}
 TINY = SMALL | {"model": "mlp(widths=(4,))", "mc_samples": 0}
 OTHER = {"strength": "0.5", "learning_rate": 0.1, "seed": 1}
+# A rate, and one that is learned with a penalty; each seed has a part of the data.
+LEARNS = 'bernoulli(rate=0.4,at="hidden")|concrete(at="head")'
+PART = {"train_examples": 300}
 FAILS = "tests.throwaway:FailsInTraining(rate=0.0)"
 
 
@@ -99,33 +102,25 @@ def nothing_is_run(monkeypatch) -> None:
     monkeypatch.setattr(runner, "_run_alone", refuse)
 
 
-def test_cells_of_other_rates_strengths_and_seeds_are_the_single_runs(small_run, tmp_path):
-    swept = {"learning_rate": (0.2, 0.1), "strength": ("0.5", "1")}
-    planned = plan("bernoulli(rate=0.4)", swept=swept, seeds=2, **SMALL)
+def test_cells_of_other_numbers_and_subsets_of_their_seeds_are_the_single_runs(small_run, tmp_path):
+    swept = {"learning_rate": (0.2, 0.1), "strength": ("0.5", "1"), "penalty": ("1", "30")}
+    planned = plan(LEARNS, swept=swept, seeds=2, **SMALL | PART)
     (group,) = make_plan(planned, lanes=None).groups
-    assert len(group.cells) == 8, "they differ in numbers alone"
+    assert len(group.cells) == 16, "they differ in numbers alone"
     store = go(tmp_path, planned)
-    (one,) = [one for one in planned if one.cell.config.items() >= OTHER.items()]
-    single = small_run(dropout="bernoulli(rate=0.4)", **OTHER)
+    wanted = OTHER | {"penalty": "30"}
+    (one,) = [one for one in planned if one.cell.config.items() >= wanted.items()]
+    single = small_run(dropout=LEARNS, **wanted | PART)
     assert_same_numbers(store.folder(one.cell), single)
     (config, _), (theirs, _) = (
         record.read(path / "config.json") for path in (store.folder(one.cell), single)
     )
     assert config == theirs | {"environment": config["environment"]}
     timing = json.loads((store.folder(one.cell) / "timing.json").read_text())
-    assert timing["lanes"] == 8 and timing["seconds"] > 0
-    assert len({read(store.folder(one.cell))[0]["param_hash"] for one in planned}) == 8
-
-
-def test_cells_that_learn_on_subsets_of_their_seeds_are_the_single_runs(small_run, tmp_path):
-    given = {"train_examples": 300, "mc_samples": 0}
-    planned = plan("concrete", swept={"penalty": ("1", "30")}, seeds=2, **SMALL | given)
-    assert len(make_plan(planned, lanes=None).groups) == 1
-    store = go(tmp_path, planned)
-    single = small_run(dropout="concrete", penalty="30", seed=1, **given)
-    assert_same_numbers(store.folder(planned[3].cell), single)
-    reports = [json.dumps(read(store.folder(one.cell))[0]["learned"]) for one in planned]
-    assert len({*reports}) == 4 and reports[0] != "{}"
+    assert timing["lanes"] == 16 and timing["seconds"] > 0
+    results = [read(store.folder(one.cell))[0] for one in planned]
+    assert len({result["param_hash"] for result in results}) == 16
+    assert len({json.dumps(result["learned"]) for result in results}) == 16
 
 
 @pytest.mark.parametrize("part", [None, 40])
@@ -138,11 +133,12 @@ def test_a_cell_of_a_regression_is_the_single_run(small_run, npz, tmp_path, part
 
 
 def test_exact_cells_are_the_single_runs_to_the_bit(small_run, tmp_path):
-    fixed = SMALL | {k: v for k, v in OTHER.items() if k != "seed"}
-    planned = plan("bernoulli", swept={"rate": (0.4,)}, seeds=2, **fixed)
+    fixed = SMALL | PART | {k: v for k, v in OTHER.items() if k != "seed"}
+    planned = plan(LEARNS, swept={"penalty": ("30",)}, seeds=2, **fixed)
     store = go(tmp_path, planned[1:], exact=True)
     found, history = read(store.folder(planned[1].cell))
-    wanted, wanted_history = read(small_run(dropout="bernoulli(rate=0.4)", **OTHER))
+    single = small_run(dropout=LEARNS, penalty="30", **OTHER | PART)
+    wanted, wanted_history = read(single)
     assert found["param_hash"] == wanted["param_hash"] and history == wanted_history
     timed = dict.fromkeys(("seconds", "examples_per_second"))
     assert found | timed == wanted | timed
@@ -203,26 +199,28 @@ def test_shards_are_disjoint_and_together_the_whole():
     assert make_plan(planned[:1], lanes=None, shard=(1, 2)).groups == []
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_a_cell_that_fails_is_listed_and_retried_and_the_others_are_not(
-    tmp_path, monkeypatch, exact
-):
-    planned = plan("none", FAILS)
-    store = go(tmp_path, planned, exact=exact)
+def test_a_cell_that_fails_is_listed_and_retried_and_the_others_are_not(tmp_path, monkeypatch):
+    planned = plan("none", FAILS, seeds=2)
+    store = go(tmp_path, planned)
     found = outcomes(planned, store)
-    assert [outcome.status for outcome in found] == ["completed", "failed"]
-    assert found[1].error == "RuntimeError: no penalty" and not found[1].history
+    assert [outcome.status for outcome in found] == ["completed"] * 2 + ["failed"] * 2
+    assert found[2].error == "RuntimeError: no penalty" and not found[2].history
     before = stamps(store, planned)
-    go(tmp_path, planned, exact=exact)
-    assert [outcome.error for outcome in outcomes(planned, store)] == ["", found[1].error]
+    go(tmp_path, planned)
+    assert [outcome.error for outcome in outcomes(planned, store)] == [
+        "",
+        "",
+        *[found[2].error] * 2,
+    ]
     monkeypatch.setattr(FailsInTraining, "penalty_at", FailsInTraining.__base__.penalty_at)
-    go(tmp_path, planned, exact=exact)
-    assert [outcome.status for outcome in outcomes(planned, store)] == ["completed"] * 2
+    go(tmp_path, planned)
+    assert [outcome.status for outcome in outcomes(planned, store)] == ["completed"] * 4
     after = stamps(store, planned)
-    assert after[0] == before[0] and after[1] > before[1]
+    assert after[:2] == before[:2] and after[2] > before[2] and after[3] > before[3]
     # Without its mistake and at rate 0 it changes nothing: weights and batches are the seed's.
-    none, nothing = (read(store.folder(one.cell))[1] for one in planned)
-    assert nothing[-1] == pytest.approx(none[-1], rel=1e-4)
+    ours, theirs = ([read(store.folder(one.cell))[1] for one in planned[i::2]] for i in (0, 1))
+    for none, nothing in (ours, theirs):
+        assert nothing[-1] == pytest.approx(none[-1], rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -244,17 +242,31 @@ def test_who_runs_out_of_memory_hears_of_lanes(lanes, error, hint):
     assert [of["result"]["error"] for of in made] == [f"{type(error).__name__}: {line}{hint}"] * 2
 
 
-def test_an_exact_cell_that_could_not_start_is_retried(tmp_path, monkeypatch):
-    def refuse(*arguments, **options):
-        raise LaunchError("no room")
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(LaunchError("no room"), "no room"), (RuntimeError("no\nroom"), "RuntimeError: no")],
+)
+def test_an_exact_cell_that_fails_is_listed_and_retried_and_the_others_are_not(
+    tmp_path, monkeypatch, error, said
+):
+    planned, real = plan("none", seeds=2), runner.single.run
+
+    def refuse(experiment, flags, path, **options):
+        if flags.seed == 1:
+            raise error
+        return real(experiment, flags, path, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(runner.single, "run", refuse)
-        store = go(tmp_path, planned := plan("none"), exact=True)
-    (found,) = outcomes(planned, store)
-    assert (found.status, found.error) == ("failed", "no room")
+        for _ in range(2):
+            store = go(tmp_path, planned, exact=True)
+    good, bad = outcomes(planned, store)
+    assert (good.status, bad.status, bad.error) == ("completed", "failed", said)
+    before = stamps(store, planned)
     go(tmp_path, planned, exact=True)
-    assert outcomes(planned, store)[0].status == "completed"
+    assert [outcome.status for outcome in outcomes(planned, store)] == ["completed"] * 2
+    after = stamps(store, planned)
+    assert after[0] == before[0] and after[1] > before[1]
 
 
 def test_a_scheme_that_meets_no_site_is_refused_before_anything_is_run():
@@ -287,16 +299,16 @@ def test_weights_that_the_last_step_made_infinite_are_no_result(tmp_path):
 
 
 def test_a_larger_grid_runs_what_is_new_alone(tmp_path, request):
-    first = plan("none", swept={"learning_rate": (0.1,)})
+    first = plan("none", swept={"learning_rate": (0.1,)}, seeds=2)
     store = go(tmp_path, first)
     before = stamps(store, first)
-    second = plan("none", swept={"learning_rate": (0.1, 0.2)})
+    second = plan("none", swept={"learning_rate": (0.1, 0.2)}, seeds=2)
     go(tmp_path, second)
     assert stamps(store, first) == before
-    assert [outcome.status for outcome in outcomes(second, store)] == ["completed"] * 2
+    assert [outcome.status for outcome in outcomes(second, store)] == ["completed"] * 4
     request.getfixturevalue("nothing_is_run")
     go(tmp_path, second)
-    go(tmp_path, plan("none", swept={"learning_rate": (0.2,)}))
+    go(tmp_path, plan("none", swept={"learning_rate": (0.2,)}, seeds=2))
 
 
 def test_what_was_interrupted_between_groups_ends_as_if_it_was_not(tmp_path, monkeypatch):
