@@ -59,17 +59,6 @@ def test_validation_is_the_same_every_time(dataset):
     assert digits.sha256() == "58618fc6ec4ba0675781be25550301def897b3e033d0a3be1ba979d7c3cc1719"
 
 
-def test_no_validation_changes_nothing(dataset):
-    assert dataset.with_validation(0) is dataset
-    assert len(dataset.x_validation) == len(dataset.y_validation) == 0
-
-
-@pytest.mark.parametrize("size", [-1, 1, 2, 98, 100, 1000])
-def test_a_validation_split_that_cannot_be_had_is_refused(dataset, size):
-    with pytest.raises(DataError, match=rf"validation={size}: toy has 100 .* from 3 to 97$"):
-        dataset.with_validation(size)
-
-
 @pytest.mark.parametrize("size", [3, 20, 97])
 def test_test_data_are_cut_as_validation_is(dataset, size):
     """The same for every seed, by class; then validation is cut from what is left."""
@@ -86,13 +75,29 @@ def test_test_data_are_cut_as_validation_is(dataset, size):
         assert sorted(np.concatenate(numbers)) == list(range(100))
 
 
-@pytest.mark.parametrize("size", [-1, 0, 2, 98, 100])
-def test_test_data_that_cannot_be_had_are_refused(dataset, size):
+def test_a_split_or_a_part_that_cannot_be_had_is_refused(dataset):
     whole = dataclasses.replace(dataset, x_test=dataset.x_test[:0], y_test=dataset.y_test[:0])
-    with pytest.raises(DataError, match=rf"test={size}: toy has 100 .* must be from 3 to 97$"):
-        whole.with_test(size)
-    with pytest.raises(DataError, match=rf"test={size}: toy has a test split already"):
-        dataset.with_test(size)
+    numbers = floats(np.arange(100.0)[:, None])
+    for size in (-1, 1, 2, 98, 99, 100, 1000):
+        with pytest.raises(DataError, match=rf"validation={size}: toy has 100 .* from 3 to 97$"):
+            dataset.with_validation(size)
+        with pytest.raises(DataError, match=rf"test={size}: toy has 100 .* must be from 3 to 97$"):
+            whole.with_test(size)
+        with pytest.raises(DataError, match=rf"test={size}: toy has a test split already"):
+            dataset.with_test(size)
+    with pytest.raises(DataError, match=r"test=0: toy has 100 .* must be from 3 to 97$"):
+        whole.with_test(0)
+    for size in (-1, 0, 2, 98, 99, 101):
+        words = rf"train_examples={size}: toy has 100 .* of 3 classes .* from 3 to 97, or 100$"
+        with pytest.raises(DataError, match=words):
+            dataset.train_rows(size, seed=0)
+    for size in (-1, 100):
+        with pytest.raises(DataError, match=rf"validation={size}: floats has 100 .* 1 to 99$"):
+            numbers.with_validation(size)
+    cut = dataset.with_validation(10)
+    assert cut.with_validation(0) is cut and dataset.with_validation(0) is dataset
+    with pytest.raises(DataError, match="has a validation split already"):
+        cut.with_validation(10)
 
 
 @pytest.mark.parametrize(
@@ -236,12 +241,6 @@ def test_validation_of_a_regression_is_a_fixed_random_split(size):
         assert 35 < cut.y_validation.mean() < 65  # not the first or last rows
 
 
-@pytest.mark.parametrize("size", [-1, 100])
-def test_a_regression_split_that_cannot_be_had_is_refused(size):
-    with pytest.raises(DataError, match=rf"validation={size}: floats has 100 .* from 1 to 99$"):
-        floats(np.arange(100.0)[:, None]).with_validation(size)
-
-
 def test_validation_of_a_binary_task_is_stratified():
     y = np.repeat(np.int32([0, 1]), [80, 20])
     cut = floats(np.zeros((100, 1)), y, task="binary").with_validation(10)
@@ -268,13 +267,6 @@ def test_a_class_that_cannot_be_on_both_sides_is_named():
     with pytest.raises(DataError, match=r"validation=5: floats has fewer than two .* class 1,"):
         rare.with_validation(5)
     assert default_validation(rare) == 0
-
-
-def test_a_second_validation_split_is_refused(dataset):
-    cut = dataset.with_validation(10)
-    assert cut.with_validation(0) is cut
-    with pytest.raises(DataError, match="has a validation split already"):
-        cut.with_validation(10)
 
 
 @pytest.mark.parametrize(
@@ -313,22 +305,12 @@ def test_a_part_of_the_training_data_is_drawn_by_class_and_by_seed(dataset, size
         assert not np.array_equal(rows, cut.train_rows(size, seed=6))
 
 
-def test_a_part_does_not_depend_on_the_global_seed(dataset):
+def test_all_of_the_training_data_is_itself_and_a_part_ignores_the_global_seed(dataset):
+    for seed in (0, 2**31 - 1):
+        assert dataset.train_rows(100, seed).tolist() == list(range(100))
     first = dataset.train_rows(20, seed=1)
     np.random.seed(3)
     assert np.array_equal(first, dataset.train_rows(20, seed=1))
-
-
-def test_all_of_the_training_data_is_itself_for_every_seed(dataset):
-    for seed in (0, 2**31 - 1):
-        assert dataset.train_rows(100, seed).tolist() == list(range(100))
-
-
-@pytest.mark.parametrize("size", [-1, 0, 2, 98, 99, 101])
-def test_a_part_that_cannot_be_had_is_refused(dataset, size):
-    words = rf"train_examples={size}: toy has 100 .* of 3 classes .* from 3 to 97, or 100$"
-    with pytest.raises(DataError, match=words):
-        dataset.train_rows(size, seed=0)
 
 
 def test_a_part_of_a_regression_is_any_rows():

@@ -137,8 +137,8 @@ def test_a_module_must_have_the_experiment_of_its_name(squares, monkeypatch):
         find("squares")
 
 
-def test_a_run_of_an_experiment_that_is_gone_is_not_predicted_with(small_run):
-    loaded = runs.load(small_run())
+def test_a_run_of_an_experiment_that_is_gone_is_not_predicted_with(some_run):
+    loaded = runs.load(some_run)
     loaded.config["experiment"] = "gone"
     with pytest.raises(ValueError, match="experiment='gone': there is none of that name"):
         predict.lines(loaded, [], samples=2, top=1, invert=False)

@@ -17,7 +17,6 @@ from dropjax.core.scheme import Chain
 from experiments import predict
 from experiments.predict import FORMATS, ImageError, lines, read_image
 
-RAMP = "linear_schedule(init_value=0.5,end_value=1.0,transition_steps=30)"  # as in tests/runs
 SHAPE = (8, 8, 1)
 DIGITS = data.load("digits", None, say=pytest.fail)
 # 16 levels, so that 8 bits hold an image of the digits exactly.
@@ -25,8 +24,8 @@ PIXELS = np.rint(DIGITS.x_test[0, :, :, 0] * (255 / 16)).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
-def run(small_run) -> runs.Run:
-    return runs.load(small_run(strength=RAMP))
+def run(some_run) -> runs.Run:
+    return runs.load(some_run)
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,16 @@ SHORT = 5
 
 
 @pytest.fixture(scope="module")
-def run(small_run) -> runs.Run:
-    return runs.load(small_run(dropout=TEXT, mc_samples=0))
+def whole(some_run) -> runs.Run:
+    """As its folder has it."""
+    return runs.load(some_run)
+
+
+@pytest.fixture(scope="module")
+def run(whole) -> runs.Run:
+    """As if it had had another scheme, at its full strength."""
+    config = whole.config | {"flags": whole.config["flags"] | {"strength": "1"}}
+    return under(dataclasses.replace(whole, config=config), TEXT)
 
 
 def under(run: runs.Run, scheme: str, logits: dict[str, float] | None = None) -> runs.Run:
@@ -185,23 +193,23 @@ def test_names_in_a_picture_are_no_mathematics(run, tmp_path):
     assert (tmp_path / "a$b$.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_prints_it_and_draws_a_picture(run, python, tmp_path):
-    start = ("-m", "experiments.replay", f"--run={run.folder}")
+def test_the_command_prints_it_and_draws_a_picture(whole, python, tmp_path):
+    start = ("-m", "experiments.replay", f"--run={whole.folder}")
     done = python(*start, f"--step={SHORT}", "--png", "--site=hidden", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     picture = ["", f"picture: step_{SHORT}.png"]
-    assert done.stdout.splitlines() == printed(run, SHORT, None, "hidden") + picture
+    assert done.stdout.splitlines() == printed(whole, SHORT, None, "hidden") + picture
     assert (tmp_path / f"step_{SHORT}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_errors_are_said_in_a_line(run, monkeypatch, capsys):
-    monkeypatch.setenv("HOME", str(run.folder.parent))
-    given = {"run": f"~/{run.folder.name}", "step": SHORT, "row": None, "site": "hidden"}
-    given["png"] = str(run.folder / "none" / "a.png")
+def test_errors_are_said_in_a_line(whole, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(whole.folder.parent))
+    given = {"run": f"~/{whole.folder.name}", "step": SHORT, "row": None, "site": "hidden"}
+    given["png"] = str(whole.folder / "none" / "a.png")
     monkeypatch.setattr(replay.flags, "FLAGS", types.SimpleNamespace(**given))
     assert replay.main(["replay"]) == 2
     out, err = capsys.readouterr()
-    assert out.splitlines() == printed(run, SHORT, None, "hidden")
+    assert out.splitlines() == printed(whole, SHORT, None, "hidden")
     assert err == f"replay: {given['png']} was not drawn: No such file or directory\n"
     replay.flags.FLAGS.step = 99
     assert replay.main(["replay"]) == 2

@@ -22,17 +22,13 @@ from experiments.ablation.trainer import alike
 from experiments.folder import environment
 from experiments.mnist import EXPERIMENT
 from experiments.setup import LaunchError
-from tests.experiments.conftest import table
+from tests.experiments.conftest import LEARNS, PART, table
 from tests.throwaway import FailsInTraining
 
 # The flags of `small_run`.
 SMALL = {"dataset": "digits", "model": "mlp(widths=(32,))", "epochs": 2, "batch_size": 256}
 SMALL |= {"optimizer": "sgd(momentum=0.9)", "learning_rate": 0.2, "mc_samples": 3}
 TINY = SMALL | {"model": "mlp(widths=(4,))", "mc_samples": 0}
-OTHER = {"strength": "0.5", "learning_rate": 0.1, "seed": 1}
-# A rate, and one that is learned with a penalty; each seed has a part of the data.
-LEARNS = 'bernoulli(rate=0.4,at="hidden")|concrete(at="head")'
-PART = {"train_examples": 300}
 FAILS = "tests.throwaway:FailsInTraining(rate=0.0)"
 
 
@@ -102,18 +98,16 @@ def nothing_is_run(monkeypatch) -> None:
     monkeypatch.setattr(runner, "_run_alone", refuse)
 
 
-def test_cells_of_other_numbers_and_subsets_of_their_seeds_are_the_single_runs(small_run, tmp_path):
+def test_cells_of_other_numbers_and_subsets_of_their_seeds_are_the_single_runs(part_run, tmp_path):
     swept = {"learning_rate": (0.2, 0.1), "strength": ("0.5", "1"), "penalty": ("1", "30")}
-    planned = plan(LEARNS, swept=swept, seeds=2, **SMALL | PART)
+    planned = plan(LEARNS, swept=swept, seeds=2, **SMALL | {"train_examples": 300})
     (group,) = make_plan(planned, lanes=None).groups
     assert len(group.cells) == 16, "they differ in numbers alone"
     store = go(tmp_path, planned)
-    wanted = OTHER | {"penalty": "30"}
-    (one,) = [one for one in planned if one.cell.config.items() >= wanted.items()]
-    single = small_run(dropout=LEARNS, **wanted | PART)
-    assert_same_numbers(store.folder(one.cell), single)
+    (one,) = [one for one in planned if one.cell.config.items() >= (PART | {"seed": 1}).items()]
+    assert_same_numbers(store.folder(one.cell), part_run)
     (config, _), (theirs, _) = (
-        record.read(path / "config.json") for path in (store.folder(one.cell), single)
+        record.read(path / "config.json") for path in (store.folder(one.cell), part_run)
     )
     assert config == theirs | {"environment": config["environment"]}
     timing = json.loads((store.folder(one.cell) / "timing.json").read_text())
@@ -132,13 +126,12 @@ def test_a_cell_of_a_regression_is_the_single_run(small_run, npz, tmp_path, part
     assert_same_numbers(store.folder(planned[0].cell), single)
 
 
-def test_exact_cells_are_the_single_runs_to_the_bit(small_run, tmp_path):
-    fixed = SMALL | PART | {k: v for k, v in OTHER.items() if k != "seed"}
-    planned = plan(LEARNS, swept={"penalty": ("30",)}, seeds=2, **fixed)
+def test_exact_cells_are_the_single_runs_to_the_bit(part_run, tmp_path):
+    fixed = {name: value for name, value in PART.items() if name != "penalty"}
+    planned = plan(LEARNS, swept={"penalty": ("30",)}, seeds=2, **SMALL | fixed)
     store = go(tmp_path, planned[1:], exact=True)
     found, history = read(store.folder(planned[1].cell))
-    single = small_run(dropout=LEARNS, penalty="30", **OTHER | PART)
-    wanted, wanted_history = read(single)
+    wanted, wanted_history = read(part_run)
     assert found["param_hash"] == wanted["param_hash"] and history == wanted_history
     timed = dict.fromkeys(("seconds", "examples_per_second"))
     assert found | timed == wanted | timed
