@@ -53,10 +53,14 @@ def test_each_says_what_it_makes_again_and_how(name):
     assert f"python -m experiments.papers.{name}" in text and "\nSource: " in text
 
 
-def test_concrete(monkeypatch):
-    """On a line of 10 examples each time, for which one compiled program serves."""
+@pytest.fixture
+def short_line(monkeypatch):
+    """10 examples each time, for which one compiled program serves."""
     line = concrete.line
     monkeypatch.setattr(concrete, "line", lambda rng, examples: line(rng, 10))
+
+
+def test_concrete(short_line, monkeypatch):
     monkeypatch.setattr(concrete, "EPOCHS", {10: 3, 100: 2})
     found = run("concrete", examples=(100, 10), width=4)
     assert len(found) == 4 + 4 + 1 + 2
@@ -65,10 +69,9 @@ def test_concrete(monkeypatch):
     assert all(0.09 < t.found < 0.11 for t in rates)
 
 
-def test_concrete_for_another_time_has_no_targets_for_rates():
-    assert list(run("concrete", examples=(100,), width=4, times=0.01)) == [
-        "100 examples, noise's std"
-    ]
+def test_concrete_for_another_time_has_no_targets_for_rates(short_line):
+    found = run("concrete", examples=(100,), width=4, times=0.01)
+    assert list(found) == ["100 examples, noise's std"]
     with pytest.raises(ValueError, match="examples must be of 10, 25"):
         run("concrete", examples=(7,))
 
@@ -130,9 +133,9 @@ def test_an_average_over_time_takes_in_each_step_s_parameters_and_changes_none()
     np.testing.assert_allclose(state[1].average["w"], expected["w"], rtol=1e-6)
 
 
-def test_selu_alpha_at_a_smaller_width():
-    """The moments are those of the paper at any width that is not tiny."""
-    found = run("selu_alpha", width=128, examples=100)
+def test_selu_alpha_at_a_smaller_width_and_depth():
+    """The moments are those of the paper at any width and depth that are not tiny."""
+    found = run("selu_alpha", depth=12, width=128, examples=100)
     assert all(target.passed for target in found.values()), found
 
 

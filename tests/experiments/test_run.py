@@ -245,7 +245,6 @@ def test_another_seed_gives_another_run(finished, tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() != (finished / "metrics.jsonl").read_text()
 
 
-@pytest.mark.usefixtures("anew")
 @pytest.mark.parametrize(
     ("before", "saving", "resumed_from"),
     [
