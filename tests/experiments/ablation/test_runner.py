@@ -216,16 +216,15 @@ def test_a_cell_that_fails_is_listed_and_retried_and_the_others_are_not(tmp_path
         assert nothing[-1] == pytest.approx(none[-1], rel=1e-4)
 
 
+OF_MEMORY = RuntimeError("RESOURCE_EXHAUSTED: no 8 GiB\nmore"), MemoryError("Out of memory")
+
+
 @pytest.mark.parametrize(
     ("lanes", "error", "hint"),
     [
-        (
-            4,
-            RuntimeError("RESOURCE_EXHAUSTED: no 8 GiB\nmore"),
-            " (there were 4 at a time; try --lanes=2)",
-        ),
-        (3, MemoryError("Out of memory"), " (there were 3 at a time; try --lanes=1)"),
-        (1, MemoryError("Out of memory"), ""),
+        (4, OF_MEMORY[0], " (there were 4 at a time; try --lanes=2)"),
+        (3, OF_MEMORY[1], " (there were 3 at a time; try --lanes=1)"),
+        (1, OF_MEMORY[1], ""),
         (4, RuntimeError("no penalty"), ""),
     ],
 )
@@ -465,26 +464,15 @@ def test_a_plan_says_what_will_be_run_and_what_is_the_same():
 @pytest.mark.parametrize(
     ("schemes", "seeds", "words"),
     [
-        (
-            ("none", "bernoulli"),
-            5,
-            "No difference can be found with 5 seeds alone, .*: 1 comparison ",
-        ),
-        (("none", "bernoulli"), 6, "6 seeds can show a difference: 1 comparison .* takes 6 for"),
-        (
-            ("none", "bernoulli", "gaussian"),
-            6,
-            r"with 6 seeds alone, .* 2 comparisons .*\(--seeds=7\)",
-        ),
+        (["none"], 2, None),
+        (["none", "bernoulli"], 5, "No difference can be found with 5 seeds alone, .*: 1 compar"),
+        (["none", "bernoulli"], 6, "6 seeds can show a difference: 1 comparison .* takes 6 for"),
+        (["none", "bernoulli", "gaussian"], 6, r"with 6 seeds alone, .* 2 comp.*\(--seeds=7\)"),
     ],
 )
 def test_a_plan_says_whether_its_seeds_can_show_a_difference(schemes, seeds, words):
-    plan = Plan(planned_like(schemes, seeds), [], 0, [1], [])
-    assert re.search(words, plan.text())
-
-
-def test_a_plan_of_one_scheme_says_nothing_of_differences():
-    assert "difference" not in Plan(planned_like(("none",), 2), [], 0, [1], []).text()
+    text = Plan(planned_like(schemes, seeds), [], 0, [1], []).text()
+    assert "difference" not in text if words is None else re.search(words, text)
 
 
 def planned_like(schemes, seeds):
