@@ -283,14 +283,13 @@ def test_a_damaged_checkpoint_is_passed_over_and_half_a_line_dropped(finished, b
     assert_same_run(broken, finished)
 
 
-def test_without_a_good_checkpoint_nothing_is_resumed(broken):
+def test_without_a_good_checkpoint_nothing_is_resumed_and_without_any_it_starts_anew(
+    finished, broken, capsys
+):
     for path in (broken / "checkpoints").iterdir():
         os.truncate(path / "state.safetensors", 100)
     with pytest.raises(CheckpointError, match="none of the 2"):
         start(broken, resume=True)
-
-
-def test_a_run_that_stopped_before_its_first_checkpoint_starts_anew(finished, broken, capsys):
     shutil.rmtree(broken / "checkpoints")
     assert start(broken, resume=True) == 0
     assert "starting anew" in capsys.readouterr().out
@@ -365,7 +364,10 @@ def test_a_signal_in_the_last_chunk_stops_the_run_before_it_is_evaluated(tmp_pat
     assert result(tmp_path)["status"] == "completed"
 
 
-def test_a_completed_run_is_made_longer(longer, copied):
+def test_a_completed_and_a_stopped_run_are_made_longer(longer, copied, broken_off, tmp_path):
+    stopped = Path(shutil.copytree(broken_off, tmp_path / "stopped"))
+    assert start(stopped, dataclasses.replace(SMALL, epochs=4), resume=True) == 0
+    assert_same_run(stopped, longer)
     before = (copied / "metrics.jsonl").read_bytes()
     assert start(copied, Flags(epochs=4), resume=True, typed={"epochs"}) == 0
     assert_same_run(copied, longer)
@@ -376,11 +378,6 @@ def test_a_completed_run_is_made_longer(longer, copied):
     del theirs["sessions"]
     assert ours == theirs
     assert {p.name for p in copied.iterdir()} == FILES
-
-
-def test_a_stopped_run_is_made_longer(longer, broken):
-    assert start(broken, dataclasses.replace(SMALL, epochs=4), resume=True) == 0
-    assert_same_run(broken, longer)
 
 
 def test_what_is_read_while_a_run_is_made_longer_is_true(finished, longer, copied, monkeypatch):
