@@ -240,7 +240,7 @@ def test_pictures_that_may_be_in_the_right_order_are_taken(own, shape):
 @pytest.mark.parametrize(
     ("shape", "dtype", "integers"),
     [
-        *[((30, 4), "i8", True), ((30, 4), "u1", True), ((30, 4), "i2", True)],
+        *[((30, 4), dtype, True) for dtype in ("i8", "u1", "i2")],
         *[((30, 4), "f4", False), ((30, 4), "?", False), ((30, 4, 2), "i8", True)],
     ],
 )

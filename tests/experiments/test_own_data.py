@@ -312,17 +312,11 @@ def test_cells_of_tokens_are_trained_side_by_side(npz):
     ("changes", "given", "words"),
     [
         ({"x": sentences()["x"] + 1}, {}, "has the token 9 in row .*vocabulary=9 tokens go from 0"),
-        ({"x": sentences()["x"] - 1}, {}, "has the token -1 in row"),
-        (
-            {"x": sentences()["x"] / 1.0},
-            {},
-            r"vocabulary=9: a model with .* numbers of",
-        ),
-        ({"x": sentences()["x"][:, :, None]}, {}, r"are integers of shape \(60, 6, 1\)"),
+        ({"x": sentences()["x"] / 1.0}, {}, r"vocabulary=9: a model with .* numbers of"),
         (
             {},
             {"dataset": "digits", "test": None},
-            r"digits are images \(1,?\d+ of 8 x 8 pixels, channels: 1\)",
+            r"digits are images \(1,?\d+ of 8 x 8 pixels, ch",
         ),
         ({}, {"test": 0.001}, "test=0.001 must be a count, or a share .* at least one of the 60"),
         ({}, {"test": 59}, "has 60 training examples of 3 classes, so it must be from 3 to 57"),

@@ -49,12 +49,9 @@ def unread(monkeypatch) -> None:
     ("flag", "text", "nearest", "also"),
     [
         ("dropout", "bernouli", "bernoulli", "zoneout"),
-        ("dropout", "zonout(rate=0.1)", "zoneout", "variational"),
         ("dropout", "bernoulli|dropconect", "dropconnect", "none"),
         ("model", "mpl", "mlp", "rnn"),
-        ("model", "rn(width=8)", "rnn", "mlp"),
         ("optimizer", "adamm", "adam", "sgd"),
-        ("optimizer", "rmsprob(decay=0.9)", "rmsprop", "lion"),
         ("strength", "liner_schedule(init_value=0.0)", "linear_schedule", "exponential_decay"),
     ],
 )
@@ -72,10 +69,7 @@ def test_an_unknown_name_suggests_the_nearest(flag, text, nearest, also):
         ("dropout", "bernoulli(rat=0.1)", "no argument 'rat'; it takes .*rate"),
         ("model", "mlp(width=8)", "no argument 'width'; it takes widths"),
         ("model", "mlp(widths=8)", r"widths must be a tuple of integers"),
-        ("model", "mlp(widths=(0,))", "widths must be positive"),
-        ("model", 'rnn(cell="ltsm")', "cell must be one of 'lstm', 'gru', 'elman'"),
         ("optimizer", "sgd(momentun=0.9)", "no argument 'momentun'; it takes momentum"),
-        ("optimizer", "adam(learning_rate=0.1)", "no argument 'learning_rate'"),
         ("strength", "linear_schedule(init_value=0.0)", "strength=.*end_value"),
     ],
 )
@@ -134,10 +128,7 @@ OF_PART = "digits has 1293 training examples of 10 classes"
             (TIMES | {"strength": text}, ["strength must stay in [0, 1]", f"it is {words}"])
             for text, words in [
                 ("1.5", "1.5 at step 0"),
-                ("-0.1", "-0.1 at step 0"),
-                ("nan", "nan at step 0"),
                 (RAMP.format(0.0, 2.0), "1.02 at step 51"),
-                (RAMP.format(1.0, -1.0), "-0.02 at step 51"),
             ]
         ],
         (
@@ -163,10 +154,7 @@ OF_PART = "digits has 1293 training examples of 10 classes"
             )
             for rate in (float("nan"), float("inf"), -0.1)
         ],
-        *[
-            ({"validation": size}, [f"validation={size}", "from 10 to 1427"])
-            for size in (-1, 9, 1428)
-        ],
+        ({"validation": 9}, ["validation=9", "from 10 to 1427"]),
         ({"data_dir": "."}, ["data_dir would do nothing"]),
         ({"dataset": "mnist"}, ["mnist is not there"]),
         (
@@ -174,13 +162,7 @@ OF_PART = "digits has 1293 training examples of 10 classes"
             ["data_dir=/nonexistent is not a folder"],
         ),
         ({"dataset": "minst"}, ["dataset must be one of"]),
-        *[
-            (
-                {"train_examples": size},
-                [f"train_examples={size}: {OF_PART}", "it must be from 10 to 1283, or 1293"],
-            )
-            for size in (0, 9, 1290, 2000)
-        ],
+        ({"train_examples": 9}, [f"train_examples=9: {OF_PART}", "from 10 to 1283, or 1293"]),
         # Also where no command line has checked it, as in a grid.
         ({"epochs": 0}, ["epochs must be at least 1, got 0"]),
         ({"mc_samples": -1}, ["mc_samples must be at least 0, got -1"]),

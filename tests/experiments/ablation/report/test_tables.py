@@ -92,7 +92,8 @@ def test_what_the_answer_is_about_stands_beside_it():
     outcomes = classifiers(grid({"none": {}, "a": {}}, seeds=6))
     said = "All of this is about the same 360 test examples, of which one is 0.28 points: p and"
     analysis = analyse(outcomes, baseline="none", task="classification", test_examples=360)
-    assert said in table_md(analysis, ABOUT).partition("\n|")[0]
+    before_the_table = table_md(analysis, ABOUT | {"warnings": ["Two."]}).partition("\n|")[0]
+    assert said in before_the_table and "\n- **Two.**\n" in before_the_table
     assert said in page(analysis, outcomes, ABOUT, {}).partition("<h2>Table")[0]
     assert said in answers_text(analysis)
     assert "about one set of test examples" in written(outcomes)
@@ -357,9 +358,3 @@ def test_no_text_is_a_formula_in_a_spreadsheet(text, shown):
     (row,) = csv_rows([outcome])
     assert {row[name] for name in ("scheme", "command", "error", "dropout")} == {shown}
     assert row["test_r2"] == "-0.5"
-
-
-def test_a_warning_stands_below_the_answers():
-    analysis = analyse(small(), baseline="none", task="classification")
-    text = table_md(analysis, ABOUT | {"warnings": ["Mixed: two versions."]})
-    assert "\n- **Mixed: two versions.**\n" in text[: text.index("| scheme")]
