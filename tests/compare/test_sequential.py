@@ -86,13 +86,6 @@ def test_three_comparisons_looked_at_after_each_seed_keep_the_level(null):
     assert any(wrong)
 
 
-def test_the_t_test_does_not_keep_it():
-    """What the bets are for: the same looks at a p-value of a fixed number."""
-    noise = np.random.default_rng(6).normal(size=(500, 50))
-    looks = [scipy.stats.ttest_1samp(noise[:, :n], 0, axis=1).pvalue for n in range(3, 51)]
-    assert np.mean(np.min(looks, axis=0) <= 0.05) > 0.2
-
-
 def times(effect, level=0.95):
     noise = np.random.default_rng(8).normal(size=(1000, 150))
     found = np.array([decided(row, level=level) for row in noise + effect])

@@ -604,15 +604,14 @@ def test_a_full_disk_ends_a_run_that_can_be_resumed(tmp_path, monkeypatch):
     assert len((path / "metrics.jsonl").read_text().splitlines()) == 1
 
 
-def test_a_completed_run_is_not_touched_by_a_resume(finished, copied, capsys):
+def test_a_completed_run_is_not_touched_by_a_resume_unless_its_result_is_damaged(
+    finished, copied, capsys
+):
     assert start(copied, resume=True) == 0
     assert "nothing is left to do" in capsys.readouterr().out
     for path in finished.iterdir():
         if path.is_file():
             assert path.read_bytes() == (copied / path.name).read_bytes()
-
-
-def test_a_damaged_result_is_said_and_made_again(finished, copied, capsys):
     text = (copied / "result.json").read_text()
     (copied / "result.json").write_text(text.replace('_accuracy": 0', '_accuracy": 5', 1))
     assert start(copied, resume=True) == 0
