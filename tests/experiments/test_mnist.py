@@ -30,7 +30,7 @@ def command(monkeypatch):
 
 def test_a_scheme_that_does_not_fit_the_model_exits_2(command, tmp_path, capsys):
     folder = f"--workdir={tmp_path / 'run'}"
-    assert command("--dropout=zoneout", "--model=mlp", "--dataset=digits", folder) == 2
+    assert command("--dropout=zoneout", "--model=mlp(widths=(8,))", "--dataset=digits", folder) == 2
     error = capsys.readouterr().err
     assert "STATE" in error and "HIDDEN" in error and not (tmp_path / "run").exists()
 

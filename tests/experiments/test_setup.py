@@ -132,14 +132,17 @@ OF_PART = "digits has 1293 training examples of 10 classes"
             ]
         ],
         (
-            {"dropout": "zoneout", "model": "mlp"},
+            {"dropout": "zoneout"},
             [
-                *["zoneout(rate=0.1) acts on STATE sites; mlp declares ", "input (INPUT)"],
+                *[
+                    "zoneout(rate=0.1) acts on STATE sites; mlp(widths=(8,)) declares ",
+                    "input (INPUT)",
+                ],
                 *["layer_0/hidden (HIDDEN)", "head/linear (LINEAR)"],
             ],
         ),
         (
-            {"dropout": "variational", "model": "mlp"},
+            {"dropout": "variational"},
             ["variational", "mlp", "no site it acts on has a time axis", "bernoulli"],
         ),
         (
