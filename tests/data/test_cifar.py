@@ -59,6 +59,11 @@ def write(folder: Path, batches, kind: str) -> None:
             (folder / f"{batch}.bin").write_bytes(data)
 
 
+def refused(folder: Path, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        load("cifar10", folder, say=pytest.fail)
+
+
 def is_all(dataset, batches) -> bool:
     images, labels = (
         np.concatenate([batches[b][i] for b in TRAIN if b in batches]) for i in (0, 1)
@@ -106,16 +111,14 @@ def test_whole_batches_are_checked(tmp_path, monkeypatch):
         data = binary(rng.integers(0, 256, (20, 32, 32, 3), np.uint8), rng.integers(0, 10, 20))
         hashes[batch] = hashlib.sha1(data).hexdigest()
         (tmp_path / f"{batch}.bin").write_bytes(data)
-    with pytest.raises(DataError, match=r"data_batch_1.bin is damaged, or no original: its SHA-1"):
-        load("cifar10", tmp_path, say=pytest.fail)
+    refused(tmp_path, r"data_batch_1.bin is damaged, or no original: its SHA-1")
     monkeypatch.setattr(cifar, "_SHA1", hashes)
     sizes = importlib.import_module("dropjax.data.load")._SIZES
     monkeypatch.setitem(sizes, "cifar10", (100, 20))
     assert load("cifar10", tmp_path, say=pytest.fail).x_train.shape == (100, 32, 32, 3)
     (tmp_path / "test_batch.bin").unlink()
     (tmp_path / "test_batch.bin.gz").write_bytes(gzip.compress(data[:-1] + b"\0"))
-    with pytest.raises(DataError, match=r"test_batch.bin.gz is damaged, or no original"):
-        load("cifar10", tmp_path, say=pytest.fail)
+    refused(tmp_path, r"test_batch.bin.gz is damaged, or no original")
 
 
 @pytest.mark.parametrize("kind", ["bin", "gz"])
@@ -135,8 +138,7 @@ def test_no_more_is_read_than_a_batch_has(tmp_path, monkeypatch, batches, kind):
             return raw
 
     monkeypatch.setattr(gzip, "open", Counted)
-    with pytest.raises(DataError, match=rf"{path.name} has more than 30730 bytes, the size"):
-        load("cifar10", tmp_path, say=pytest.fail)
+    refused(tmp_path, rf"{path.name} has more than 30730 bytes, the size")
     # One byte more tells that there are more.
     assert max(read, default=0) <= 3073 * 10 + 1 and bool(read) == (kind == "gz")
 
@@ -162,24 +164,21 @@ def test_a_damaged_archive_is_refused(tmp_path, monkeypatch, batches):
     data = archive(batches)
     register(monkeypatch, data)
     (tmp_path / ARCHIVE).write_bytes(data[:-1] + b"x")
-    with pytest.raises(DataError, match=rf"{ARCHIVE} is damaged.*Replace it"):
-        load("cifar10", tmp_path, say=pytest.fail)
+    refused(tmp_path, rf"{ARCHIVE} is damaged.*Replace it")
 
 
 @pytest.mark.parametrize("lacking", ["test_batch", "data_batch"])
 def test_without_either_part_it_is_an_error(tmp_path, batches, lacking):
     some = {batch: part for batch, part in batches.items() if not batch.startswith(lacking)}
     write(tmp_path, some, "bin")
-    with pytest.raises(DataError, match=rf"not whole: .*{lacking}\w*\.bin.* missing"):
-        load("cifar10", tmp_path, say=pytest.fail)
+    refused(tmp_path, rf"not whole: .*{lacking}\w*\.bin.* missing")
 
 
 @pytest.mark.parametrize("batch", ["data_batch_3", "test_batch"])
 def test_a_batch_given_twice_is_an_error(tmp_path, batches, batch):
     write(tmp_path, batches, "bin")
     (tmp_path / f"{batch}_first1.bin").write_bytes(binary(*batches[batch])[:3073])
-    with pytest.raises(DataError, match=rf"{batch}.bin and .*{batch}_first1.bin are the same"):
-        load("cifar10", tmp_path, say=pytest.fail)
+    refused(tmp_path, rf"{batch}.bin and .*{batch}_first1.bin are the same")
 
 
 @pytest.mark.parametrize("change", [lambda d: d[:-1], lambda d: d + b"\0", lambda d: b""])
@@ -189,8 +188,7 @@ def test_half_a_record_is_refused(tmp_path, batches, change, kind):
     data = change(binary(*batches["data_batch_5"]))
     path = tmp_path / ("data_batch_5.bin" if kind == "bin" else "data_batch_5.bin.gz")
     path.write_bytes(data if kind == "bin" else gzip.compress(data))
-    with pytest.raises(DataError, match=rf"data_batch_5.bin.* has {len(data)} bytes, not a mult"):
-        load("cifar10", tmp_path, say=pytest.fail)
+    refused(tmp_path, rf"data_batch_5.bin.* has {len(data)} bytes, not a mult")
 
 
 @pytest.mark.parametrize("damage", ["short", "flipped", "block", "none"])
@@ -201,18 +199,15 @@ def test_a_damaged_gz_is_refused(tmp_path, batches, damage):
     # The tenth byte of a file without a name begins the first block.
     data[{"flipped": len(data) // 2, "block": 10, "none": 0}.get(damage, -1)] ^= 255
     path.write_bytes(data[:-9] if damage == "short" else data)
-    with pytest.raises(DataError, match=r"test_batch.bin.gz is damaged or cut short"):
-        load("cifar10", tmp_path, say=pytest.fail)
+    refused(tmp_path, r"test_batch.bin.gz is damaged or cut short")
 
 
 @pytest.mark.parametrize("label", [10, 255])
 def test_a_label_that_there_is_not_is_refused(tmp_path, batches, label):
     write(tmp_path, batches, "bin")
     images, labels = batches["data_batch_1"]
-    wrong = binary(images, [*labels[:-1], label])
-    (tmp_path / "data_batch_1.bin").write_bytes(wrong)
-    with pytest.raises(DataError, match=rf"data_batch_1.bin has label {label}, not in 0 to 9"):
-        load("cifar10", tmp_path, say=pytest.fail)
+    (tmp_path / "data_batch_1.bin").write_bytes(binary(images, [*labels[:-1], label]))
+    refused(tmp_path, rf"data_batch_1.bin has label {label}, not in 0 to 9")
 
 
 def test_presence(tmp_path, batches):

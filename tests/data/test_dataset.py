@@ -38,10 +38,10 @@ def test_validation_is_cut_from_the_training_data(dataset, size):
     assert cut.x_test is dataset.x_test and cut.y_test is dataset.y_test
 
 
-@pytest.mark.parametrize("size", [10, 50])
-def test_validation_is_stratified(dataset, size):
-    counts = np.bincount(dataset.with_validation(size).y_validation, minlength=3)
-    assert counts.tolist() == [60 * size // 100, 30 * size // 100, 10 * size // 100]
+def test_validation_is_stratified(dataset):
+    for size in (10, 50):
+        counts = np.bincount(dataset.with_validation(size).y_validation, minlength=3)
+        assert counts.tolist() == [60 * size // 100, 30 * size // 100, 10 * size // 100]
 
 
 def test_smallest_and_largest_validation_leave_no_class_out():
@@ -57,17 +57,6 @@ def test_validation_is_the_same_every_time(dataset):
     assert first.sha256() == second.sha256() == third.sha256()
     digits = load("digits", None, say=pytest.fail).with_validation(144)
     assert digits.sha256() == "58618fc6ec4ba0675781be25550301def897b3e033d0a3be1ba979d7c3cc1719"
-
-
-def test_no_validation_changes_nothing(dataset):
-    assert dataset.with_validation(0) is dataset
-    assert len(dataset.x_validation) == len(dataset.y_validation) == 0
-
-
-@pytest.mark.parametrize("size", [-1, 1, 2, 98, 100, 1000])
-def test_a_validation_split_that_cannot_be_had_is_refused(dataset, size):
-    with pytest.raises(DataError, match=rf"validation={size}: toy has 100 .* from 3 to 97$"):
-        dataset.with_validation(size)
 
 
 @pytest.mark.parametrize("size", [3, 20, 97])
@@ -86,22 +75,36 @@ def test_test_data_are_cut_as_validation_is(dataset, size):
         assert sorted(np.concatenate(numbers)) == list(range(100))
 
 
-@pytest.mark.parametrize("size", [-1, 0, 2, 98, 100])
-def test_test_data_that_cannot_be_had_are_refused(dataset, size):
+def test_a_split_or_a_part_that_cannot_be_had_is_refused(dataset):
     whole = dataclasses.replace(dataset, x_test=dataset.x_test[:0], y_test=dataset.y_test[:0])
-    with pytest.raises(DataError, match=rf"test={size}: toy has 100 .* must be from 3 to 97$"):
-        whole.with_test(size)
-    with pytest.raises(DataError, match=rf"test={size}: toy has a test split already"):
-        dataset.with_test(size)
+    numbers = floats(np.arange(100.0)[:, None])
+    for size in (-1, 1, 2, 98, 99, 100, 1000):
+        with pytest.raises(DataError, match=rf"validation={size}: toy has 100 .* from 3 to 97$"):
+            dataset.with_validation(size)
+        with pytest.raises(DataError, match=rf"test={size}: toy has 100 .* must be from 3 to 97$"):
+            whole.with_test(size)
+        with pytest.raises(DataError, match=rf"test={size}: toy has a test split already"):
+            dataset.with_test(size)
+    with pytest.raises(DataError, match=r"test=0: toy has 100 .* must be from 3 to 97$"):
+        whole.with_test(0)
+    for size in (-1, 0, 2, 98, 99, 101):
+        words = rf"train_examples={size}: toy has 100 .* of 3 classes .* from 3 to 97, or 100$"
+        with pytest.raises(DataError, match=words):
+            dataset.train_rows(size, seed=0)
+    for size in (-1, 100):
+        with pytest.raises(DataError, match=rf"validation={size}: floats has 100 .* 1 to 99$"):
+            numbers.with_validation(size)
+    cut = dataset.with_validation(10)
+    assert cut.with_validation(0) is cut and dataset.with_validation(0) is dataset
+    with pytest.raises(DataError, match="has a validation split already"):
+        cut.with_validation(10)
 
 
 @pytest.mark.parametrize(
     ("examples", "classes", "size"), [(100, 3, 20), (12, 10, 10), (80_000, 10, 10_000)]
 )
 def test_default_test_is_a_fifth_within_limits(examples, classes, size):
-    y = (np.arange(examples) % classes).astype(np.int32)
-    data = floats(np.zeros((examples, 1)), y, task="classification", outputs=classes)
-    assert default_test(data) == size
+    assert default_test(of_classes(examples, classes)) == size
 
 
 @pytest.mark.parametrize("size", [10, 33])
@@ -155,6 +158,11 @@ def floats(x, y=None, task="regression", outputs=1) -> Dataset:
     return Dataset("floats", x, y, x[:1], y[:1], task=task, outputs=outputs)
 
 
+def of_classes(examples: int, classes: int) -> Dataset:
+    y = (np.arange(examples) % classes).astype(np.int32)
+    return floats(np.zeros((examples, 1)), y, task="classification", outputs=classes)
+
+
 @pytest.mark.parametrize("max_value", [16, 255])
 def test_images_are_divided_by_the_largest_pixel_there_can_be(dataset, max_value):
     images = dataclasses.replace(dataset, max_value=max_value)
@@ -193,11 +201,7 @@ def test_a_constant_feature_has_scale_1(constant):
     assert table.scale[1] == 1 and np.all(table.scale[[0, 2]] != 1)
     assert np.all((x[:, 1] - table.shift[1]) / table.scale[1] == 0)
     assert (table.target_shift, table.target_scale) == (np.float32(constant), 1)
-
-
-def test_what_hardly_varies_is_not_divided_by_nothing():
-    table = floats([[1e-45], [0], [0], [0]])
-    assert table.scale == 1
+    assert floats([[1e-45], [0], [0], [0]]).scale == 1  # it hardly varies
 
 
 def test_targets_are_standardised_each():
@@ -236,12 +240,6 @@ def test_validation_of_a_regression_is_a_fixed_random_split(size):
         assert 35 < cut.y_validation.mean() < 65  # not the first or last rows
 
 
-@pytest.mark.parametrize("size", [-1, 100])
-def test_a_regression_split_that_cannot_be_had_is_refused(size):
-    with pytest.raises(DataError, match=rf"validation={size}: floats has 100 .* from 1 to 99$"):
-        floats(np.arange(100.0)[:, None]).with_validation(size)
-
-
 def test_validation_of_a_binary_task_is_stratified():
     y = np.repeat(np.int32([0, 1]), [80, 20])
     cut = floats(np.zeros((100, 1)), y, task="binary").with_validation(10)
@@ -270,20 +268,12 @@ def test_a_class_that_cannot_be_on_both_sides_is_named():
     assert default_validation(rare) == 0
 
 
-def test_a_second_validation_split_is_refused(dataset):
-    cut = dataset.with_validation(10)
-    assert cut.with_validation(0) is cut
-    with pytest.raises(DataError, match="has a validation split already"):
-        cut.with_validation(10)
-
-
 @pytest.mark.parametrize(
     ("examples", "classes", "size"),
     [(100, 3, 10), (1000, 10, 100), (40, 10, 10), (19, 10, 0), (80_000, 10, 5000), (109, 2, 10)],
 )
 def test_default_validation_is_a_tenth_within_limits(examples, classes, size):
-    y = (np.arange(examples) % classes).astype(np.int32)
-    data = floats(np.zeros((examples, 1)), y, task="classification", outputs=classes)
+    data = of_classes(examples, classes)
     assert default_validation(data) == size
     cut = data.with_validation(size)
     assert len(cut.y_validation) == size
@@ -313,22 +303,12 @@ def test_a_part_of_the_training_data_is_drawn_by_class_and_by_seed(dataset, size
         assert not np.array_equal(rows, cut.train_rows(size, seed=6))
 
 
-def test_a_part_does_not_depend_on_the_global_seed(dataset):
+def test_all_of_the_training_data_is_itself_and_a_part_ignores_the_global_seed(dataset):
+    for seed in (0, 2**31 - 1):
+        assert dataset.train_rows(100, seed).tolist() == list(range(100))
     first = dataset.train_rows(20, seed=1)
     np.random.seed(3)
     assert np.array_equal(first, dataset.train_rows(20, seed=1))
-
-
-def test_all_of_the_training_data_is_itself_for_every_seed(dataset):
-    for seed in (0, 2**31 - 1):
-        assert dataset.train_rows(100, seed).tolist() == list(range(100))
-
-
-@pytest.mark.parametrize("size", [-1, 0, 2, 98, 99, 101])
-def test_a_part_that_cannot_be_had_is_refused(dataset, size):
-    words = rf"train_examples={size}: toy has 100 .* of 3 classes .* from 3 to 97, or 100$"
-    with pytest.raises(DataError, match=words):
-        dataset.train_rows(size, seed=0)
 
 
 def test_a_part_of_a_regression_is_any_rows():

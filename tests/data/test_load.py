@@ -18,7 +18,7 @@ def rows(x: np.ndarray, y: np.ndarray) -> list[bytes]:
     )
 
 
-def test_digits_are_as_promised():
+def test_digits_are_all_of_scikit_learns_each_once_in_a_fixed_split_by_class():
     digits = load("digits", None, say=silent)
     assert (digits.name, digits.task, digits.outputs) == ("digits", "classification", 10)
     assert (digits.shift, digits.scale) == (0, 16)
@@ -31,23 +31,11 @@ def test_digits_are_as_promised():
         assert (x.min(), x.max()) == (0, 16)
         assert set(y.tolist()) == set(range(10))
     assert len(digits.x_validation) == len(digits.y_validation) == 0
-
-
-def test_digits_are_all_of_scikit_learns_each_once():
-    x, y = load_digits(return_X_y=True)
-    digits = load("digits", None, say=silent)
     both = np.concatenate([digits.x_train, digits.x_test])
-    assert rows(both, np.concatenate([digits.y_train, digits.y_test])) == rows(x, y)
-
-
-def test_digits_split_is_stratified():
-    digits = load("digits", None, say=silent)
+    labels = np.concatenate([digits.y_train, digits.y_test])
+    assert rows(both, labels) == rows(*load_digits(return_X_y=True))
     train, test = (np.bincount(y, minlength=10) for y in (digits.y_train, digits.y_test))
     assert np.all(np.abs(test - (train + test) * 360 / 1797) < 1)
-
-
-def test_digits_split_is_fixed():
-    digits = load("digits", None, say=silent)
     assert digits.sha256() == "eab14b47478ffd2949d75e6fb6dc92205e7f925104d739667ddf8ca181da25fc"
 
 
@@ -91,11 +79,6 @@ def test_all_four_files_are_read_as_mnist(tmp_path, monkeypatch, name):
     assert asked == [("mnist", tmp_path)]
 
 
-def test_digits_with_a_data_dir_are_an_error(tmp_path):
-    with pytest.raises(DataError, match="data_dir would do nothing"):
-        load("digits", tmp_path, say=silent)
-
-
 @pytest.mark.parametrize("name", ["MNIST", "minst", ""])
 def test_an_unknown_name_is_an_error_with_the_list(name):
     with pytest.raises(DataError) as caught:
@@ -132,10 +115,9 @@ def test_a_task_that_a_built_in_set_is_not_for_is_an_error(name, task):
         load(name, None, say=silent, task=task)
 
 
-def test_the_task_of_a_built_in_set_may_be_said():
+def test_digits_take_no_folder_and_one_task(tmp_path):
     assert load("digits", None, say=silent, task="classification").task == "classification"
-
-
-def test_an_unknown_task_is_an_error_with_the_list():
     with pytest.raises(DataError, match="auto, classification, binary, regression; got 'ranking'"):
         load("digits", None, say=silent, task="ranking")
+    with pytest.raises(DataError, match="data_dir would do nothing"):
+        load("digits", tmp_path, say=silent)

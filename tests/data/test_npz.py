@@ -240,7 +240,7 @@ def test_pictures_that_may_be_in_the_right_order_are_taken(own, shape):
 @pytest.mark.parametrize(
     ("shape", "dtype", "integers"),
     [
-        *[((30, 4), "i8", True), ((30, 4), "u1", True), ((30, 4), "i2", True)],
+        *[((30, 4), dtype, True) for dtype in ("i8", "u1", "i2")],
         *[((30, 4), "f4", False), ((30, 4), "?", False), ((30, 4, 2), "i8", True)],
     ],
 )
@@ -403,12 +403,9 @@ def test_a_small_file_does_not_become_a_large_array(tmp_path, monkeypatch):
     assert load(str(tmp_path / "a.npz"), None, say=pytest.fail).x_train.shape == (30, 10**4)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_file_that_is_not_there_and_a_folder_beside_a_file(tmp_path):
     with pytest.raises(DataError, match=rf"{tmp_path}/none.npz: there is no such file"):
         load(str(tmp_path / "none.npz"), None, say=pytest.fail)
-
-
-def test_a_folder_beside_a_file_would_do_nothing(tmp_path):
     with pytest.raises(DataError, match="data_dir would do nothing"):
         load("own.npz", tmp_path, say=pytest.fail)
 
@@ -427,12 +424,32 @@ def zipped(members: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def test_files_that_are_no_npz(tmp_path):
-    whole = saved(np.savez, **parts())
-    cases = [b"", b"text", saved(np.save, np.ones(3)), pickle.dumps([1]), whole[: len(whole) // 2]]
-    for case in cases:
-        (tmp_path / "a.npz").write_bytes(case)
-        with pytest.raises(DataError, match=r"a.npz: not an .npz file, or cut short"):
+def damaged() -> list[tuple[bytes, str]]:
+    """Files, and words of the refusal."""
+    whole, array = saved(np.savez, **parts()), saved(np.save, np.ones(3))
+    members = {f"{name}.npy": saved(np.save, array) for name, array in parts().items()}
+    large = saved(np.save, np.zeros((10, 10))).replace(b"(10, 10)", b"(10, 1" + b"0" * 15 + b")")
+    method = whole.index(b"PK\1\2") + 10  # of the first member's compression
+    no_npz = [b"", b"text", array, pickle.dumps([1]), whole[: len(whole) // 2]]
+    return [
+        *[(data, r"a.npz: not an .npz file, or cut short") for data in no_npz],
+        # It claims to be huge.
+        (zipped(members | {"x_train.npy": large}), "x_train is damaged"),
+        (zipped(members | {"x_train.npy": b"text"}), "x_train is no array"),
+        (zipped(members | {"x_train": members["x_train.npy"]}), "twice: x_train"),
+        # A compression that there is not.
+        (
+            whole[:method] + b"\x63\0" + whole[method + 2 :],
+            "x_train is damaged or cannot be read",
+        ),
+        (array + whole, "it is damaged or cannot be read"),
+    ]
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    for data, words in damaged():
+        (tmp_path / "a.npz").write_bytes(data)
+        with pytest.raises(DataError, match=words):
             load(str(tmp_path / "a.npz"), None, say=pytest.fail)
 
 
@@ -454,42 +471,6 @@ def test_no_flipped_bit_is_read_as_data(tmp_path, save):
     assert refusals > 75
 
 
-def test_an_array_that_claims_to_be_huge(tmp_path):
-    header = saved(np.save, np.zeros((10, 10))).replace(b"(10, 10)", b"(10, 1" + b"0" * 15 + b")")
-    members = {f"{name}.npy": saved(np.save, array) for name, array in parts().items()}
-    (tmp_path / "a.npz").write_bytes(zipped(members | {"x_train.npy": header}))
-    with pytest.raises(DataError, match="x_train is damaged"):
-        load(str(tmp_path / "a.npz"), None, say=pytest.fail)
-
-
-def test_a_member_that_is_no_array(tmp_path):
-    members = {f"{name}.npy": saved(np.save, array) for name, array in parts().items()}
-    (tmp_path / "a.npz").write_bytes(zipped(members | {"x_train.npy": b"text"}))
-    with pytest.raises(DataError, match="x_train is no array"):
-        load(str(tmp_path / "a.npz"), None, say=pytest.fail)
-
-
-def test_the_same_array_twice(tmp_path):
-    members = {f"{name}.npy": saved(np.save, array) for name, array in parts().items()}
-    (tmp_path / "a.npz").write_bytes(zipped(members | {"x_train": members["x_train.npy"]}))
-    with pytest.raises(DataError, match="twice: x_train"):
-        load(str(tmp_path / "a.npz"), None, say=pytest.fail)
-
-
-def test_a_member_in_a_compression_that_there_is_not(tmp_path):
-    whole = saved(np.savez, **parts())
-    first = whole.index(b"PK\1\2") + 10
-    (tmp_path / "a.npz").write_bytes(whole[:first] + b"\x63\0" + whole[first + 2 :])
-    with pytest.raises(DataError, match="x_train is damaged or cannot be read"):
-        load(str(tmp_path / "a.npz"), None, say=pytest.fail)
-
-
-def test_an_array_with_a_zip_behind_it(tmp_path):
-    (tmp_path / "a.npz").write_bytes(saved(np.save, np.ones(3)) + saved(np.savez, **parts()))
-    with pytest.raises(DataError, match="it is damaged or cannot be read"):
-        load(str(tmp_path / "a.npz"), None, say=pytest.fail)
-
-
 class Payload:
     def __reduce__(self):
         return Path.touch, (Path("executed"),)
@@ -504,70 +485,50 @@ def test_python_objects_are_not_read(own, tmp_path, monkeypatch, name):
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("name", ["x_train", "y_train", "x_test", "y_test"])
-def test_a_missing_array_is_named(own, name):
-    refused(own, f"missing: {name}\\.", parts(**{name: None}))
+def refusals() -> list:
+    """By what is wrong: arrays, and words of the refusal."""
+    images = rng().integers(0, 256, (30, 5, 4), np.uint8)
+    found = [
+        (parts(arr_0=np.zeros(1), x_valid=np.zeros(1)), r"unknown: arr_0, x_valid\."),
+        (
+            parts(x_train=images, x_test=images[:6] / 255),
+            "x_test is float64 and x_train uint8",
+        ),
+    ]
+    for one, other in (("x", "y"), ("y", "x")):
+        half = {f"{one}_validation": np.zeros((3, 4))}
+        found.append((parts(**half), rf"missing: {other}_validation\."))
+    for shape in ((6, 3), (6, 4, 1)):
+        found.append((parts(x_test=np.zeros(shape)), "an example of x_test has shape"))
+    for split in ("train", "test", "validation"):
+        arrays = parts(x_validation=np.zeros((9, 4)), y_validation=np.arange(9) % 3)
+        arrays[f"x_{split}"] = arrays[f"x_{split}"][:-1]
+        size = len(arrays[f"y_{split}"])
+        found.append((arrays, f"x_{split} has {size - 1} examples and y_{split} {size}"))
+    for name, array in parts(REAL).items():
+        found.append((parts(**{name: None}), rf"missing: {name}\."))
+        for dtype in ("c8", "U3", "S2", "M8[s]", "m8[s]", [("a", "f4")], "V2"):
+            words = f"{name} is .*; real numbers are needed"
+            if name[0] == "y" and dtype in ("U3", "S2"):  # names of classes
+                words = "they must be of one kind"
+            found.append((parts(**{name: np.zeros(array.shape, dtype)}), words))
+        for shape in ((), (0,), (0, 4), (30, 0)):
+            words = f"{name} has shape .*: it is empty"
+            found.append((parts(**{name: np.zeros(shape)}), words))
+        if name[0] == "x":
+            found.append((parts(**{name: array[:, 0]}), f"{name} has shape .* two axes"))
+        for value in (np.nan, np.inf, -np.inf, 1e39):
+            odd = array.copy()
+            odd[2] = odd[5] = value
+            count = 2 if name[0] == "y" else 8
+            words = f"{name} has {count} NaN or infinite values .* in row 2;"
+            found.append((parts(REAL, **{name: odd}), words))
+    return found
 
 
-@pytest.mark.parametrize("name", ["x_validation", "y_validation"])
-def test_half_a_validation_split_is_an_error(own, name):
-    other = {"x": "y", "y": "x"}[name[0]] + "_validation"
-    refused(own, f"missing: {other}\\.", parts(**{name: np.zeros((3, 4))}))
-
-
-def test_an_unknown_array_is_named(own):
-    refused(own, r"unknown: arr_0, x_valid\.", parts(arr_0=np.zeros(1), x_valid=np.zeros(1)))
-
-
-@pytest.mark.parametrize("name", ["x_train", "y_train", "x_test", "y_test"])
-@pytest.mark.parametrize("dtype", ["c8", "U3", "S2", "M8[s]", "m8[s]", [("a", "f4")], "V2"])
-def test_what_are_no_real_numbers(own, name, dtype):
-    array = np.zeros(parts()[name].shape, dtype)
-    if name[0] == "y" and dtype in ("U3", "S2"):  # names of classes
-        refused(own, "they must be of one kind", parts(**{name: array}))
-        return
-    refused(own, f"{name} is .*; real numbers are needed", parts(**{name: array}))
-
-
-@pytest.mark.parametrize("name", ["x_train", "y_train", "x_test", "y_test"])
-@pytest.mark.parametrize("shape", [(), (0,), (0, 4), (30, 0)])
-def test_what_is_empty(own, name, shape):
-    refused(own, f"{name} has shape .*: it is empty", parts(**{name: np.zeros(shape)}))
-
-
-@pytest.mark.parametrize("name", ["x_train", "x_test"])
-def test_x_with_one_axis(own, name):
-    array = parts()[name][:, 0]
-    refused(own, f"{name} has shape .* two axes", parts(**{name: array}))
-
-
-@pytest.mark.parametrize("split", ["train", "test", "validation"])
-def test_lengths_that_differ(own, split):
-    arrays = parts(x_validation=np.zeros((9, 4)), y_validation=np.arange(9) % 3)
-    arrays[f"x_{split}"] = arrays[f"x_{split}"][:-1]
-    size = len(arrays[f"y_{split}"])
-    refused(own, f"x_{split} has {size - 1} examples and y_{split} {size}", arrays)
-
-
-@pytest.mark.parametrize("shape", [(6, 3), (6, 4, 1)])
-def test_examples_of_another_shape(own, shape):
-    refused(own, "an example of x_test has shape", parts(x_test=np.zeros(shape)))
-
-
-def test_images_and_floats(own):
-    x = rng().integers(0, 256, (30, 5, 4), np.uint8)
-    arrays = parts(x_train=x, x_test=x[:6] / 255)
-    refused(own, "x_test is float64 and x_train uint8", arrays)
-
-
-@pytest.mark.parametrize("name", ["x_train", "x_test", "y_train", "y_test"])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
-def test_values_that_are_not_finite_are_counted_and_located(own, name, value):
-    arrays = parts(REAL)
-    array = arrays[name].copy()
-    array[2] = array[5] = value
-    count = 2 if name[0] == "y" else 8
-    refused(own, f"{name} has {count} NaN or infinite values .* in row 2;", arrays | {name: array})
+@pytest.mark.parametrize(("arrays", "match"), refusals())
+def test_arrays_that_cannot_be(own, arrays, match):
+    refused(own, match, arrays)
 
 
 # What labels cannot be.
@@ -629,11 +590,6 @@ def test_a_task_that_y_is_not_for(own, y, task, match):
     refused(own, match, parts(y), task=task)
 
 
-def test_many_classes_may_be_asked_for(own):
-    dataset, _ = own(parts(np.arange(30) % 20), task="classification")
-    assert dataset.outputs == 20
-
-
-def test_a_test_split_may_lack_a_class(own):
-    dataset, _ = own(parts(LABELS, np.zeros(6, int)))
-    assert dataset.outputs == 3
+def test_many_classes_may_be_asked_for_and_a_test_split_may_lack_one(own):
+    assert own(parts(np.arange(30) % 20), task="classification")[0].outputs == 20
+    assert own(parts(LABELS, np.zeros(6, int)))[0].outputs == 3

@@ -90,6 +90,23 @@ def small_run(compile_once, no_picture, shared) -> Callable[..., Path]:
     return start
 
 
+@pytest.fixture(scope="module")
+def some_run(small_run) -> Path:
+    """The folder of a run for what needs any; tests of dropjax.runs have it too."""
+    return small_run(strength="linear_schedule(init_value=0.5,end_value=1.0,transition_steps=30)")
+
+
+# A rate, and one that is learned with a penalty; each seed has a part of the data of its own.
+LEARNS = 'bernoulli(rate=0.4,at="hidden")|concrete(at="head")'
+PART = {"learning_rate": 0.1, "strength": "0.5", "penalty": "30", "train_examples": 300}
+
+
+@pytest.fixture(scope="module")
+def part_run(small_run) -> Path:
+    """The folder of a run on a part of the data."""
+    return small_run(dropout=LEARNS, seed=1, **PART)
+
+
 def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Applies `change` to what a run's JSON file holds, and makes all hashes right again."""
     value, _ = record.read(path)

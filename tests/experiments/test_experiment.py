@@ -19,7 +19,7 @@ from experiments.ablation.grid import Grid
 from experiments.experiment import Experiment, find, names
 from experiments.flags import Flags
 from experiments.mnist import EXPERIMENT
-from experiments.setup import LaunchError, set_up
+from experiments.setup import LaunchError, resolve
 
 SECOND = '''"""Made up: bright squares, at the left or at the right."""
 
@@ -79,7 +79,7 @@ def start(of: Experiment, path: Path, given: Flags, *, resume: bool = False) -> 
 
 def test_a_second_experiment_is_one_file(squares, tmp_path, capsys):
     assert {"mnist", "squares"} <= {*names()}
-    path, given = tmp_path / "run", Flags(optimizer="sgd", mc_samples=2, rate=0.1)
+    path, given = tmp_path / "run", Flags(optimizer="sgd", mc_samples=0, rate=0.1)
     assert start(squares, path, given) == 0
     config = folder.recorded(path)
     assert config["experiment"] == "squares" and config["flags"]["model"] == "mlp(widths=(2,))"
@@ -104,7 +104,7 @@ def test_a_second_experiment_is_one_file(squares, tmp_path, capsys):
 def test_a_second_experiment_is_ablated(squares, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(report, "_draw", lambda *arguments: ({}, {}))  # figures take longest
     fixed = {"optimizer": "sgd", "mc_samples": 0, "epochs": 1}
-    grid = Grid(squares, ("none", "bernoulli"), {"rate": (0.1,)}, (0, 1), fixed)
+    grid = Grid(squares, ("none",), {"learning_rate": (0.1, 0.2)}, (0, 1), fixed)
     path = tmp_path / "ablation"
     assert ablate(grid, path, Options("none")) == 0
     about = json.loads((path / "ablation.json").read_text())
@@ -137,8 +137,8 @@ def test_a_module_must_have_the_experiment_of_its_name(squares, monkeypatch):
         find("squares")
 
 
-def test_a_run_of_an_experiment_that_is_gone_is_not_predicted_with(small_run):
-    loaded = runs.load(small_run())
+def test_a_run_of_an_experiment_that_is_gone_is_not_predicted_with(some_run):
+    loaded = runs.load(some_run)
     loaded.config["experiment"] = "gone"
     with pytest.raises(ValueError, match="experiment='gone': there is none of that name"):
         predict.lines(loaded, [], samples=2, top=1, invert=False)
@@ -147,7 +147,7 @@ def test_a_run_of_an_experiment_that_is_gone_is_not_predicted_with(small_run):
 def test_a_task_without_an_objective_is_refused():
     classes = {"classification": EXPERIMENT.objectives["classification"]}
     made = Experiment(name="mnist", objectives=classes)
-    assert set_up(made, Flags(dataset="digits", optimizer="sgd"), lambda line: None)
+    assert resolve(made, Flags(dataset="digits", optimizer="sgd"), lambda line: None)
     with pytest.raises(ValueError, match="task=regression: experiment mnist is for classification"):
         made.objective("regression")
 

@@ -53,11 +53,14 @@ def contents(path: Path) -> dict[str, bytes]:
 
 def test_a_lock_makes_the_folder_and_names_its_holder(tmp_path):
     path = tmp_path / "a" / "b"
-    with locked(path):
-        assert (path / "lock").read_text() == f"{socket.gethostname()} pid {os.getpid()}\n"
+    for _ in range(2):
+        with locked(path):
+            assert (path / "lock").read_text() == f"{socket.gethostname()} pid {os.getpid()}\n"
+        assert (path / "lock").read_text() == ""
+    # Text that stays when a run fails would be taken for a live run by any other host.
+    with pytest.raises(RuntimeError), locked(path):
+        raise RuntimeError
     assert (path / "lock").read_text() == ""
-    with locked(path):
-        pass
 
 
 def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path):
@@ -106,13 +109,6 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
         assert {p.name for p in tmp_path.iterdir()} == {"lock", "mine.txt.tmp-1"}
 
 
-def test_a_lock_is_emptied_also_when_the_run_fails(tmp_path):
-    """Text that stays would be taken for a live run by any other host."""
-    with pytest.raises(RuntimeError), locked(tmp_path):
-        raise RuntimeError
-    assert (tmp_path / "lock").read_text() == ""
-
-
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "run"
@@ -120,14 +116,10 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
         pass
 
 
-def test_a_new_folder_gets_its_config(tmp_path, config):
-    assert claim(tmp_path, config, resume=False, overwrite=False) == []
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_new_folder_gets_its_config(tmp_path, config, overwrite):
+    assert claim(tmp_path, config, resume=False, overwrite=overwrite) == []
     assert record.read(tmp_path / "config.json") == (config, True)
-    assert list(contents(tmp_path)) == ["config.json"]
-
-
-def test_overwriting_nothing_is_starting(tmp_path, config):
-    assert claim(tmp_path, config, resume=False, overwrite=True) == []
     assert list(contents(tmp_path)) == ["config.json"]
 
 
@@ -142,17 +134,16 @@ def test_a_run_is_not_replaced_without_being_told(tmp_path, config):
     assert contents(tmp_path) == before
 
 
-def test_there_must_be_a_run_to_resume(tmp_path, config):
+def test_resuming_the_same_changes_nothing_and_its_data_may_lie_elsewhere(tmp_path, config):
     with pytest.raises(LaunchError, match=r"no run in .* to resume"):
         claim(tmp_path, config, resume=True, overwrite=False)
     assert contents(tmp_path) == {}
-
-
-def test_resuming_the_same_changes_nothing(tmp_path, config):
     claim(tmp_path, config, resume=False, overwrite=False)
     (tmp_path / "metrics.jsonl").write_text("precious")
     before = contents(tmp_path)
-    assert claim(tmp_path, config, resume=True, overwrite=False) == []
+    other = changed(config, "flags.data_dir", "/elsewhere") | {"command": "another"}
+    for given in (config, other):
+        assert claim(tmp_path, given, resume=True, overwrite=False) == []
     assert contents(tmp_path) == before
 
 
@@ -213,12 +204,6 @@ def test_another_environment_is_told_and_not_refused(tmp_path, config, name, val
     assert contents(tmp_path) == before
 
 
-def test_the_data_may_lie_elsewhere(tmp_path, config):
-    claim(tmp_path, config, resume=False, overwrite=False)
-    other = changed(config, "flags.data_dir", "/elsewhere") | {"command": "another"}
-    assert claim(tmp_path, other, resume=True, overwrite=False) == []
-
-
 @pytest.mark.parametrize("text", ["", "{", "[]", "\0"])
 def test_a_config_that_cannot_be_read_is_refused(tmp_path, config, text):
     (tmp_path / "config.json").write_text(text)
@@ -265,12 +250,8 @@ def test_overwriting_removes_our_files_only(tmp_path, config):
         (tmp_path / name).write_text("old")
     (tmp_path / "checkpoints" / "0000000001").mkdir(parents=True)
     (tmp_path / "checkpoints" / "0000000001" / "state.safetensors").write_text("old")
-    theirs = {
-        "notes.txt": b"mine",
-        "metrics.jsonl.bak": b"mine",
-        "sub/result.json": b"mine",
-        "lock": b"",
-    }
+    theirs = dict.fromkeys(("notes.txt", "metrics.jsonl.bak", "sub/result.json"), b"mine")
+    theirs["lock"] = b""
     for name, data in theirs.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)

@@ -1,6 +1,5 @@
 """Runs on a file of one's own, for each task."""
 
-import dataclasses
 import functools
 import json
 import os
@@ -21,13 +20,15 @@ from experiments.ablation.trainer import Trainer
 from experiments.flags import Flags
 from experiments.mnist import EXPERIMENT
 from experiments.results import losses
-from experiments.setup import LaunchError, Setup, read_once, set_up
+from experiments.setup import LaunchError, Resolved, Setup, read_once, resolve, set_up
 from tests.experiments.conftest import table
 
 DRAW_CURVES, FLAGS = report.draw_curves, FlagValues()
 flags.define(EXPERIMENT, FLAGS)
 TASKS = ("classification", "binary", "regression")
-SMALL = {"model": "mlp(widths=(8,))", "optimizer": "sgd", "learning_rate": 0.02, "mc_samples": 2}
+# The flags of `own_run`, whose compiled programs serve here too.
+SMALL = {"model": "mlp(widths=(32,))", "optimizer": "sgd(momentum=0.9)", "learning_rate": 0.03}
+SMALL |= {"epochs": 5, "mc_samples": 3}
 OF_CLASSES = ["accuracy", "nll", "ece"]
 NAMES = dict.fromkeys(TASKS, OF_CLASSES) | {"regression": ["rmse", "mae", "r2"]}
 
@@ -41,11 +42,15 @@ def made(own_run) -> dict[str, Path]:
 def start(path: Path, dataset: str, *, resume: bool = False, **given) -> int:
     return run.run(
         EXPERIMENT,
-        Flags(**SMALL | {"dataset": dataset, "epochs": 2} | given),
+        Flags(**SMALL | {"dataset": dataset} | given),
         path,
         resume=resume,
         overwrite=False,
     )
+
+
+def resolved(**given) -> Resolved:
+    return resolve(EXPERIMENT, Flags(**given), lambda line: None)
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
@@ -70,9 +75,8 @@ def test_the_config_has_the_path_the_task_and_every_default(made, task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_defaults_of_a_file_are_those_of_the_help(made, task):
-    path = read(made[task], "config.json")["flags"]["dataset"]
-    config = set_up(EXPERIMENT, Flags(dataset=path, optimizer="sgd"), lambda line: None).config
+def test_the_defaults_of_a_file_are_those_of_the_help(npz, task):
+    config = resolved(dataset=npz(**table(task)), optimizer="sgd").config
     assert (config.epochs, config.batch_size, config.learning_rate) == (50, 32, 0.001)
     for name, words in {
         "epochs": "less than 10,000 examples 50",
@@ -128,11 +132,10 @@ def test_the_printed_table_has_the_task_s_metrics(made, task):
     for row, part in zip(rows, ("train", "validation", "test", "mc_test"), strict=True):
         assert row[24:].split() == [f"{found[f'{part}_{name}']:.4f}" for name in NAMES[task]]
         assert len(row) == len(head)
-
-
-def test_a_value_that_is_none_leaves_a_gap():
-    found = {"test_rmse": 1.0, "test_mae": 0.5, "test_r2": None, "mc_samples": 0}
-    assert report.table(found).splitlines()[1:] == [f"{'test':24}    1.0000    0.5000"]
+    # A value that is None leaves a gap.
+    found = {f"test_{name}": 1.0 for name in NAMES[task][:2]} | {f"test_{NAMES[task][2]}": None}
+    (row,) = report.table(found | {"mc_samples": 0}).splitlines()[1:]
+    assert row == f"{'test':24}    1.0000    1.0000"
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
@@ -154,9 +157,8 @@ def test_a_target_that_does_not_vary_in_the_test_data_leaves_valid_json(npz, tmp
 def test_a_task_may_be_asked_for(npz):
     arrays = table("classification")
     for task, outputs in (("regression", 1), ("classification", 3)):
-        given = Flags(**SMALL, dataset=npz(**arrays), task=task)
-        setup = set_up(EXPERIMENT, given, lambda line: None)
-        assert (setup.config.task, setup.dataset.outputs) == (task, outputs)
+        found = resolved(**SMALL, dataset=npz(**arrays), task=task)
+        assert (found.config.task, found.dataset.outputs) == (task, outputs)
 
 
 @pytest.mark.parametrize("dataset", ["own.npz", "./own.npz", "~/own.npz"])
@@ -165,17 +167,12 @@ def test_the_command_of_a_relative_path_repeats_the_run(npz, monkeypatch, datase
     path = Path(npz(**table("classification")))
     monkeypatch.chdir(path.parent)
     monkeypatch.setenv("HOME", str(path.parent))
-    first = set_up(
-        EXPERIMENT,
-        Flags(**SMALL, dataset=dataset, task="regression"),
-        lambda line: None,
-    )
+    first = resolved(**SMALL, dataset=dataset, task="regression")
     monkeypatch.chdir(tmp_path)
     command = folder.describe(first)["command"]
     assert f"--dataset={path}" in command and "--task=regression" in command
     FLAGS(["mnist", f"--dataset={path}", f"--task={first.config.task}"])
-    again = Flags(**SMALL, dataset=FLAGS.dataset, task=FLAGS.task)
-    assert set_up(EXPERIMENT, again, lambda line: None).config == first.config
+    assert resolved(**SMALL, dataset=FLAGS.dataset, task=FLAGS.task).config == first.config
 
 
 def test_a_resumed_run_takes_the_same_file_and_no_other(tmp_path, no_picture, monkeypatch):
@@ -197,32 +194,19 @@ def test_a_resumed_run_takes_the_same_file_and_no_other(tmp_path, no_picture, mo
     assert read(tmp_path, "result.json")["param_hash"] == first["param_hash"]
 
 
-def wrong() -> dict[str, tuple[dict[str, Any], str]]:
-    good, bad_x = table("classification"), table("classification")["x_train"].copy()
-    bad_x[4, 2] = np.nan
-    labels = good["y_train"].copy()
-    labels[0] = 9
-    test_labels = good["y_test"].copy()
-    test_labels[0] = 3
-    return {
-        "objects": ({"x_train": bad_x.astype(object)}, "Python objects"),
-        "a label that leaves a gap": ({"y_train": labels}, "never occurs"),
-        "a label out of range in the test data": ({"y_test": test_labels}, "not among y_train"),
-        "negative labels": ({"y_train": good["y_train"] - 1}, "label -1"),
-        "NaN": ({"x_train": bad_x}, "x_train has 1 NaN"),
-        "fewer labels": ({"y_train": good["y_train"][:-1]}, "90 examples and y_train 89"),
-        "other features": ({"x_test": good["x_test"][:, :4]}, "they must be the same"),
-        "too many axes": (
-            {"x_train": np.zeros((90, 1, 1, 1, 1, 5)), "x_test": np.zeros((30, 1, 1, 1, 1, 5))},
-            "1 to 4 axes",
-        ),
-        "no test data": ({"x_test": None, "y_test": None}, "missing: x_test, y_test"),
-    }
+WIDE = np.zeros((90, 1, 1, 1, 1, 5))
+NAN = np.where(np.arange(90)[:, None] == 4, np.nan, table("classification")["x_train"])
 
 
-@pytest.mark.parametrize("case", wrong())
-def test_data_that_are_wrong_are_refused_before_anything_is_written(npz, tmp_path, case):
-    changes, words = wrong()[case]
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"x_train": NAN}, "x_train has 5 NaN"),
+        ({"x_train": WIDE, "x_test": WIDE[:30]}, "1 to 4 axes"),
+        ({"x_test": None, "y_test": None}, "missing: x_test, y_test"),
+    ],
+)
+def test_data_that_are_wrong_are_refused_before_anything_is_written(npz, tmp_path, changes, words):
     arrays = {k: v for k, v in (table("classification") | changes).items() if v is not None}
     with pytest.raises(LaunchError, match=words):
         start(tmp_path / "run", npz(**arrays))
@@ -307,7 +291,7 @@ def test_tokens_names_and_shares_are_in_the_config_and_come_back(npz, tmp_path):
         with pytest.raises(ValueError, match="xs must be tokens, integers from 0 to 8, got values"):
             found.predict(wrong_x)
     # The counts of the record are those of the shares that were typed.
-    again = set_up(EXPERIMENT, Flags(**flags_ | {"rate": None}), lambda line: None)
+    again = resolved(**flags_ | {"rate": None})
     assert again.config == setup.config and again.dataset.sha256() == setup.dataset.sha256()
 
 
@@ -328,17 +312,11 @@ def test_cells_of_tokens_are_trained_side_by_side(npz):
     ("changes", "given", "words"),
     [
         ({"x": sentences()["x"] + 1}, {}, "has the token 9 in row .*vocabulary=9 tokens go from 0"),
-        ({"x": sentences()["x"] - 1}, {}, "has the token -1 in row"),
-        (
-            {"x": sentences()["x"] / 1.0},
-            {},
-            r"vocabulary=9: a model with .* numbers of",
-        ),
-        ({"x": sentences()["x"][:, :, None]}, {}, r"are integers of shape \(60, 6, 1\)"),
+        ({"x": sentences()["x"] / 1.0}, {}, r"vocabulary=9: a model with .* numbers of"),
         (
             {},
             {"dataset": "digits", "test": None},
-            r"digits are images \(1,?\d+ of 8 x 8 pixels, channels: 1\)",
+            r"digits are images \(1,?\d+ of 8 x 8 pixels, ch",
         ),
         ({}, {"test": 0.001}, "test=0.001 must be a count, or a share .* at least one of the 60"),
         ({}, {"test": 59}, "has 60 training examples of 3 classes, so it must be from 3 to 57"),
@@ -351,22 +329,18 @@ def test_cells_of_tokens_are_trained_side_by_side(npz):
 def test_tokens_and_splits_that_cannot_be_are_refused(npz, changes, given, words):
     flags = {"dataset": npz(**sentences(**changes))} | TOKENS | {"mc_samples": None} | given
     with pytest.raises(LaunchError, match=words):
-        set_up(EXPERIMENT, Flags(**flags), lambda line: None)
+        resolved(**flags)
 
 
 def test_without_a_vocabulary_integers_are_numbers_and_the_test_split_a_fifth(npz):
     said: list[str] = []
     given = Flags(dataset=npz(**sentences()), dropout="none", model="mlp(widths=())")
-    setup = set_up(EXPERIMENT, given, said.append)
-    assert setup.dataset.x_train.dtype == np.float32 and setup.network.shift.shape == (6,)
-    assert (setup.config.test, setup.config.validation) == (12, 4)
+    found = resolve(EXPERIMENT, given, said.append)
+    assert found.dataset.x_train.dtype == np.float32 and found.network.shift.shape == (6,)
+    assert (found.config.test, found.config.validation) == (12, 4)
     assert "test=12: so many of the 60 examples are cut for the test data (--test)" in said
-    again = set_up(
-        EXPERIMENT,
-        Flags(**dataclasses.asdict(given) | {"test": 12, "seed": 1}),
-        lambda line: None,
-    )
-    assert again.dataset.sha256() == setup.dataset.sha256()  # whatever the seed
+    again = resolved(**vars(given) | {"test": 12, "seed": 1})
+    assert again.dataset.sha256() == found.dataset.sha256()  # whatever the seed
 
 
 @pytest.mark.parametrize("flag", ["validation", "test"])

@@ -13,7 +13,7 @@ import pytest
 from dropjax.core import plan
 from dropjax.data import Dataset
 from experiments import papers
-from experiments.papers import common, local_reparameterization
+from experiments.papers import common, concrete, local_reparameterization
 from experiments.papers.common import Target
 from tests.conftest import ROOT
 
@@ -53,8 +53,15 @@ def test_each_says_what_it_makes_again_and_how(name):
     assert f"python -m experiments.papers.{name}" in text and "\nSource: " in text
 
 
-def test_concrete(monkeypatch):
-    monkeypatch.setattr("experiments.papers.concrete.EPOCHS", {10: 3, 100: 2})
+@pytest.fixture
+def short_line(monkeypatch):
+    """10 examples each time, for which one compiled program serves."""
+    line = concrete.line
+    monkeypatch.setattr(concrete, "line", lambda rng, examples: line(rng, 10))
+
+
+def test_concrete(short_line, monkeypatch):
+    monkeypatch.setattr(concrete, "EPOCHS", {10: 3, 100: 2})
     found = run("concrete", examples=(100, 10), width=4)
     assert len(found) == 4 + 4 + 1 + 2
     rates = [t for name, t in found.items() if "rate of" in name]
@@ -62,31 +69,30 @@ def test_concrete(monkeypatch):
     assert all(0.09 < t.found < 0.11 for t in rates)
 
 
-def test_concrete_for_another_time_has_no_targets_for_rates():
-    assert list(run("concrete", examples=(100,), width=4, times=0.01)) == [
-        "100 examples, noise's std"
-    ]
+def test_concrete_for_another_time_has_no_targets_for_rates(short_line):
+    found = run("concrete", examples=(100,), width=4, times=0.01)
+    assert list(found) == ["100 examples, noise's std"]
     with pytest.raises(ValueError, match="examples must be of 10, 25"):
         run("concrete", examples=(7,))
 
 
 def test_sparse_variational(small_mnist):
-    found = run("sparse_variational", epochs=2, control_epochs=1, widths=(8,))
+    found = run("sparse_variational", epochs=2, control_epochs=1, widths=())
     assert [t.published for t in found.values()] == ["1.92", "68", "98.9, 97.2, 62.0 %", "few"]
     assert found["compression"].found >= 1
 
 
-def test_local_reparameterization(small_mnist):
+def test_local_reparameterization(small_mnist, monkeypatch):
+    """With one hidden layer instead of three."""
+    dense_params = common.dense_params
+    monkeypatch.setattr(
+        common,
+        "dense_params",
+        lambda key, sizes, init: dense_params(key, [sizes[0], *sizes[-2:]], init),
+    )
+    small = {"small_width": 6, "small_epochs": 1, "runs": 2}
     found = run(
-        "local_reparameterization",
-        width=8,
-        epochs=1,
-        batch=100,
-        draws=16,
-        errors=True,
-        small_width=6,
-        small_epochs=1,
-        runs=2,
+        "local_reparameterization", width=8, epochs=1, batch=100, draws=16, errors=True, **small
     )
     assert len(found) == 6 + 2
     assert found["top layer, single / local"].found > 1
@@ -127,9 +133,9 @@ def test_an_average_over_time_takes_in_each_step_s_parameters_and_changes_none()
     np.testing.assert_allclose(state[1].average["w"], expected["w"], rtol=1e-6)
 
 
-def test_selu_alpha_at_a_smaller_width():
-    """The moments are those of the paper at any width that is not tiny."""
-    found = run("selu_alpha", width=128, examples=100)
+def test_selu_alpha_at_a_smaller_width_and_depth():
+    """The moments are those of the paper at any width and depth that are not tiny."""
+    found = run("selu_alpha", depth=12, width=128, examples=100)
     assert all(target.passed for target in found.values()), found
 
 

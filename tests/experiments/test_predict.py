@@ -17,7 +17,6 @@ from dropjax.core.scheme import Chain
 from experiments import predict
 from experiments.predict import FORMATS, ImageError, lines, read_image
 
-RAMP = "linear_schedule(init_value=0.5,end_value=1.0,transition_steps=30)"  # as in tests/runs
 SHAPE = (8, 8, 1)
 DIGITS = data.load("digits", None, say=pytest.fail)
 # 16 levels, so that 8 bits hold an image of the digits exactly.
@@ -25,8 +24,8 @@ PIXELS = np.rint(DIGITS.x_test[0, :, :, 0] * (255 / 16)).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
-def run(small_run) -> runs.Run:
-    return runs.load(small_run(strength=RAMP))
+def run(some_run) -> runs.Run:
+    return runs.load(some_run)
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +78,12 @@ def test_formats_without_loss_agree_and_a_jpeg_nearly(tmp_path):
     assert np.abs(image.astype(int) - DIGITS.x_test[0]).max() <= 1
 
 
-def test_one_bit_is_black_or_white(tmp_path):
+def test_one_bit_is_black_or_white_and_16_bits_of_pgm_are_16_bits(tmp_path):
     image = read(saved(GRAY.point(lambda p: p > 100, "1"), tmp_path / "a.png"))
     np.testing.assert_array_equal(image[..., 0], np.where(PIXELS > 100, 16, 0))
+    deep = PIXELS.astype(np.uint16) * 257
+    (tmp_path / "a.pgm").write_bytes(b"P5 8 8 65535\n" + deep.astype(">u2").tobytes())
+    np.testing.assert_array_equal(read(tmp_path / "a.pgm"), DIGITS.x_test[0])
 
 
 def test_pictures_of_floats_and_of_32_bits_are_refused_rather_than_guessed(tmp_path):
@@ -118,44 +120,33 @@ def key_of_16_bits(bright: bool) -> Image.Image:
     return Image.fromarray(np.where(DRAWN, 64250 if bright else 1285, 7).astype(np.uint16))
 
 
+def with_alpha(bright: bool) -> Image.Image:
+    return drawing(bright).convert("RGBA")
+
+
+def with_one_of_a_palette(bright: bool) -> Image.Image:
+    return Image.fromarray(np.where(DRAWN, 250 if bright else 5, 7).astype("u1"))
+
+
+def with_a_key(bright: bool) -> Image.Image:
+    ground = Image.new("RGB", (8, 8), (7, 8, 9))
+    return Image.composite(drawing(bright).convert("RGB"), ground, Image.fromarray(DRAWN))
+
+
+FRAMES = {"save_all": True, "append_images": [Image.new("RGBA", (8, 8), "red")]}
 TRANSPARENT = {
     "LA": ("a.png", drawing, {}),
-    "RGBA": ("a.png", lambda bright: drawing(bright).convert("RGBA"), {}),
-    "P with one": (
-        "a.png",
-        lambda bright: Image.fromarray(np.where(DRAWN, 250 if bright else 5, 7).astype("u1")),
-        {"transparency": 7},
-    ),
-    "P with bytes": ("a.png", lambda bright: drawing(bright).convert("RGBA").quantize(4), {}),
-    "RGB with a key": (
-        "a.png",
-        lambda bright: Image.composite(
-            drawing(bright).convert("RGB"),
-            Image.new("RGB", (8, 8), (7, 8, 9)),
-            Image.fromarray(DRAWN),
-        ),
-        {"transparency": (7, 8, 9)},
-    ),
+    "RGBA": ("a.png", with_alpha, {}),
+    "P with one": ("a.png", with_one_of_a_palette, {"transparency": 7}),
+    "P with bytes": ("a.png", lambda bright: with_alpha(bright).quantize(4), {}),
+    "RGB with a key": ("a.png", with_a_key, {"transparency": (7, 8, 9)}),
     "16 bits": ("a.png", key_of_16_bits, {"transparency": 7}),
-    "1 bit": (
-        "a.png",
-        lambda bright: Image.fromarray(bright == DRAWN),
-        # What is not drawn is black where the drawing is bright.
-        {"transparency": None},
-    ),
-    "TIFF": ("a.tiff", lambda bright: drawing(bright).convert("RGBA"), {}),
-    "WebP": ("a.webp", lambda bright: drawing(bright).convert("RGBA"), {"lossless": True}),
-    "GIF": ("a.gif", lambda bright: drawing(bright).convert("RGBA"), {}),
-    "animated GIF": (
-        "a.gif",
-        lambda bright: drawing(bright).convert("RGBA"),
-        {"save_all": True, "append_images": [Image.new("RGBA", (8, 8), "red")]},
-    ),
-    "animated PNG": (
-        "a.png",
-        lambda bright: drawing(bright).convert("RGBA"),
-        {"save_all": True, "append_images": [Image.new("RGBA", (8, 8), "red")]},
-    ),
+    "1 bit": ("a.png", lambda bright: Image.fromarray(bright == DRAWN), {}),
+    "TIFF": ("a.tiff", with_alpha, {}),
+    "WebP": ("a.webp", with_alpha, {"lossless": True}),
+    "GIF": ("a.gif", with_alpha, {}),
+    "animated GIF": ("a.gif", with_alpha, FRAMES),
+    "animated PNG": ("a.png", with_alpha, FRAMES),
 }
 
 
@@ -164,7 +155,7 @@ TRANSPARENT = {
 def test_a_drawing_stands_out_from_what_was_transparent(tmp_path, name, bright):
     """A bright one goes on black, a dark one on white; so nothing drawn is lost."""
     file, make, options = TRANSPARENT[name]
-    if "transparency" in options and options["transparency"] is None:
+    if name == "1 bit":  # what is not drawn is black where the drawing is bright
         options = {"transparency": 0 if bright else 255}
     image = read(saved(make(bright), tmp_path / file, **options), top=255)[..., 0].astype(int)
     assert np.all(image[~DRAWN] == (0 if bright else 255))
@@ -223,12 +214,6 @@ def test_a_photo_is_read_as_the_camera_was_held(tmp_path, orientation):
             found = read(saved(lying, tmp_path / file, exif=exif, **of), (6, 8, 1), 255)
             difference = np.abs(found.astype(int) - wanted).max()
             assert difference <= (8 if file == "a.jpg" else 0), (mode, file)
-
-
-def test_16_bits_of_pgm_are_16_bits(tmp_path):
-    deep = PIXELS.astype(np.uint16) * 257
-    (tmp_path / "a.pgm").write_bytes(b"P5 8 8 65535\n" + deep.astype(">u2").tobytes())
-    np.testing.assert_array_equal(read(tmp_path / "a.pgm"), DIGITS.x_test[0])
 
 
 def test_only_the_formats_that_are_named_are_opened(tmp_path, monkeypatch):

@@ -19,8 +19,16 @@ SHORT = 5
 
 
 @pytest.fixture(scope="module")
-def run(small_run) -> runs.Run:
-    return runs.load(small_run(dropout=TEXT, mc_samples=0))
+def whole(some_run) -> runs.Run:
+    """As its folder has it."""
+    return runs.load(some_run)
+
+
+@pytest.fixture(scope="module")
+def run(whole) -> runs.Run:
+    """As if it had had another scheme, at its full strength."""
+    config = whole.config | {"flags": whole.config["flags"] | {"strength": "1"}}
+    return under(dataclasses.replace(whole, config=config), TEXT)
 
 
 def under(run: runs.Run, scheme: str, logits: dict[str, float] | None = None) -> runs.Run:
@@ -49,7 +57,8 @@ def test_the_batch_the_shares_and_a_line_an_example(run):
     text, rows = printed(run, 5), run.batch(5)  # the last of an epoch of 6
     assert len(rows) == run.config["train_examples"] - 5 * 256 < 256
     assert text[0] == "step 5 of 0 to 11, in epoch 0 of 0 to 1"
-    assert f"batch: {len(rows)} examples" in text[1]
+    said = f"batch: {len(rows)} examples (the epoch's last batch, which is not 256), these rows"
+    assert said in text[1] and "last batch" not in printed(run, 4)[1]
     assert [int(n) for n in " ".join(text[2 : text.index("")]).split()] == rows.tolist()
     noise = run.noise(5, rows)
     (keep,) = noise["layer_0/hidden"]
@@ -157,15 +166,6 @@ def test_a_picture_s_file_need_not_be_named():
         assert _with_values(["replay", *given.split()]) == ["replay", *taken.split()]
 
 
-def test_a_short_batch_says_that_it_is_one(run):
-    step = run.replay().steps_per_epoch - 1
-    size = run.config["flags"]["batch_size"]
-    assert len(run.batch(step)) < size
-    said = f"examples (the epoch's last batch, which is not {size}), these rows"
-    assert said in printed(run, step, None, "")[1]
-    assert "last batch" not in printed(run, step - 1, None, "")[1]
-
-
 @pytest.mark.parametrize("one", [False, True])
 def test_a_picture_is_written(run, tmp_path, one):
     batch = run.batch(SHORT)
@@ -185,23 +185,23 @@ def test_names_in_a_picture_are_no_mathematics(run, tmp_path):
     assert (tmp_path / "a$b$.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_prints_it_and_draws_a_picture(run, python, tmp_path):
-    start = ("-m", "experiments.replay", f"--run={run.folder}")
+def test_the_command_prints_it_and_draws_a_picture(whole, python, tmp_path):
+    start = ("-m", "experiments.replay", f"--run={whole.folder}")
     done = python(*start, f"--step={SHORT}", "--png", "--site=hidden", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     picture = ["", f"picture: step_{SHORT}.png"]
-    assert done.stdout.splitlines() == printed(run, SHORT, None, "hidden") + picture
+    assert done.stdout.splitlines() == printed(whole, SHORT, None, "hidden") + picture
     assert (tmp_path / f"step_{SHORT}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_errors_are_said_in_a_line(run, monkeypatch, capsys):
-    monkeypatch.setenv("HOME", str(run.folder.parent))
-    given = {"run": f"~/{run.folder.name}", "step": SHORT, "row": None, "site": "hidden"}
-    given["png"] = str(run.folder / "none" / "a.png")
+def test_errors_are_said_in_a_line(whole, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(whole.folder.parent))
+    given = {"run": f"~/{whole.folder.name}", "step": SHORT, "row": None, "site": "hidden"}
+    given["png"] = str(whole.folder / "none" / "a.png")
     monkeypatch.setattr(replay.flags, "FLAGS", types.SimpleNamespace(**given))
     assert replay.main(["replay"]) == 2
     out, err = capsys.readouterr()
-    assert out.splitlines() == printed(run, SHORT, None, "hidden")
+    assert out.splitlines() == printed(whole, SHORT, None, "hidden")
     assert err == f"replay: {given['png']} was not drawn: No such file or directory\n"
     replay.flags.FLAGS.step = 99
     assert replay.main(["replay"]) == 2

@@ -14,11 +14,11 @@ import pytest
 
 from dropjax import runs
 from experiments import run
-from experiments.ablation import runner
 from experiments.ablation.grid import Grid, Reader, plan_cells
 from experiments.ablation.runner import make_plan, outcomes, run_plan
 from experiments.ablation.store import Store
 from experiments.flags import Flags
+from experiments.folder import environment
 from experiments.mnist import EXPERIMENT
 from experiments.setup import LaunchError
 from tests.conftest import ROOT
@@ -66,15 +66,15 @@ def test_a_run_whose_numbers_are_others_now_is_refused_and_it_is_said_why(old):
         go_on(path.parent, epochs=2)
 
 
-def test_the_ablation_s_cells_are_taken_and_those_of_a_larger_grid_are_run(old, monkeypatch):
+def test_the_ablation_s_cells_are_taken_and_those_of_a_larger_grid_are_run(old):
     ran: list[str] = []
-    keep = runner.keep
 
-    def kept(store: Any, cells: Any, *rest: Any) -> None:
-        ran.extend(planned.cell.id for planned in cells)
-        keep(store, cells, *rest)
+    def train(works: Any, advance: Any) -> Any:
+        for work in works:
+            ran.extend(planned.cell.id for planned in work.cells)
+            made = {"result": {"status": "completed"}, "history": [], "lanes": 1, "seconds": 1.0}
+            yield work.cells, [made] * len(work.cells), environment()
 
-    monkeypatch.setattr(runner, "keep", kept)
     path, reader = old / "ablation", Reader(EXPERIMENT, lambda line: None)
     grid = Grid(EXPERIMENT, ("none", "bernoulli"), {"rate": (0.3,)}, (0, 1), GIVEN)
     planned, store = plan_cells(grid, reader), Store(path, reader.changes)
@@ -82,7 +82,7 @@ def test_the_ablation_s_cells_are_taken_and_those_of_a_larger_grid_are_run(old, 
     assert made == {each.cell.id for each in planned if each.cell.seed == 0}
     before = {file: file.read_bytes() for file in path.rglob("*.json") if file.parent != path}
     assert store.begin({"experiment": "mnist", "exact": False}) is not None
-    run_plan(make_plan(planned, lanes=None), store, engine=runner.local)
+    run_plan(make_plan(planned, lanes=None), store, engine=train)
     assert sorted(ran) == sorted({each.cell.id for each in planned} - made) and len(ran) == 2
     assert all(file.read_bytes() == data for file, data in before.items())
     assert [outcome.status for outcome in outcomes(planned, store)] == ["completed"] * 4

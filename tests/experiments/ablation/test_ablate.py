@@ -20,8 +20,10 @@ FIXED = {"dataset": "digits", "model": "mlp(widths=(4,))", "epochs": 1, "batch_s
 GRID = Grid(
     EXPERIMENT, ("none", "bernoulli"), {"rate": (0.1, 0.9)}, (0,), FIXED | {"mc_samples": 0}
 )
-# One at a time, so that the same programs serve all numbers of seeds.
-DECIDED = Options("none", lanes=1, stop="decided", max_seeds=6)
+# One program serves both schemes and, one at a time, all numbers of seeds.
+BASE = "bernoulli(rate=0.5)"
+ALIKE = dataclasses.replace(GRID, schemes=(BASE, "bernoulli"))
+DECIDED = Options(BASE, lanes=1, stop="decided", max_seeds=6)
 
 
 def rows(path):
@@ -36,12 +38,12 @@ def no_figures(monkeypatch):
 
 
 def test_seeds_are_added_to_the_chosen_settings_alone(tmp_path, monkeypatch, capsys, no_figures):
-    assert ablate(GRID, tmp_path, DECIDED) == 0
+    assert ablate(ALIKE, tmp_path, DECIDED) == 0
     first, added = rows(tmp_path / "cells.csv"), rows(tmp_path / "cells_added.csv")
     assert [row["seed"] for row in first] == ["0"] * 3
     best = max((row for row in first[1:]), key=lambda row: float(row["validation_accuracy"]))
     assert len(added) == 12 and {row["seed"] for row in added} == {*"123456"}
-    assert {row["dropout"] for row in added} == {"none", best["dropout"]}
+    assert {row["dropout"] for row in added} == {BASE, best["dropout"]}
     assert "cells_added.csv, figures/" in capsys.readouterr().out
     table = (tmp_path / "table.md").read_bytes()
     assert b"Seeds added until it was decided" in table and b" 6 more seeds" in table
@@ -51,7 +53,7 @@ def test_seeds_are_added_to_the_chosen_settings_alone(tmp_path, monkeypatch, cap
         raise AssertionError("it is all there")
 
     monkeypatch.setattr(module, "local", refuse)
-    assert ablate(GRID, tmp_path, DECIDED) == 0
+    assert ablate(ALIKE, tmp_path, DECIDED) == 0
     assert (tmp_path / "table.md").read_bytes() == table
     assert "will be of this grid" not in capsys.readouterr().out
     # The tables again, on another machine: not a word changes, and the verdicts are kept.
@@ -59,16 +61,16 @@ def test_seeds_are_added_to_the_chosen_settings_alone(tmp_path, monkeypatch, cap
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
     real = folder.environment
     monkeypatch.setattr(folder, "environment", lambda: real() | {"devices": 2})
-    assert ablate(GRID, tmp_path, Options("none", only="tables")) == 0
+    assert ablate(ALIKE, tmp_path, Options(BASE, only="tables")) == 0
     assert contents(tmp_path) == before
     assert "will be of this grid" not in capsys.readouterr().out
     # Of added cells that are gone there is no verdict, and it says so.
     for row in rows(tmp_path / "cells_added.csv"):
         shutil.rmtree(tmp_path / "cells" / row["id"])
-    assert ablate(GRID, tmp_path, Options("none", only="tables")) == 0
+    assert ablate(ALIKE, tmp_path, Options(BASE, only="tables")) == 0
     assert "no verdicts: 0 seeds added for the baseline cannot" in capsys.readouterr().out
     # Another question in the same folder: what was made for the first one goes, and it says so.
-    assert ablate(GRID, tmp_path, Options("none")) == 0
+    assert ablate(ALIKE, tmp_path, Options(BASE)) == 0
     assert not (tmp_path / "cells_added.csv").exists()
     assert "will be of this grid; before they were of: python -m scripts.ablate" in (
         capsys.readouterr().out
@@ -121,7 +123,7 @@ def test_adding_seeds_that_could_not_decide_is_refused(options, words, tmp_path)
 
 
 def test_one_scheme_has_nothing_to_be_decided(tmp_path):
-    grid = Grid(EXPERIMENT, ("none",), {}, (0,), FIXED)
+    grid = Grid(EXPERIMENT, (BASE,), {}, (0,), FIXED)
     with pytest.raises(LaunchError, match="there is one scheme"):
         ablate(grid, tmp_path / "new", DECIDED)
 

@@ -172,26 +172,23 @@ def test_a_group_that_another_process_unpacks_meanwhile_is_no_error(store, monke
     assert store._packed(packed) == {} and not capsys.readouterr().out
 
 
+# No ids.
 OUTSIDE = ["../../x", "/tmp/x", "..", "", "00000000000A", "0000000000000", "000000000000\n"]
-"""No ids."""
+NO_FILES = ["../y", "x.txt", "result.json/..", "log.txt", ""]
 
 
-@pytest.mark.parametrize("sealed", [True, False])
-@pytest.mark.parametrize("name", OUTSIDE)
-def test_a_group_that_names_what_is_no_cell_is_refused_and_nothing_is_written(store, name, sealed):
-    refuse(store, PACKED, {name: ALL[0]}, sealed)
-
-
-@pytest.mark.parametrize("name", ["../y", "x.txt", "result.json/..", "log.txt", ""])
-def test_a_file_that_no_cell_has_is_refused(store, name):
-    refuse(store, PACKED, {"000000000000": ALL[0] | {name: {}}}, True)
-
-
-def test_a_group_is_named_as_a_cell(store):
-    refuse(store, "mine.json", {"000000000000": ALL[0]}, True)
-
-
-def refuse(store: Store, packed: str, made: dict[str, Any], sealed: bool) -> None:
+@pytest.mark.parametrize(
+    ("packed", "made", "sealed"),
+    [
+        *[(PACKED, {name: ALL[0]}, sealed) for name in OUTSIDE for sealed in (True, False)],
+        *[(PACKED, {"000000000000": ALL[0] | {name: {}}}, True) for name in NO_FILES],
+        ("mine.json", {"000000000000": ALL[0]}, True),
+    ],
+)
+def test_a_group_that_no_ablation_wrote_is_refused_and_nothing_is_written(
+    store, packed, made, sealed
+):
+    """It names what is no cell, has a file that no cell has, or is not named as one."""
     data = record.encode(made) if sealed else json.dumps(made).encode()
     (store.path / "groups" / packed).write_bytes(data)
     before = there(store.path.parent)
@@ -236,12 +233,9 @@ def test_a_link_out_of_the_folder_is_refused(store, link, tmp_path_factory):
         store.check_links()
     os.unlink(path)
     store.check_links()
-
-
-def test_the_folder_itself_may_be_a_link(store, tmp_path_factory):
-    path = tmp_path_factory.mktemp("elsewhere") / "link"
-    path.symlink_to(store.path)
-    Store(path).check_links()
+    # The folder itself may be one.
+    (target / "link").symlink_to(store.path)
+    Store(target / "link").check_links()
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"status": "comp', "[]", "{}", '{"status": NaN}'])
@@ -305,8 +299,7 @@ def test_a_cell_of_an_older_version_is_taken_as_it_is(store):
 def test_a_hash_that_was_taken_out_is_damage(store, name):
     store.put(CELLS, ALL)
     path = store.folder(CELLS[0]) / name
-    value, _ = record.read(path)
-    path.write_text(json.dumps(value))
+    path.write_text(json.dumps(record.read(path)[0]))
     assert statuses(store)[0] == "missing" and "has no sha256" in store.outcome(CELLS[0]).error
 
 
@@ -408,8 +401,3 @@ def test_what_a_single_run_repeats_of_its_flags_is_no_number(store):
     store.put(CELLS[:2], [files(1, seed=0), files(1, **single, examples_per_second=1.0)])
     first, second = map(store.outcome, CELLS[:2])
     assert first.result == second.result == {"test_accuracy": 0.1}
-
-
-def test_a_cell_is_named_by_its_id(store):
-    cell: Cell = CELLS[2]
-    assert store.folder(cell) == store.path / "cells" / cell.id

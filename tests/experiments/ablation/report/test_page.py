@@ -114,12 +114,9 @@ def test_the_title_names_the_data(analysis, outcomes, dataset, title):
     assert f"<title>Ablation of dropout on {title}</title>" in text and "<b>" not in text
 
 
-def test_warnings_stand_below_the_answer_as_text(analysis, outcomes):
-    text = page(analysis, outcomes, ABOUT | {"warnings": ["Mixed: <b>a</b>"]}, {})
+def test_warnings_and_the_reason_why_a_figure_is_missing_are_text(analysis, outcomes):
+    about = ABOUT | {"warnings": ["Mixed: <b>a</b>"]}
+    text = page(analysis, outcomes, about, {}, {"Learning curves": "OSError: <b>"})
     first = text[text.index("<h2>Answer") : text.index("<h2>Table")]
     assert "<strong>Mixed: &lt;b&gt;a&lt;/b&gt;</strong>" in first
-
-
-def test_a_figure_that_is_missing_is_named_with_its_reason(analysis, outcomes):
-    text = page(analysis, outcomes, ABOUT, {}, {"Learning curves": "OSError: <b>"})
     assert "<h2>Figures" in text and "Learning curves is missing: OSError: &lt;b&gt;." in text

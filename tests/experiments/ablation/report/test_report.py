@@ -8,7 +8,6 @@ from experiments.ablation import report
 from experiments.ablation.report import figures, write
 from experiments.ablation.report.page import page
 from experiments.ablation.report.tables import cells_csv, table_md
-from tests.conftest import ROOT
 from tests.experiments.ablation.outcomes import ABOUT, example
 
 
@@ -29,12 +28,6 @@ def test_all_files_are_written_the_same_for_the_same_outcomes(tmp_path, outcomes
     assert {data for name, data in files.items() if name.startswith("figures/")} == again
     whole = page(analysis, outcomes, ABOUT, drawn.pictures)
     assert files["report.html"].decode() == whole
-
-
-def test_what_runs_cells_imports_nothing_of_the_report():
-    folder = ROOT / "experiments" / "ablation"
-    knows = [path.stem for path in folder.glob("*.py") if "ablation.report" in path.read_text()]
-    assert knows == ["ablate"]
 
 
 def test_nothing_is_written_when_it_cannot_be_analysed(tmp_path):

@@ -38,6 +38,15 @@ def small():
     return [completed(c, validation_accuracy=v, test_accuracy=t) for c, v, t in pairs]
 
 
+def csv_rows(outcomes):
+    return list(csv.DictReader(io.StringIO(cells_csv(outcomes), newline="")))
+
+
+def of_tests(cells, test):
+    """Outcomes with these test accuracies, cell by cell."""
+    return [completed(c, test_accuracy=t) for c, t in zip(cells, test, strict=True)]
+
+
 def rows_of(text):
     """The rows of all tables: lists of cells, split as GitHub does it."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -60,8 +69,7 @@ def test_the_intervals_of_six_seeds_by_hand():
     """They are the ranges: of 64 sign flips 2 are as far out, and 1/32 is at most 0.05."""
     cells = grid({"none": {}, "a": {}}, seeds=6)
     test = [0.90, 0.91, 0.92, 0.93, 0.94, 0.95, 0.91, 0.93, 0.95, 0.94, 0.96, 0.98]
-    outcomes = [completed(c, test_accuracy=t) for c, t in zip(cells, test, strict=True)]
-    text = written(outcomes, test_examples=360)
+    text = written(of_tests(cells, test), test_examples=360)
     heads, _, first, second = rows_of(text)[:4]
     assert heads[5] == "test accuracy, %, of 360 examples: mean ± std [95 %]"
     assert heads[7:9] == ["difference, points [95 %]", "p"]
@@ -75,7 +83,7 @@ def test_the_intervals_of_six_seeds_by_hand():
 def test_the_mean_of_the_middle_half_leaves_out_a_seed_that_failed():
     cells = grid({"none": {}, "a": {}}, seeds=4)
     test = [0.90, 0.91, 0.92, 0.93, 0.50, 0.90, 0.91, 0.92]
-    text = written([completed(c, test_accuracy=t) for c, t in zip(cells, test, strict=True)])
+    text = written(of_tests(cells, test))
     row = next(row for row in rows_of(text) if row[0] == "`a`")
     assert "90.50" in row and any(cell.startswith("80.75 ±") for cell in row)
 
@@ -84,7 +92,8 @@ def test_what_the_answer_is_about_stands_beside_it():
     outcomes = classifiers(grid({"none": {}, "a": {}}, seeds=6))
     said = "All of this is about the same 360 test examples, of which one is 0.28 points: p and"
     analysis = analyse(outcomes, baseline="none", task="classification", test_examples=360)
-    assert said in table_md(analysis, ABOUT).partition("\n|")[0]
+    before_the_table = table_md(analysis, ABOUT | {"warnings": ["Two."]}).partition("\n|")[0]
+    assert said in before_the_table and "\n- **Two.**\n" in before_the_table
     assert said in page(analysis, outcomes, ABOUT, {}).partition("<h2>Table")[0]
     assert said in answers_text(analysis)
     assert "about one set of test examples" in written(outcomes)
@@ -113,8 +122,7 @@ def test_a_difference_that_is_found_is_said_with_its_size_and_side():
     cells = grid({"none": {}, "bernoulli": {}, "zoneout": {}}, seeds=8)
     add = {"none": 0, "bernoulli": 0.0042, "zoneout": -0.01}
     test = [0.9 + 0.01 * c.seed + add[c.scheme] for c in cells]
-    outcomes = [completed(c, test_accuracy=t) for c, t in zip(cells, test, strict=True)]
-    text = written(outcomes)
+    text = written(of_tests(cells, test))
     after = "p = 0.016 (both for 2 comparisons)."
     assert f"- `bernoulli` is better than `none` by 0.42 points [0.42, 0.42], {after}" in text
     assert f"- `zoneout` is worse than `none` by 1.00 points [1.00, 1.00], {after}" in text
@@ -141,8 +149,7 @@ def test_more_comparisons_need_more_seeds():
 def test_no_difference_found_is_said_where_one_could_have_been():
     cells = grid({"none": {}, "a": {}}, seeds=8)
     test = [0.9] * 8 + [0.91, 0.89] * 4
-    outcomes = [completed(c, test_accuracy=t) for c, t in zip(cells, test, strict=True)]
-    text = written(outcomes)
+    text = written(of_tests(cells, test))
     assert "- No difference found between `a` and `none`: +0.00 points [-" in text
     assert ", p = 1.0.\n" in text
 
@@ -165,8 +172,7 @@ def test_no_sentence_and_no_row_contradicts_itself():
         examples, noise = ((360, 0.001), (10_000, 0.004), (7, 0.1))[i % 3]
         shares = [0.9 + noise * (rng.normal() + effects[c.scheme]) for c in cells]
         shares = np.clip(np.round(examples * np.array(shares)), 0, examples) / examples
-        outcomes = [completed(c, test_accuracy=s) for c, s in zip(cells, shares, strict=True)]
-        text = written(outcomes, test_examples=examples)
+        text = written(of_tests(cells, shares), test_examples=examples)
         match = SENTENCE.search(text)
         assert match, text
         found = match["verdict"] != "No difference found"
@@ -192,22 +198,13 @@ def test_what_is_nearly_0_or_nearly_the_level_does_not_look_like_it():
     assert unit.interval(-math.inf, 2.0, sign=True) == " [-100.00, +100.00]"
 
 
-def test_the_rate_that_a_chain_was_given_is_in_cells_csv():
-    cell = grid({"bernoulli|gaussian": {"rate": [0.25]}}, seeds=1)[0]
-    cell.config["rate"] = None
-    row = next(csv.DictReader(io.StringIO(cells_csv([completed(cell)]))))
-    assert row["rate"] == "0.25"
-
-
-def test_one_seed_has_no_interval():
-    text = written(classifiers(grid({"none": {}, "a": {}}, seeds=1)))
-    assert "nan" not in text and "±" not in "".join(map("".join, rows_of(text)[2:4]))
-    assert "1 seed cannot show a difference" in text
-
-
-def test_more_than_twenty_seeds_have_a_monte_carlo_p():
-    assert "two-sided, exact" in written(classifiers(grid({"none": {}, "a": {}}, seeds=20)))
-    assert "two-sided, Monte-Carlo" in written(classifiers(grid({"none": {}, "a": {}}, seeds=21)))
+def test_one_seed_has_no_interval_and_more_than_twenty_a_monte_carlo_p():
+    one, twenty, more = (
+        written(classifiers(grid({"none": {}, "a": {}}, seeds=seeds))) for seeds in (1, 20, 21)
+    )
+    assert "nan" not in one and "±" not in "".join(map("".join, rows_of(one)[2:4]))
+    assert "1 seed cannot show a difference" in one
+    assert "two-sided, exact" in twenty and "two-sided, Monte-Carlo" in more
 
 
 def test_why_nothing_was_chosen_stands_in_the_table():
@@ -258,21 +255,13 @@ def test_a_bar_in_a_scheme_ends_no_cell():
     shown = "`" + QUOTED.replace("|", "\\|") + "`"
     assert any(row[0] == shown for row in rows_of(text))
     assert f"`{QUOTED}`" in text.partition("\n|")[0]
-
-
-def test_the_path_of_the_data_is_left_out():
-    text = written(example())
+    # The path of the data is left out.
     assert "--epochs=3" in text and "/data" not in text and "data_dir" not in text
-
-
-def test_the_same_outcomes_give_the_same_bytes():
-    assert written(example()) == written(example())
-    assert cells_csv(example()) == cells_csv(example())
 
 
 def test_cells_csv_gives_back_what_was_measured():
     outcomes = example()
-    rows = list(csv.DictReader(io.StringIO(cells_csv(outcomes), newline="")))
+    rows = csv_rows(outcomes)
     assert len(rows) == len(outcomes)
     flags = ["batch_size", "data_dir", "dropout", "epochs", "rate", "seed"]
     assert list(rows[0])[:9] == ["id", "status", "scheme", *flags]
@@ -289,11 +278,13 @@ def test_cells_csv_gives_back_what_was_measured():
     assert not any("seconds" in name for name in rows[0])
 
 
-def test_what_a_scheme_has_learned_is_json():
-    cell = grid({"concrete": {}}, seeds=1)[0]
+def test_what_a_scheme_has_learned_is_json_and_a_chain_s_rate_is_there():
+    cell = grid({"concrete|bernoulli": {"rate": [0.25]}}, seeds=1)[0]
+    cell.config["rate"] = None
     outcome = completed(cell, learned={"hidden": {"rate": 0.25}}, resumed_from_step=7)
-    row = next(csv.DictReader(io.StringIO(cells_csv([outcome]))))
+    (row,) = csv_rows([outcome])
     assert row["learned"] == '{"hidden": {"rate": 0.25}}' and "resumed_from_step" not in row
+    assert row["rate"] == "0.25"
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 2500.0])
@@ -364,12 +355,6 @@ def test_no_text_is_a_formula_in_a_spreadsheet(text, shown):
     cell = dataclasses.replace(grid({"none": {}}, seeds=1)[0], scheme=text, command=text)
     cell.config["dropout"] = text
     outcome = dataclasses.replace(completed(cell, test_r2=-0.5), error=text)
-    row = next(csv.DictReader(io.StringIO(cells_csv([outcome]), newline="")))
+    (row,) = csv_rows([outcome])
     assert {row[name] for name in ("scheme", "command", "error", "dropout")} == {shown}
     assert row["test_r2"] == "-0.5"
-
-
-def test_a_warning_stands_below_the_answers():
-    analysis = analyse(small(), baseline="none", task="classification")
-    text = table_md(analysis, ABOUT | {"warnings": ["Mixed: two versions."]})
-    assert "\n- **Mixed: two versions.**\n" in text[: text.index("| scheme")]
