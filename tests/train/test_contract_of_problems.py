@@ -1,7 +1,6 @@
 """The forms that a problem may have, against loops written out by hand."""
 
 import itertools
-import json
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,6 @@ from dropjax.core.site import BATCH_AXES, Kind, Site
 from dropjax.ops.keys import derive
 from dropjax.schemes import parse
 from dropjax.train import Examples, Problem, Program
-from tests.conftest import run_python
 
 SITE = Site("hidden", Kind.HIDDEN, ("feature",))
 KEY = jax.random.key(3)
@@ -308,111 +306,3 @@ def test_a_state_that_differs_between_examples_is_refused():
 
     with pytest.raises(ValueError, match="out_axes"):
         program(own, stateful=True).init(PARAMS, START)
-
-
-SETUP = """
-import json, jax, jax.numpy as jnp, numpy as np, optax
-import dropjax
-from dropjax import models
-from dropjax.ops.keys import derive
-from dropjax.runs import Network
-from dropjax.schemes import parse
-from dropjax.train import Examples, Problem, Program
-from dropjax.train.objectives import classification
-
-x = jax.random.normal(jax.random.key(0), (42, 4, 4, 2)) * 3 + 1
-y = jnp.arange(42) % 3
-cnn = models.parse('cnn(channels=(4,),dense=(),norm="batch")', 3)
-network = Network(cnn, parse("none"))
-params, mutable = network.init(jax.random.key(1), x[0])
-flat = lambda tree: [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(tree)]
-results = {}
-
-def run(name, problem, state, devices, steps=3):
-    devices = jax.devices()[:devices]
-    key = jax.random.key(5)
-    program = Program(problem, Examples(x, y), key=key, batch_size=16, devices=devices)
-    state = program.run(program.init(params, state), 0, steps)
-    results[name] = {"params": flat(state.params), "mutable": flat(state.mutable),
-                     "loss": state.means()["loss"]}
-
-"""
-NORM = """
-for count in (1, 8):
-    apply, scheme = network.forward, network.scheme
-    problem = Problem(apply, classification, scheme, optax.sgd(0.5), stateful=True)
-    run(f"norm {count}", problem, mutable, count)
-
-# The formula over whole batches, without any axis.
-def forward(params, xs):
-    block = params["stage_0_block_0"]
-    out = jax.lax.conv_general_dilated(xs, block["conv"]["kernel"], (1, 1), "SAME",
-                                       dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    mean, var = out.mean((0, 1, 2)), out.var((0, 1, 2))
-    norm = block["conv_norm"]["norm"]
-    out = (out - mean) / jnp.sqrt(var + 1e-5) * norm["scale"] + norm["bias"]
-    out = jax.nn.relu(jax.lax.reduce_window(out, -jnp.inf, jax.lax.max, (1, 2, 2, 1),
-                                            (1, 2, 2, 1), "VALID"))
-    head = params["head"]
-    return out.reshape(len(xs), -1) @ head["kernel"] + head["bias"], mean, var
-
-def loss(params, rows):
-    logits, mean, var = forward(params, x[rows])
-    each = optax.softmax_cross_entropy_with_integer_labels(logits, y[rows])
-    return each.mean(), (mean, var)
-
-order = jax.random.permutation(derive(jax.random.key(5), "data", 0), 42)
-now, running, losses = params, (jnp.zeros(4), jnp.ones(4)), []
-for step in range(3):
-    (value, seen), g = jax.value_and_grad(loss, has_aux=True)(now, order[16 * step:16 * step + 16])
-    now = jax.tree.map(lambda p, g: p - 0.5 * g, now, g)
-    running = tuple(0.9 * r + 0.1 * s for r, s in zip(running, seen))
-    losses.append(float(value) * len(order[16 * step:16 * step + 16]))
-results["formula"] = {"params": flat({"learned": {}, "params": now}), "mutable": flat(running),
-                      "loss": float(np.sum(losses)) / 42}
-
-"""
-KEYS = """
-def shares(params, xs, key):
-    codes = dropjax.keep_mask(key, 0.5, (len(xs), 20)) @ (2.0 ** jnp.arange(20))
-    return xs.sum() * params["head"]["bias"].sum() * 0 + codes
-
-for count in (1, 8):
-    problem = Problem(shares, lambda out, y: {"loss": out}, None, optax.sgd(0.0), batched=True)
-    run(f"batched {count}", problem, None, count, steps=1)
-step_key = derive(jax.random.key(5), "noise", 0)
-for count in (1, 8):
-    codes = [dropjax.keep_mask(derive(step_key, "batch", d), 0.5, (16 // count, 20))
-             @ (2.0 ** jnp.arange(20)) for d in range(count)]
-    results[f"keys {count}"] = float(jnp.concatenate(codes).mean())
-"""
-
-
-@pytest.fixture(scope="module")
-def results() -> dict:
-    """What a process with 8 devices finds."""
-    script = SETUP + NORM + KEYS + "print(json.dumps(results))"
-    # Without optimisations JAX's CPU code for batch norm in a loop ends in NaN.
-    always = {"JAX_NUM_CPU_DEVICES": "8", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
-    done = run_python("-c", script, **always)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def test_batch_norm_is_that_of_the_global_batch_gradients_included(results):
-    """Of its real rows: in the last batch three of eight devices have none."""
-    formula = results["formula"]
-    for devices in (1, 8):
-        found = results[f"norm {devices}"]
-        assert found["loss"] == pytest.approx(formula["loss"], rel=1e-5)
-        for part in ("params", "mutable"):
-            assert len(found[part]) == len(formula[part]) >= 2
-            for a, b in zip(found[part], formula[part], strict=True):
-                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
-def test_a_batched_model_gets_a_key_for_each_device(results):
-    for devices in (1, 8):
-        found = results[f"batched {devices}"]["loss"]
-        assert found == pytest.approx(results[f"keys {devices}"], rel=1e-6)
-    assert results["keys 1"] != results["keys 8"]

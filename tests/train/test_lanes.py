@@ -1,7 +1,6 @@
 """Runs side by side, against the same runs alone."""
 
 import dataclasses
-import json
 import math
 from typing import Any
 
@@ -31,8 +30,7 @@ from dropjax.train import (
 )
 from dropjax.train.fit import Fitted
 from dropjax.train.optax_spec import OPTIMIZERS, optimizer_of
-from tests.cases import CASES
-from tests.conftest import run_python
+from tests.cases import apart
 
 HIDDEN = Site("hidden", Kind.HIDDEN, ("feature",))
 LINEAR = Site("linear", Kind.LINEAR, ("input", "output"))
@@ -406,46 +404,37 @@ def test_every_optimizer_takes_a_traced_learning_rate(name):
         assert_same(jax.jit(updates)(jnp.float32(0.01)), jax.jit(lambda: updates(0.01))())
 
 
-def _everything() -> list[tuple[Scheme, Site, tuple[int, ...]]]:
-    """Every scheme in every variant, at a site of its own."""
-    found = {}
-    for number, case in enumerate(CASES):
-        name = f"case_{number}"
-        scheme = dataclasses.replace(case.scheme, at=f"^{name}$")
-        scheme = dataclasses.replace(scheme, learned=None) if scheme.learns else scheme
-        site = dataclasses.replace(case.site, name=name)
-        found.setdefault(str(dataclasses.replace(scheme, at="")), (scheme, site, case.shape))
-    return list(found.values())
-
-
-EVERYTHING = _everything()
+# Each variant of a scheme once.
+EVERYTHING = list(
+    {str(dataclasses.replace(case.scheme, at="")): case for case in reversed(apart())}.values()
+)
 # To compile them all takes a minute.
 DIFFERENT = ("dropblock", "gaussian", "mixout", "patch", "shake_drop", "tests.throwaway:WholeBatch")
-SOME = [next(of for of in EVERYTHING if str(of[0]).startswith(name)) for name in DIFFERENT]
+SOME = [next(of for of in EVERYTHING if str(of.scheme).startswith(name)) for name in DIFFERENT]
 
 
-def of_sites(parts, rate: float = 0.3):
+def of_sites(cases, rate: float = 0.3):
     """A model of some sites, whose weights know but one scheme each, and its data."""
 
     def apply(params, x, draw):
         loss = 0.0
-        for (_, site, shape), w in zip(parts, params, strict=True):
-            if site.kind is Kind.LINEAR:
-                y = draw.linear(x[: shape[0]], w, None, site)
+        for case, w in zip(cases, params, strict=True):
+            if case.site.kind is Kind.LINEAR:
+                y = draw.linear(x[: case.shape[0]], w, None, case.site)
             else:
-                value = jnp.resize(x, shape)
-                y = draw(value * w, site, 0.5 * value)
+                value = jnp.resize(x, case.shape)
+                y = draw(value * w, case.site, 0.5 * value)
             loss += jnp.mean((y - 0.1) ** 2)
         return loss
 
     def init(key):
-        keys = jax.random.split(key, len(parts))
-        return [jax.random.normal(k, shape) for k, (_, _, shape) in zip(keys, parts, strict=True)]
+        keys = jax.random.split(key, len(cases))
+        return [jax.random.normal(k, case.shape) for k, case in zip(keys, cases, strict=True)]
 
-    links = [scheme for scheme, _, _ in parts]
-    rates = [dict.fromkeys(rate_fields(type(link)), rate) for link in links]
-    pairs = zip(links, rates, strict=True)
-    scheme = Chain(tuple(dataclasses.replace(link, **given) for link, given in pairs))
+    def at_rate(link):
+        return dataclasses.replace(link, **dict.fromkeys(rate_fields(type(link)), rate))
+
+    scheme = Chain(tuple(at_rate(case.scheme) for case in cases))
     of = problem(scheme, apply=apply, metrics=lambda outputs, y: {"loss": outputs})
     return of, jax.random.normal(key(0), (3, 24)), jnp.zeros(3), init
 
@@ -470,30 +459,3 @@ def test_schemes_in_a_lane_are_themselves_alone():
     for number, _ in enumerate(DIFFERENT):
         assert_same(found.params[number], wanted.params[number])
         assert_same(found.learned[number], wanted.learned[number])
-
-
-SCRIPT = """
-import json
-import jax, jax.numpy as jnp, numpy as np
-from dropjax.schemes import parse
-from dropjax.train import Lane, lanes
-from tests.train.test_lanes import X, Y, init, problem
-
-found = {}
-for count in (1, 4):
-    grid = [Lane(jax.random.key(i), parse(f"bernoulli(rate=0.{i})|tests.throwaway:LearnedRate"),
-                 rows=np.arange(i, i + 7)) for i in (1, 2, 3)]
-    fits = lanes.fit(problem(grid[0].scheme), init, X, Y, lanes=grid, epochs=2, batch_size=4,
-                     at_a_time=2, devices=jax.devices()[:count])
-    found[count] = [(f.history, [np.asarray(leaf).tolist() for leaf in
-                    jax.tree.leaves((f.params, f.learned))]) for f in fits]
-print(json.dumps(found))
-"""
-
-
-def test_many_devices_are_one():
-    done = run_python("-c", SCRIPT, JAX_NUM_CPU_DEVICES="4")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert_same(found["4"], found["1"])
-    assert len({str(of) for of in found["1"]}) == 3

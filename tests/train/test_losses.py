@@ -281,13 +281,13 @@ def test_a_step_goes_down_the_gradient_of_the_loss():
     fitted = fit(*train.r_drop(under_draw, classification, alpha=0.7), SCHEME)
     step_key = derive(KEY, "noise", 0)
 
+    def loss_of(params, i):
+        draw = sampled(SCHEME, dropjax.Keys.of(step_key, i))
+        z = [under_draw(params, X[i], d) for d in (draw, draw.fork(1))]
+        return train.r_drop_loss(*z, Y[i], 0.7)
+
     def total(params):
-        losses = []
-        for i in range(len(X)):
-            draw = sampled(SCHEME, dropjax.Keys.of(step_key, i))
-            z = [under_draw(params, X[i], d) for d in (draw, draw.fork(1))]
-            losses.append(train.r_drop_loss(*z, Y[i], 0.7))
-        return jnp.mean(jnp.stack(losses))
+        return jax.vmap(loss_of, in_axes=(None, 0))(params, jnp.arange(len(X))).mean()
 
     loss, gradient = jax.jit(jax.value_and_grad(total))(PARAMS)
     assert fitted.history[0]["loss"] == pytest.approx(float(loss), rel=1e-5)

@@ -1,0 +1,148 @@
+"""What the tests of many devices compute. It prints JSON.
+
+python -m tests.train.on_devices              on eight devices of one process
+python -m tests.train.on_devices NUMBER PORT  as one of two processes with two devices each
+"""
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dropjax import keep_mask, models, train
+from dropjax.core.site import Kind, Site
+from dropjax.runs import Network
+from dropjax.schemes import parse
+
+KEY = jax.random.key(5)
+N, BATCH = 42, 16
+X = 3 * np.random.default_rng(0).normal(size=(N, 4, 4, 2)).astype(np.float32) + 1
+Y = np.arange(N, dtype=np.int32) % 3
+NETWORK = Network(
+    models.parse('cnn(channels=(4,),dense=(),norm="batch")', 3),
+    parse('cutout(size=2)|bernoulli(rate=0.2,at="input")'),
+)
+MIXED = parse(
+    "bernoulli|dropconnect(rate=0.3)|tests.throwaway:LearnedRate"
+    '|tests.throwaway:WholeBatch(rate=0.3,at="mask")'
+)
+# Small whole numbers, so that their sum over a batch is exact in any order.
+BITS = np.float32(2) ** np.arange(20, dtype=np.float32)
+CODES = np.float32([1, 3, 7, 15, 31, 63])
+
+
+def plain(tree: Any) -> list[Any]:
+    """The leaves of a tree, as JSON has them."""
+    return [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(tree)]
+
+
+def batch_norm() -> dict[str, Any]:
+    """Two epochs of a network with batch norm and noise on its input, on all devices."""
+    params, mutable = NETWORK.init(jax.random.key(1), X[0])
+    problem = train.Problem(
+        NETWORK.forward,
+        train.OBJECTIVES["classification"],
+        NETWORK.scheme,
+        optax.sgd(0.05),
+        stateful=True,
+    )
+    # Without optimisations JAX's CPU code for batch norm in a loop ends in NaN.
+    jax.config.update("jax_disable_most_optimizations", False)
+    fitted = train.fit(problem, params, X, Y, key=KEY, epochs=2, batch_size=BATCH, mutable=mutable)
+    jax.config.update("jax_disable_most_optimizations", True)
+    return {
+        "loss": [epoch["loss"] for epoch in fitted.history],
+        "params": plain(fitted.params),
+        "mutable": plain(fitted.mutable),
+    }
+
+
+def mixed(devices: Any) -> dict[str, Any]:
+    """By step, the sum of losses and that of codes of what the masks kept; and what is trained."""
+    linear = Site("linear", Kind.LINEAR, ("input", "output"))
+    hidden, mask = (Site(name, Kind.HIDDEN, ("feature",)) for name in ("hidden", "mask"))
+
+    def apply(params, x, draw):
+        outputs = draw.linear(draw(x, hidden), params["w"], params["b"], linear)
+        return outputs, jnp.sum(jnp.where(draw(jnp.ones(6), mask) != 0, CODES, 0))
+
+    def metrics(outputs, y):
+        return {"loss": jnp.sum((outputs[0] - y) ** 2), "masks": outputs[1]}
+
+    rng = np.random.default_rng(0)
+    x, y, w = (np.float32(rng.normal(size=size)) for size in ((50, 6), (50, 4), (6, 4)))
+    problem = train.Problem(apply, metrics, MIXED, optax.sgd(0.01))
+    data = train.Examples(x, y)
+    program = train.Program(problem, data, key=KEY, batch_size=BATCH, devices=devices)
+    state = program.init({"w": w, "b": np.zeros(4, np.float32)})
+    totals = []
+    for step in range(2 * program.steps_per_epoch):
+        state = jax.block_until_ready(program.run(state, step, step + 1))
+        totals.append({name: float(total) for name, total in state.totals.items()})
+    return {
+        "losses": [of["loss"] for of in totals],
+        "masks": [of["masks"] for of in totals],
+        "params": plain(state.params),
+    }
+
+
+def codes_of(key: jax.Array, rows: int) -> jax.Array:
+    """A number for each row that tells which of 20 bits were kept."""
+    return keep_mask(key, 0.5, (rows, 20)).astype(jnp.float32) @ BITS
+
+
+def batched(devices: Any) -> float:
+    """The mean of the codes over the first batch, of a model that takes a whole one."""
+
+    def apply(params, xs, key):
+        return params + codes_of(key, len(xs))
+
+    problem = train.Problem(
+        apply, lambda code, y: {"loss": code}, None, optax.sgd(0.0), batched=True
+    )
+    data = train.Examples(X, Y)
+    program = train.Program(problem, data, key=KEY, batch_size=BATCH, devices=devices)
+    return program.run(program.init(jnp.zeros(())), 0, 1).means()["loss"]
+
+
+def lanes(devices: Any) -> list[Any]:
+    """Three lanes of other rates and other rows, two at a time."""
+    from tests.train import test_lanes
+
+    grid = [
+        train.Lane(
+            jax.random.key(i),
+            parse(f"bernoulli(rate=0.{i})|tests.throwaway:LearnedRate"),
+            rows=np.arange(i, i + 7),
+        )
+        for i in (1, 2, 3)
+    ]
+    fits = test_lanes.train(test_lanes.problem(grid[0].scheme), grid, at_a_time=2, devices=devices)
+    return [[fitted.history, plain((fitted.params, fitted.learned))] for fitted in fits]
+
+
+def replayed(devices: Any) -> list[Any]:
+    """By step and row, what the values 1 became under noise."""
+    from tests.train import test_replay
+
+    program = test_replay.program(devices=devices)
+    by_step = test_replay.seen(program, 2 * test_replay.STEPS)
+    return [{row: values.tolist() for row, values in by_row.items()} for by_row in by_step]
+
+
+def main() -> dict[str, Any]:
+    eight = jax.devices()
+    return {
+        "batch norm": batch_norm(),
+        "mixed": {count: mixed(eight[:count]) for count in (1, 8)},
+        "batched": batched(eight),
+        "lanes": {count: lanes(eight[:count]) for count in (1, 4)},
+        "replayed": replayed(eight),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main()))
