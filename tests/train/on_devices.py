@@ -13,9 +13,11 @@ import numpy as np
 import optax
 
 from dropjax import keep_mask, models, train
+from dropjax.core.draw import sampled
 from dropjax.core.site import Kind, Site
 from dropjax.runs import Network
 from dropjax.schemes import parse
+from tests.conftest import optimising
 
 KEY = jax.random.key(5)
 N, BATCH = 42, 16
@@ -40,7 +42,10 @@ def plain(tree: Any) -> list[Any]:
 
 
 def batch_norm() -> dict[str, Any]:
-    """Two epochs of a network with batch norm and noise on its input, on all devices."""
+    """Two epochs of a network with batch norm and noise on its input, on all devices.
+
+    Without optimisations JAX's CPU code for it ends in NaN.
+    """
     params, mutable = NETWORK.init(jax.random.key(1), X[0])
     problem = train.Problem(
         NETWORK.forward,
@@ -57,6 +62,49 @@ def batch_norm() -> dict[str, Any]:
         "loss": [epoch["loss"] for epoch in fitted.history],
         "params": plain(fitted.params),
         "mutable": plain(fitted.mutable),
+    }
+
+
+def by_formula() -> dict[str, Any]:
+    """Two epochs of the network with batch norm over whole batches, without any axis."""
+    image = Site("input", Kind.INPUT, ("height", "width", "feature"))
+    of_batches = train.Replay(KEY, N, BATCH)
+
+    @jax.jit
+    def noisy(step, rows):
+        draws = jax.vmap(lambda row: sampled(NETWORK.scheme, train.keys_of(KEY, step, row)))(rows)
+        return jax.vmap(lambda draw, x: draw(x, image))(draws, jnp.asarray(X)[rows])
+
+    def loss(params, xs, y):
+        block = params["stage_0_block_0"]
+        out = jax.lax.conv_general_dilated(
+            xs, block["conv"]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        mean, var = out.mean((0, 1, 2), keepdims=True), out.var((0, 1, 2), keepdims=True)
+        scale, shift = (
+            block["conv_norm"]["norm"][name][None, None, None] for name in ("scale", "bias")
+        )
+        out = (out - mean) / jnp.sqrt(var + 1e-5) * scale + shift
+        two = (1, 2, 2, 1)
+        out = jax.lax.reduce_window(out, -jnp.inf, jax.lax.max, two, two, "VALID")
+        head = params["head"]
+        logits = jax.nn.relu(out).reshape(len(xs), -1) @ head["kernel"] + head["bias"][None]
+        each = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        return each.mean(), (mean.ravel(), var.ravel())
+
+    of_batch = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    params, _ = NETWORK.init(jax.random.key(1), X[0])
+    running, losses = (jnp.zeros(4), jnp.ones(4)), []
+    for step in range(6):
+        rows = of_batches.batch(step)
+        (value, seen), slope = of_batch(params, noisy(step, rows), Y[rows])
+        params = jax.tree.map(lambda p, g: p - 0.05 * g, params, slope)
+        running = tuple(0.9 * r + 0.1 * s for r, s in zip(running, seen, strict=True))
+        losses.append(value * len(rows) / N)
+    return {
+        "loss": [float(sum(losses[:3])), float(sum(losses[3:]))],
+        "params": plain(params),
+        "mutable": plain(running),
     }
 
 
@@ -135,13 +183,15 @@ def replayed(devices: Any) -> list[Any]:
 
 def main() -> dict[str, Any]:
     eight = jax.devices()
-    return {
-        "batch norm": batch_norm(),
+    found = {
         "mixed": {count: mixed(eight[:count]) for count in (1, 8)},
         "batched": batched(eight),
         "lanes": {count: lanes(eight[:count]) for count in (1, 4)},
         "replayed": replayed(eight),
+        "formula": by_formula(),
     }
+    with optimising():
+        return found | {"batch norm": batch_norm()}
 
 
 if __name__ == "__main__":

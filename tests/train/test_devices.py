@@ -9,20 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from dropjax.core.draw import sampled
-from dropjax.core.site import Kind, Site
 from dropjax.ops.keys import derive
-from dropjax.train import Replay, keys_of
 from dropjax.train.devices import check_batch_size
 from tests.conftest import ROOT, run_python
 from tests.train import on_devices, test_lanes, test_replay
-from tests.train.on_devices import BATCH, KEY, NETWORK, N, X, Y
+from tests.train.on_devices import BATCH, KEY
 
 # One of two processes with two devices each. They are made one before anything is computed.
 PROCESS = """
@@ -32,7 +27,9 @@ number, port = map(int, sys.argv[1:])
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, number)
 from tests.train import on_devices
-print(json.dumps(on_devices.batch_norm() | {"devices": jax.device_count()}))
+with on_devices.optimising():
+    found = on_devices.batch_norm()
+print(json.dumps(found | {"devices": jax.device_count()}))
 """
 
 
@@ -107,52 +104,9 @@ def test_a_batched_model_gets_a_key_for_each_device(found):
     assert len({float(code[0]) for code in codes}) == 8
 
 
-def by_formula() -> dict[str, Any]:
-    """Two epochs of the network with batch norm over whole batches, without any axis."""
-    image = Site("input", Kind.INPUT, ("height", "width", "feature"))
-    of_batches = Replay(KEY, N, BATCH)
-
-    @jax.jit
-    def noisy(step, rows):
-        draws = jax.vmap(lambda row: sampled(NETWORK.scheme, keys_of(KEY, step, row)))(rows)
-        return jax.vmap(lambda draw, x: draw(x, image))(draws, jnp.asarray(X)[rows])
-
-    def loss(params, xs, y):
-        block = params["stage_0_block_0"]
-        out = jax.lax.conv_general_dilated(
-            xs, block["conv"]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        mean, var = out.mean((0, 1, 2), keepdims=True), out.var((0, 1, 2), keepdims=True)
-        scale, shift = (
-            block["conv_norm"]["norm"][name][None, None, None] for name in ("scale", "bias")
-        )
-        out = (out - mean) / jnp.sqrt(var + 1e-5) * scale + shift
-        out = out.reshape(-1, 2, 2, 2, 2, 4).max(axis=(2, 4))  # of two by two
-        head = params["head"]
-        logits = jax.nn.relu(out).reshape(len(xs), -1) @ head["kernel"] + head["bias"][None]
-        each = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-        return each.mean(), (mean.ravel(), var.ravel())
-
-    # Not compiled as a whole: see `on_devices.batch_norm`.
-    of_batch = jax.value_and_grad(loss, has_aux=True)
-    params, _ = NETWORK.init(jax.random.key(1), X[0])
-    running, losses = (jnp.zeros(4), jnp.ones(4)), []
-    for step in range(6):
-        rows = of_batches.batch(step)
-        (value, seen), slope = of_batch(params, noisy(step, rows), Y[rows])
-        params = jax.tree.map(lambda p, g: p - 0.05 * g, params, slope)
-        running = tuple(0.9 * r + 0.1 * s for r, s in zip(running, seen, strict=True))
-        losses.append(value * len(rows) / N)
-    return {
-        "loss": [sum(losses[:3]), sum(losses[3:])],
-        "params": jax.tree.leaves(params),
-        "mutable": running,
-    }
-
-
 def test_batch_norm_is_that_of_the_global_batch_gradients_included(found):
     """Of its real rows: in the last batch three of eight devices have none."""
-    assert_close(found["batch norm"], by_formula())
+    assert_close(found["batch norm"], found["formula"])
 
 
 def test_two_processes_with_two_devices_each_equal_one(found):
