@@ -44,8 +44,8 @@ PARAMS = jnp.zeros((N, UNITS + 24 + 15))
 ROWS = jnp.arange(N, dtype=jnp.float32)
 
 
-def program(text=TEXT, *, strength=1.0, devices=ONE, rate=1.0) -> train.Program:
-    problem = train.Problem(apply, metrics, parse(text), optax.sgd(rate), strength=strength)
+def program(text=TEXT, *, strength=1.0, devices=ONE) -> train.Program:
+    problem = train.Problem(apply, metrics, parse(text), optax.sgd(1.0), strength=strength)
     return train.Program(
         problem,
         train.Examples(ROWS, ROWS),
@@ -101,19 +101,19 @@ def assert_replayed(replay: train.Replay, found, strength=lambda step: 1.0):
 
 
 def test_a_gradient_that_shows_all_noise_shows_what_is_replayed():
-    """Over two epochs, their smaller last batches among them, in chains and at shared weights."""
-    of = program()
-    found = seen(of, 2 * STEPS)
-    assert [len(by_row) for by_row in found] == [8, 8, 6, 8, 8, 6]
-    assert_replayed(of.replay(), found)
-    of_one = of.replay().noise(1, of.replay().batch(1))["kernel"][0]
-    assert (of_one == of_one[:1]).all() and of_one.shape == (8, 3, 5)
+    """Over two epochs, their smaller last batches among them, in chains and at shared weights.
 
-
-def test_rates_of_a_schedule_are_those_of_the_step():
+    Rates of a schedule are those of the step.
+    """
     of = program(strength=RAMP)
     found = seen(of, 2 * STEPS)
+    assert [len(by_row) for by_row in found] == [8, 8, 6, 8, 8, 6]
     assert_replayed(of.replay(), found, lambda step: float(RAMP(step)))
+    for row, values in found[0].items():
+        outputs = apply(jnp.ones_like(PARAMS), ROWS[row], of.replay().draw(0, row))
+        np.testing.assert_allclose(values, outputs, rtol=1e-5, atol=1e-6)
+    of_one = of.replay().noise(1, of.replay().batch(1))["kernel"][0]
+    assert (of_one == of_one[:1]).all() and of_one.shape == (8, 3, 5)
 
 
 @pytest.mark.usefixtures("optimised")
@@ -144,15 +144,6 @@ def test_the_strength_of_a_step_is_that_of_training_to_the_bit():
         [np.asarray(of.replay().scheme_at(step).rate) for step in range(40)], dtype=np.float32
     )
     np.testing.assert_array_equal(np.float32(trained), sums)
-
-
-def test_a_draw_computes_what_training_computed():
-    of = program(rate=1.0)
-    (found, *_) = seen(of, 1)
-    replay = of.replay()
-    for row, values in found.items():
-        outputs = apply(jnp.ones_like(PARAMS), ROWS[row], replay.draw(0, row))
-        np.testing.assert_allclose(values, outputs, rtol=1e-5, atol=1e-6)
 
 
 def test_the_batches_of_an_epoch_have_each_row_once_and_step_of_finds_it():
@@ -192,9 +183,8 @@ def test_a_function_of_a_key_was_given_the_key_that_is_replayed():
 def test_learned_values_have_to_be_given_and_are_used():
     text = "tests.throwaway:LearnedRate(rate=0.5)"
     of = program(text)
-    state = of.init(PARAMS)
-    learned = jax.tree.map(np.array, state.params["learned"])
-    (found, *_) = seen(program(text), 1)
+    learned = jax.tree.map(np.array, of.init(PARAMS).params["learned"])
+    (found,) = seen(of, 1)
     with pytest.raises(ValueError, match=r"had learned before step 0.*learned="):
         of.replay().noise(0, of.replay().batch(0))
     replay = of.replay(learned)
