@@ -106,10 +106,10 @@ def test_lanes_of_other_seeds_rates_and_learning_rates_are_the_runs_alone():
     ]
     found = train(problem(), grid, optimizer=optax.adam)
     for number in (0, 2):
-        lane, got = grid[number], found[number]
-        own = problem(lane.scheme, strength=lane.strength)
-        own = dataclasses.replace(own, optimizer=optax.adam(**lane.numbers))
-        assert_same_run(got, alone(own, lane.key))
+        given, got = grid[number], found[number]
+        optimizer = optax.adam(**given.numbers)
+        own = problem(given.scheme, strength=given.strength, optimizer=optimizer)
+        assert_same_run(got, alone(own, given.key))
         assert len(got.history) == EPOCHS and set(got.history[0]) == {"loss", "first"}
     assert not np.allclose(found[1].params["w"], found[2].params["w"])
 
@@ -210,10 +210,10 @@ def test_a_lane_that_diverges_says_when_and_leaves_the_others_as_they_are():
     with pytest.raises(FloatingPointError, match=f"at step {found[1].diverged_at}$"):
         alone(problem(rate=1e30), key(2))
     assert not math.isfinite(found[1].history[-1]["loss"])
-    for lane in (0, 2):
-        assert found[lane].diverged_at == -1
-        assert found[lane].history == still[lane].history
-        assert_same(found[lane].params, still[lane].params, rtol=0)
+    for number in (0, 2):
+        assert found[number].diverged_at == -1
+        assert found[number].history == still[number].history
+        assert_same(found[number].params, still[number].params, rtol=0)
 
 
 def test_groups_are_one_program_and_company_and_order_do_not_matter():
@@ -253,9 +253,9 @@ def test_lanes_end_when_after_epoch_says_so():
 
 def test_lanes_without_a_scheme_have_the_problems_in_every_group():
     of = problem("bernoulli(rate=0.1)")
-    given = parse("bernoulli(rate=0.1)")
     grid = [Lane(key(1), parse("bernoulli(rate=0.9)")), Lane(key(2)), Lane(key(3))]
-    found = train(of, [*grid, Lane(key(2), given), Lane(key(3), given)], at_a_time=2)
+    grid += [Lane(key(seed), parse("bernoulli(rate=0.1)")) for seed in (2, 3)]
+    found = train(of, grid, at_a_time=2)
     assert_same_run(found[1], found[3])
     assert_same_run(found[2], found[4])
 
@@ -273,7 +273,11 @@ def test_other_lanes_in_a_program_are_those_alone():
         other.run(state, 2, 4)
 
 
-LANE = Lane(key(0))
+def lane(**given) -> Lane:
+    return Lane(key(0), **given)
+
+
+LANE, DIFFER = lane(), "train on different numbers of examples:"
 SCHEMES = [parse("bernoulli(rate=0.1)"), parse("gaussian(rate=0.1)")]
 
 
@@ -281,51 +285,47 @@ SCHEMES = [parse("bernoulli(rate=0.1)"), parse("gaussian(rate=0.1)")]
     ("of", "grid", "words"),
     [
         (problem(), [], "^there is no lane$"),
-        (problem(None, apply=apply_of_key), [Lane(key(0), SCHEMES[0])], "lane 0 has a scheme, but"),
+        (problem(None, apply=apply_of_key), [lane(scheme=SCHEMES[0])], "lane 0 has a scheme, but"),
         (
             problem(SCHEMES[0]),
-            [LANE, Lane(key(0), SCHEMES[1])],
+            [LANE, lane(scheme=SCHEMES[1])],
             r"lane 1 and lane 0 differ in more than numbers: gaussian\(rate=0.1\) and bernoulli",
         ),
         (
             problem(),
-            [LANE, Lane(key(0), parse('bernoulli(at="hidden")'))],
+            [LANE, lane(scheme=parse('bernoulli(at="hidden")'))],
+            "differ in more than num",
+        ),
+        (
+            problem(),
+            [LANE, lane(scheme=parse("bernoulli").scaled(np.ones(6, np.float32)))],
             "differ in more than numbers",
         ),
         (
             problem(),
-            [LANE, Lane(key(0), parse("bernoulli").scaled(np.ones(6, np.float32)))],
-            "differ in more than numbers",
-        ),
-        (
-            problem(),
-            [LANE, Lane(key(0), numbers={"momentum": 0.5})],
+            [LANE, lane(numbers={"momentum": 0.5})],
             r"lane 1 and lane 0 name different numbers: \['momentum'\] and \[\]",
         ),
         (
             problem(),
-            [Lane(key(0), numbers={"learning_rate": 0.5})],
+            [lane(numbers={"learning_rate": 0.5})],
             r"numbers \['learning_rate'\] would do nothing: say of which function",
         ),
         (
             problem(),
-            [Lane(key(0), rows=np.arange(4)), Lane(key(0), rows=np.arange(5))],
-            "lane 1 and lane 0 train on different numbers of examples: 5 and 4",
+            [lane(rows=np.arange(4)), lane(rows=np.arange(5))],
+            f"1 and lane 0 {DIFFER} 5 and 4",
         ),
-        (
-            problem(),
-            [LANE, Lane(key(0), rows=np.arange(5))],
-            "lane 1 and lane 0 train on different numbers of examples: 5 and all",
-        ),
-        (problem(), [Lane(key(0), rows=np.arange(11))], "rows of lane 0 go from 0 to 10, .* to 9"),
-        (problem(), [Lane(key(0), rows=np.arange(-1, 3))], "rows of lane 0 go from -1 to 2"),
-        (problem(), [Lane(key(0), rows=np.ones(10, bool))], "list of integers, got bool"),
+        (problem(), [LANE, lane(rows=np.arange(5))], f"lane 1 and lane 0 {DIFFER} 5 and all"),
+        (problem(), [lane(rows=np.arange(11))], "rows of lane 0 go from 0 to 10, .* to 9"),
+        (problem(), [lane(rows=np.arange(-1, 3))], "rows of lane 0 go from -1 to 2"),
+        (problem(), [lane(rows=np.ones(10, bool))], "list of integers, got bool"),
         (
             problem(None, apply=apply_of_key),
-            [Lane(key(0), strength=0.5)],
-            "strength=0.5 of lane 0 would do nothing",
+            [lane(strength=0.5)],
+            "h=0.5 of lane 0 would do nothing",
         ),
-        (problem(), [LANE, Lane(key(0), penalty=2.0)], "penalty=2.0 of lane 1 would do nothing"),
+        (problem(), [LANE, lane(penalty=2.0)], "penalty=2.0 of lane 1 would do nothing"),
         (problem("zoneout"), [LANE], "zoneout.* acts on STATE sites"),
     ],
 )
@@ -338,21 +338,15 @@ def test_lanes_that_no_one_program_serves_are_refused(of, grid, words):
     ("grid", "words"),
     [
         ([], "^there is no lane$"),
-        ([Lane(key(0), SCHEMES[1])], "lane 0 and those of the program differ in more"),
-        ([Lane(key(0), rows=np.arange(5))], "different numbers of examples: 5 and 4"),
-        ([LANE], "different numbers of examples: all and 4"),
-        ([Lane(key(0), rows=np.arange(7, 11))], "rows of lane 0 go from 7 to 10"),
+        ([lane(scheme=SCHEMES[1])], "lane 0 and those of the program differ in more"),
+        ([lane(rows=np.arange(5))], f"{DIFFER} 5 and 4"),
+        ([LANE], f"{DIFFER} all and 4"),
+        ([lane(rows=np.arange(7, 11))], "rows of lane 0 go from 7 to 10"),
     ],
 )
 def test_other_lanes_that_a_program_does_not_serve_are_refused(grid, words):
-    of = Lanes(
-        problem(),
-        init,
-        Examples(X, Y),
-        [Lane(key(0), rows=np.arange(4))],
-        batch_size=BATCH,
-        **ONE,
-    )
+    first = [lane(rows=np.arange(4))]
+    of = Lanes(problem(), init, Examples(X, Y), first, batch_size=BATCH, **ONE)
     with pytest.raises(ValueError, match=words):
         of.with_lanes(grid)
 

@@ -14,6 +14,7 @@ from dropjax.core.site import Kind, Site
 from dropjax.ops.keys import derive
 from dropjax.schemes import parse
 from dropjax.train import OBJECTIVES, Examples, Problem, Program, chunks
+from dropjax.train.checkpoint import flatten
 from dropjax.train.decay import weights_alone
 from tests.throwaway import KeptRate, LearnedRate, PreActivation, WholeBatch
 
@@ -275,6 +276,23 @@ def test_the_loop_ends_chunks_at_epochs_and_goes_on_from_a_state():
     assert resumed[0].step == 4 and resumed[-1].step == 9
     whole = train(program(parse("bernoulli")), epochs=3)
     assert_close(resumed[-1].state.params, whole.params, rtol=0)
+
+
+def test_a_state_has_what_is_trained_and_a_checkpoint_names_its_arrays_as_version_0_5_2_did():
+    state = program(LearnedRate()).init(PARAMS)
+    assert_close(state.trained.params, PARAMS, rtol=0)
+    assert state.trained.learned.keys() == {"hidden"}
+    assert state.params == {"params": state.trained.params, "learned": state.trained.learned}
+    assert flatten(state).keys() == {
+        "step",
+        "params/params/b",
+        "params/params/w",
+        "params/learned/hidden/logit",
+        "totals/first",
+        "totals/loss",
+        "totals/weight",
+        "diverged_at",
+    }
 
 
 def test_a_state_that_was_used_up_says_so():
