@@ -31,8 +31,8 @@ MIXED = parse(
     "bernoulli|dropconnect(rate=0.3)|tests.throwaway:LearnedRate"
     '|tests.throwaway:WholeBatch(rate=0.3,at="mask")'
 )
-# Small whole numbers, so that their sum over a batch is exact in any order.
 BITS = np.float32(2) ** np.arange(20, dtype=np.float32)
+# Small whole numbers, so that their sum over a batch is exact in any order.
 CODES = np.float32([1, 3, 7, 15, 31, 63])
 
 
@@ -54,10 +54,7 @@ def batch_norm() -> dict[str, Any]:
         optax.sgd(0.05),
         stateful=True,
     )
-    # Without optimisations JAX's CPU code for batch norm in a loop ends in NaN.
-    jax.config.update("jax_disable_most_optimizations", False)
     fitted = train.fit(problem, params, X, Y, key=KEY, epochs=2, batch_size=BATCH, mutable=mutable)
-    jax.config.update("jax_disable_most_optimizations", True)
     return {
         "loss": [epoch["loss"] for epoch in fitted.history],
         "params": plain(fitted.params),

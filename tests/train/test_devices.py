@@ -51,9 +51,9 @@ def result(process: subprocess.Popen[str]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def found(shared) -> dict[str, Any]:
+def found(shared: Path) -> dict[str, Any]:
     """What a process with eight devices finds, once for all processes of the session."""
-    path = Path(shared / "devices.json")
+    path = shared / "devices.json"
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
