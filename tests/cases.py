@@ -67,3 +67,14 @@ def _cases() -> list[Trial]:
 
 
 CASES = _cases()
+
+
+def apart() -> list[Trial]:
+    """The cases, each at a site of its own name, where no other scheme acts. Nothing is learned."""
+    found = []
+    for number, case in enumerate(CASES):
+        site = dataclasses.replace(case.site, name=f"case_{number}")
+        scheme = dataclasses.replace(case.scheme, at=f"^{site.name}$")
+        scheme = dataclasses.replace(scheme, learned=None) if scheme.learns else scheme
+        found.append(Trial(scheme, site, case.shape))
+    return found

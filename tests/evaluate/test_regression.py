@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-from dropjax.evaluate import MEASURES, accuracy, mae, nll, r2, rmse
+from dropjax.evaluate import mae, r2, rmse
 
 METRICS = [rmse, mae, r2]
 
@@ -70,14 +70,3 @@ def test_r2_of_a_target_that_does_not_vary_is_nan(value):
 def test_shapes_that_do_not_fit_are_refused(metric, p, y):
     with pytest.raises(ValueError, match="expected as many predictions as targets"):
         metric(np.zeros(p), np.zeros(y))
-
-
-def test_every_task_has_measures_and_the_first_is_the_one_to_compare_by():
-    names = {task: list(measures) for task, measures in MEASURES.items()}
-    assert names == {
-        "classification": ["accuracy", "nll", "ece"],
-        "binary": ["accuracy", "nll", "ece"],
-        "regression": ["rmse", "mae", "r2"],
-    }
-    assert MEASURES["binary"]["accuracy"] is accuracy and MEASURES["binary"]["nll"] is nll
-    assert MEASURES["regression"] == {"rmse": rmse, "mae": mae, "r2": r2}

@@ -1,7 +1,6 @@
 """What a run's folder says of its randomness is what the run used."""
 
 import dataclasses
-import functools
 
 import jax
 import numpy as np
@@ -32,10 +31,10 @@ def test_a_run_s_loss_is_that_of_its_batches_under_their_draws(small_run, digits
         draw = sampled(scheme, keys_of(again.key, step, row))
         return -jax.nn.log_softmax(still.network.outputs(still.params, x, draw, {}))[y]
 
+    of_batch = jax.jit(jax.vmap(loss, in_axes=(None, None, 0, 0, 0)))
     for step in range(6):
-        rows, scheme = still.batch(step), again.scheme_at(step)
-        of = jax.vmap(functools.partial(loss, scheme, step))
-        losses.append(of(rows, x[rows], y[rows]))
+        rows = still.batch(step)
+        losses.append(of_batch(again.scheme_at(step), step, rows, x[rows], y[rows]))
     assert len(np.concatenate(losses)) == len(x)
     assert np.concatenate(losses).mean() == pytest.approx(still.history[0]["train_loss"], rel=1e-5)
     clean = -np.log(still.predict(x))[np.arange(len(y)), y]
@@ -50,19 +49,13 @@ def test_predictions_averaged_over_replayed_draws_are_those_of_the_run(run, digi
     """Of classification, whose rows are those of what is predicted."""
     x = digits.x_test[:4]
     wanted = run.predict(x, samples=3)
-    found = np.mean(
-        [
-            [
-                jax.nn.softmax(
-                    run.network.outputs(run.params, x[i], run.draw_in_evaluation(s, i), {})
-                )
-                for i in range(4)
-            ]
-            for s in range(3)
-        ],
-        axis=0,
-    )
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+    def prediction(sample, i):
+        draw = run.draw_in_evaluation(sample, i)
+        return jax.nn.softmax(run.network.outputs(run.params, x[i], draw, {}))
+
+    each = [[prediction(sample, i) for i in range(4)] for sample in range(3)]
+    np.testing.assert_allclose(np.mean(each, axis=0), wanted, rtol=1e-5)
 
 
 def test_noise_in_evaluation_is_that_of_its_draws(run):

@@ -1,3 +1,3 @@
 """Programs of training are kept on disk, as those of experiments are."""
 
-from tests.experiments.conftest import compile_once  # noqa: F401
+from tests.experiments.conftest import compile_once, shared  # noqa: F401

@@ -27,6 +27,11 @@ def problem(metrics=train.OBJECTIVES["regression"], **changes):
     return train.Problem(**given | changes)
 
 
+def of_pair(pair):
+    apply, metrics = pair
+    return problem(metrics, apply=apply)
+
+
 def fit(of=None, params=None, x=X, y=Y, **changes):
     params = jnp.ones((3, 1)) if params is None else params
     given = {"key": KEY, "epochs": 1, "batch_size": 2} | ONE
@@ -77,15 +82,7 @@ CALLS = {
     ),
     "labels of r_drop": (
         lambda: fit(
-            problem(
-                **dict(
-                    zip(
-                        ("apply", "metrics"),
-                        r_drop(model, train.OBJECTIVES["classification"], alpha=1.0),
-                        strict=True,
-                    )
-                )
-            ),
+            of_pair(r_drop(model, train.OBJECTIVES["classification"], alpha=1.0)),
             jnp.ones((3, 3)),
             y=LABELS,
         ),
@@ -102,15 +99,7 @@ CALLS = {
     ),
     "metric of two passes": (
         lambda: fit(
-            problem(
-                **dict(
-                    zip(
-                        ("apply", "metrics"),
-                        fraternal(model, lambda outputs, y: {"error": outputs.mean()}, kappa=1.0),
-                        strict=True,
-                    )
-                )
-            )
+            of_pair(fraternal(model, lambda outputs, y: {"error": outputs.mean()}, kappa=1.0))
         ),
         r"a scalar named 'loss', got \['error'\]",
     ),

@@ -91,11 +91,6 @@ def test_a_loss_that_is_not_finite_stops_it():
         fit(problem(rate=1e30), epochs=20)
 
 
-def test_lengths_must_agree():
-    with pytest.raises(ValueError, match=r"equal lengths, got \[19, 20\]"):
-        fit(y=Y[:19])
-
-
 def test_a_scheme_that_would_do_nothing_is_refused():
     with pytest.raises(
         ValueError, match=r"zoneout.* acts on STATE sites; the model declares hidden"

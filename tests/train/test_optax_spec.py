@@ -45,19 +45,15 @@ def update(optimizer):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_builds_and_steps(name):
-    updates = update(parse_optimizer(name, 0.1))
+def test_every_optimizer_builds_and_steps_at_the_learning_rate_that_is_given(name):
+    updates, still = (update(parse_optimizer(name, rate)) for rate in (0.1, 0.0))
     assert jax.tree.map(np.shape, updates) == jax.tree.map(np.shape, PARAMS)
     for leaf in jax.tree.leaves(updates):
         assert np.isfinite(leaf).all()
     # Against the gradient; the biases are 0, so no decay of weights moves them.
     assert (np.asarray(updates["b"]) * GRADIENTS["b"] < 0).all()
-
-
-@pytest.mark.parametrize("name", sorted({*OPTIMIZERS} - {"rprop"}))  # that has a least step
-def test_the_learning_rate_is_the_one_given(name):
-    still = update(parse_optimizer(name, 0.0))
-    assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(still))
+    if name != "rprop":  # that has a least step
+        assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(still))
 
 
 @pytest.mark.parametrize(
@@ -141,14 +137,8 @@ def test_a_wrong_learning_rate(learning_rate):
 @pytest.mark.parametrize(
     "text, match",
     [
-        (
-            "liner_schedule",
-            "no schedule .liner_schedule.; did you mean linear_schedule[?] There are",
-        ),
-        (
-            "adam",
-            "no schedule .adam.[.] There are: annealed, cosine_decay_schedule, .*, curriculum",
-        ),
+        ("liner_schedule", "no schedule .liner_schedule.; did you mean linear_schedule[?] There"),
+        ("adam", "no schedule .adam.[.] There are: annealed, cosine_decay_sch.*, curriculum"),
         ("constant", "no schedule .constant."),
         ("linear_schedule(end=1.0)", "no argument 'end'; it takes init_value, end_value, trans"),
         ("linear_schedule", r"strength='linear_schedule' is no number.*missing 3 required"),

@@ -1,7 +1,5 @@
 """Replay equals what training used, and says what cannot be had."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,14 +7,15 @@ import optax
 import pytest
 
 from dropjax import train
+from dropjax.core import noise
+from dropjax.core.draw import keys_at
 from dropjax.core.plan import no_weights, record
+from dropjax.core.scheme import Chain
 from dropjax.core.site import Kind, Site
-from dropjax.core.trial import shape_of
 from dropjax.ops.keys import derive
 from dropjax.ops.lazy import Lazy, is_lazy
 from dropjax.schemes import parse
-from tests.cases import SCHEME_VALUES, SITES
-from tests.conftest import run_python
+from tests.cases import apart
 
 KEY = jax.random.key(11)
 N, BATCH, UNITS = 22, 8, 16
@@ -27,6 +26,7 @@ KERNEL = Site("kernel", Kind.WEIGHT, ("input", "output"))
 TEXT = 'bernoulli(rate=0.4)|gaussian(rate=0.2,at="input")|bernoulli(rate=0.3,at="hidden")'
 TEXT += "|dropconnect(rate=0.3)"
 SHAPES = {"hidden": (UNITS,), "input": (4, 6), "kernel": (3, 5)}
+ONE = jax.devices()[:1]
 RAMP = optax.linear_schedule(0.3, 1.0, 5)
 
 
@@ -44,14 +44,14 @@ PARAMS = jnp.zeros((N, UNITS + 24 + 15))
 ROWS = jnp.arange(N, dtype=jnp.float32)
 
 
-def program(text=TEXT, *, strength=1.0, devices=1, rate=1.0) -> train.Program:
-    problem = train.Problem(apply, metrics, parse(text), optax.sgd(rate), strength=strength)
+def program(text=TEXT, *, strength=1.0, devices=ONE) -> train.Program:
+    problem = train.Problem(apply, metrics, parse(text), optax.sgd(1.0), strength=strength)
     return train.Program(
         problem,
         train.Examples(ROWS, ROWS),
         key=KEY,
         batch_size=BATCH,
-        devices=jax.devices()[:devices],
+        devices=devices,
     )
 
 
@@ -101,19 +101,19 @@ def assert_replayed(replay: train.Replay, found, strength=lambda step: 1.0):
 
 
 def test_a_gradient_that_shows_all_noise_shows_what_is_replayed():
-    """Over two epochs, their smaller last batches among them, in chains and at shared weights."""
-    of = program()
-    found = seen(of, 2 * STEPS)
-    assert [len(by_row) for by_row in found] == [8, 8, 6, 8, 8, 6]
-    assert_replayed(of.replay(), found)
-    of_one = of.replay().noise(1, of.replay().batch(1))["kernel"][0]
-    assert (of_one == of_one[:1]).all() and of_one.shape == (8, 3, 5)
+    """Over two epochs, their smaller last batches among them, in chains and at shared weights.
 
-
-def test_rates_of_a_schedule_are_those_of_the_step():
+    Rates of a schedule are those of the step.
+    """
     of = program(strength=RAMP)
     found = seen(of, 2 * STEPS)
+    assert [len(by_row) for by_row in found] == [8, 8, 6, 8, 8, 6]
     assert_replayed(of.replay(), found, lambda step: float(RAMP(step)))
+    for row, values in found[0].items():
+        outputs = apply(jnp.ones_like(PARAMS), ROWS[row], of.replay().draw(0, row))
+        np.testing.assert_allclose(values, outputs, rtol=1e-5, atol=1e-6)
+    of_one = of.replay().noise(1, of.replay().batch(1))["kernel"][0]
+    assert (of_one == of_one[:1]).all() and of_one.shape == (8, 3, 5)
 
 
 @pytest.mark.usefixtures("optimised")
@@ -144,37 +144,6 @@ def test_the_strength_of_a_step_is_that_of_training_to_the_bit():
         [np.asarray(of.replay().scheme_at(step).rate) for step in range(40)], dtype=np.float32
     )
     np.testing.assert_array_equal(np.float32(trained), sums)
-
-
-DEVICES = """
-import json, jax, numpy as np
-from tests.train.test_replay import STEPS, program, seen
-of = program(devices=8)
-found = seen(of, 2 * STEPS)
-print(json.dumps([{str(r): v.tolist() for r, v in by_row.items()} for by_row in found]))
-"""
-
-
-def test_eight_devices_draw_what_is_replayed_by_one():
-    done = run_python("-c", DEVICES, JAX_NUM_CPU_DEVICES="8")
-    assert done.returncode == 0, done.stderr
-    found = [
-        {int(row): np.array(v) for row, v in by_row.items()}
-        for by_row in json.loads(done.stdout.splitlines()[-1])
-    ]
-    assert len(found) == 2 * STEPS
-    of = program()
-    of.init(PARAMS)
-    assert_replayed(of.replay(), found)
-
-
-def test_a_draw_computes_what_training_computed():
-    of = program(rate=1.0)
-    (found, *_) = seen(of, 1)
-    replay = of.replay()
-    for row, values in found.items():
-        outputs = apply(jnp.ones_like(PARAMS), ROWS[row], replay.draw(0, row))
-        np.testing.assert_allclose(values, outputs, rtol=1e-5, atol=1e-6)
 
 
 def test_the_batches_of_an_epoch_have_each_row_once_and_step_of_finds_it():
@@ -214,9 +183,8 @@ def test_a_function_of_a_key_was_given_the_key_that_is_replayed():
 def test_learned_values_have_to_be_given_and_are_used():
     text = "tests.throwaway:LearnedRate(rate=0.5)"
     of = program(text)
-    state = of.init(PARAMS)
-    learned = jax.tree.map(np.array, state.params["learned"])
-    (found, *_) = seen(program(text), 1)
+    learned = jax.tree.map(np.array, of.init(PARAMS).params["learned"])
+    (found,) = seen(of, 1)
     with pytest.raises(ValueError, match=r"had learned before step 0.*learned="):
         of.replay().noise(0, of.replay().batch(0))
     replay = of.replay(learned)
@@ -303,42 +271,44 @@ def test_a_replay_of_nothing_is_refused(name):
 # Every scheme's noise.
 
 
-@pytest.mark.parametrize("scheme", SCHEME_VALUES, ids=str)
-def test_the_noise_of_every_scheme_can_be_had_as_arrays(scheme):
+# These perturb what a dense layer returns.
+OF_OUTPUTS = (
+    "concrete",
+    'dropconnect(rate=0.3,mode="gaussian"',
+    "sparse_variational",
+    "variational_gaussian",
+)
+
+
+def test_the_noise_of_every_scheme_can_be_had_as_arrays(monkeypatch):
     """It is what `sample` draws; of a dense layer only where the layer asks `sample` for it."""
-    kinds = scheme.acts_on | scheme.can_act_on
-    sites = {s.name: (s, shape_of(s)) for s in SITES.values() if s.kind in kinds}
-    learned = scheme.init_learned(KEY, sites, no_weights(sites)) if scheme.learns else None
+    cases = {case.site.name: case for case in apart()}
+    sites = {name: (case.site, case.shape) for name, case in cases.items()}
+    scheme = Chain(tuple(case.scheme for case in cases.values()))
+    learned = scheme.init_learned(KEY, sites, no_weights(sites))
     replay = train.Replay(KEY, N, BATCH, scheme, sites, learned=learned)
     row = int(replay.batch(2)[1])
-    bound, keys = replay.scheme_at(2), replay.keys(2, row)
+    without = [
+        name
+        for name, case in cases.items()
+        if case.site.kind is Kind.LINEAR and str(case.scheme).startswith(OF_OUTPUTS)
+    ]
+    for name in without:
+        with pytest.raises(ValueError, match=r"linear\(\.\.\.\)"):
+            replay.noise(2, row, at=f"^{name}$")
 
-    def drawn(keys, here):
-        noise = {name: bound.sample(keys.within(name), *sites[name]) for name in here}
-        return jax.tree.map(
-            lambda n: n.drawn() if isinstance(n, Lazy) else n, noise, is_leaf=is_lazy
-        )
-
-    wanted = [name for name, (site, _) in sites.items() if scheme.wants(site)]
-    layers = [name for name in wanted if sites[name][0].kind is Kind.LINEAR]
-    for here in ([name for name in wanted if name not in layers], layers):
-        if not here:
-            continue
-        at = f"^({'|'.join(here)})$"
-        try:
-            found = replay.noise(2, row, at=at)
-        except ValueError as error:
-            assert here == layers and "linear(...)" in str(error)
-            continue
-        assert set(found) == set(here) and all(len(noise) == 1 for noise in found.values())
-        found = {name: noise for name, (noise,) in found.items()}
-        jax.tree.map(
-            np.testing.assert_array_equal,
-            found,
-            jax.jit(drawn, static_argnums=1)(keys, tuple(here)),
-        )
-        several = {name: noise for name, (noise,) in replay.noise(2, [row], at=at).items()}
-        jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b), several, found)
+    at = f"^({'|'.join(name for name in cases if name not in without)})$"
+    # Compiled by themselves, the few functions that draw serve all schemes.
+    monkeypatch.setattr(noise, "_drawn", noise._drawn.__wrapped__)
+    found = replay.noise(2, row, at=at)
+    assert len(found) + len(without) == len(cases)
+    for number, (name, link) in enumerate(zip(cases, replay.scheme_at(2).links, strict=True)):
+        if name not in without:
+            drawn = link.sample(keys_at(replay.keys(2, row), sites[name][0], number), *sites[name])
+            drawn = jax.tree.map(
+                lambda n: n.drawn() if isinstance(n, Lazy) else n, drawn, is_leaf=is_lazy
+            )
+            jax.tree.map(np.testing.assert_array_equal, found[name], (drawn,))
 
 
 def test_a_layer_s_noise_is_what_its_layer_used():
