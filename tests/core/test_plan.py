@@ -66,11 +66,6 @@ def test_axes_that_do_not_fit_the_value_are_refused():
         plan.record(lambda draw: draw(jnp.ones((2, 3)), HIDDEN))
 
 
-def test_a_batch_axis_is_refused():
-    with pytest.raises(ValueError, match="one example"):
-        Site("x", Kind.HIDDEN, ("batch", "feature"))
-
-
 def test_table_has_a_row_for_each_link_at_each_site():
     text = plan.table(parse('bernoulli(rate=0.5)|bernoulli(rate=0.25,at="b/")'), plan.record(model))
     cells = [line.split("  ") for line in text.splitlines()]
@@ -157,14 +152,6 @@ def test_a_scheme_that_names_no_kinds_is_refused():
 
     with pytest.raises(ValueError, match="acts on no kind of sites: set acts_on"):
         plan.check(Nowhere(), plan.record(model))
-
-
-def test_a_rate_without_an_annotation_is_refused():
-    with pytest.raises(TypeError, match=r"must be annotated dropjax\.schemes\.Rate"):
-
-        @schemes.scheme
-        class Bare(schemes.Scheme):
-            rate = 0.5
 
 
 def test_refusals_say_what_would_help():

@@ -156,6 +156,12 @@ def test_a_rate_that_is_not_annotated_as_one_is_refused():
         class Loose(schemes.Scheme):
             rate: float = 0.5
 
+    with pytest.raises(TypeError, match=r"Bare\.rate must be annotated dropjax\.schemes\.Rate"):
+
+        @schemes.scheme
+        class Bare(schemes.Scheme):
+            rate = 0.5
+
 
 class Undecorated(schemes.Scheme):
     """A scheme that its author forgot to decorate."""
