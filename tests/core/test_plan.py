@@ -43,6 +43,8 @@ def test_records_names_with_scopes_in_order_and_computes_nothing():
 def test_a_name_that_occurs_twice_is_refused():
     with pytest.raises(ValueError, match=r"'hidden' twice"):
         plan.record(lambda draw: draw(draw(jnp.ones(3), HIDDEN), HIDDEN))
+    with pytest.raises(ValueError, match=r"'hidden' twice"):  # in one fork
+        plan.record(lambda draw: [draw.fork(1)(jnp.ones(3), HIDDEN) for _ in range(2)])
 
 
 def test_a_fork_may_meet_the_same_sites_and_others():
@@ -54,11 +56,6 @@ def test_a_fork_may_meet_the_same_sites_and_others():
         draw.fork(3)(jnp.ones(3), other)
 
     assert list(plan.record(model)) == ["hidden", "a/hidden", "other"]
-
-
-def test_a_name_that_occurs_twice_in_one_fork_is_refused():
-    with pytest.raises(ValueError, match=r"'hidden' twice"):
-        plan.record(lambda draw: [draw.fork(1)(jnp.ones(3), HIDDEN) for _ in range(2)])
 
 
 def test_axes_that_do_not_fit_the_value_are_refused():
