@@ -305,12 +305,6 @@ def test_dark_pixels_are_said(own, largest, lines):
     assert len(said) == lines and all("divided by 255, but none is above 16" in s for s in said)
 
 
-def test_x_of_more_axes_keeps_its_shape(own):
-    x = rng().normal(size=(30, 2, 3, 4))
-    dataset, _ = own(parts(x_train=x, x_test=x[:6]))
-    assert dataset.x_train.shape == (30, 2, 3, 4) and dataset.shift.shape == ()
-
-
 @pytest.mark.parametrize("savez", [np.savez, np.savez_compressed])
 def test_a_validation_split_of_the_file_is_kept(tmp_path, savez):
     x, y = rng().normal(size=(9, 4)), np.arange(9) % 3

@@ -284,14 +284,9 @@ def test_x64_draws_the_same_mask(rate):
     for name, y in double.items():
         assert y.dtype == np.float64
         assert same(dropped(y), dropped(expected[name]))
-
-
-def test_x64_scales_in_double():
-    with jax.enable_x64(True):
-        values = every(KEY, np.ones((5, 400)), 0.1)
-    for name in SCALED:
-        y = np.asarray(values[name])
-        np.testing.assert_allclose(y[y != 0], 1 / 0.9, rtol=1e-15)
+        if np.ndim(rate) == 0 and name in SCALED:
+            y = np.asarray(y)
+            np.testing.assert_allclose(y[y != 0], 1 / 0.9, rtol=1e-15)
 
 
 def test_x64_as_a_process_starts_with_it(python):
@@ -315,6 +310,7 @@ def test_x64_as_a_process_starts_with_it(python):
         ((), ()),
         (0, (0,)),
         (-1, (2,)),
+        ((np.int64(1),), (1,)),
         ([2, 0], (0, 2)),
         ((-3, 1, 2), (0, 1, 2)),
     ],
@@ -472,11 +468,6 @@ def test_a_rate_that_is_no_number_is_refused(op, rate):
 def test_axes_that_are_no_integers_are_refused(axes):
     with pytest.raises((TypeError, ValueError), match=r"^shared_axes"):
         dropjax.dropout(KEY, X, 0.5, shared_axes=axes)
-
-
-def test_axes_may_be_numpy_integers():
-    expected = dropjax.dropout(KEY, X, 0.5, shared_axes=1)
-    assert same(dropjax.dropout(KEY, X, 0.5, shared_axes=(np.int64(1),)), expected)
 
 
 @pytest.mark.parametrize("scaling", ["inverted", "", None, 1])
