@@ -1,4 +1,4 @@
-"""Paired comparisons against brute force in whole numbers, scipy, and simulated nulls.
+"""Paired comparisons against counts in whole numbers, scipy, and simulated nulls.
 
 What intervals cover is measured in test_coverage.py.
 """
@@ -14,9 +14,12 @@ import scipy.stats
 
 from dropjax.compare import (
     EXACT_UP_TO,
+    confidence_sequence,
     decided,
+    evidence,
     fewest,
     holm,
+    iqm,
     level_of_each,
     paired,
     smallest_p,
@@ -32,17 +35,9 @@ NULLS = {
 }
 
 
-def brute_force(differences):
-    """The fraction of sign flips of whole numbers whose sum is as far from 0, or farther."""
-    least = abs(sum(differences))
-    flips = itertools.product((-1, 1), repeat=len(differences))
-    sums = [sum(s * d for s, d in zip(signs, differences, strict=True)) for signs in flips]
-    return fractions.Fraction(sum(abs(total) >= least for total in sums), len(sums))
-
-
 def counted(differences):
-    """The same by dynamic programming over the sums: for more pairs than can be enumerated."""
-    ways = {0: 1}
+    """The fraction of sign flips of whole numbers whose sum is as far from 0, or farther."""
+    ways = {0: 1}  # to each sum so far
     for difference in differences:
         following = {}
         for total, count in ways.items():
@@ -50,9 +45,8 @@ def counted(differences):
                 following[to] = following.get(to, 0) + count
         ways = following
     least = abs(sum(differences))
-    return sum(count for total, count in ways.items() if abs(total) >= least) / 2 ** len(
-        differences
-    )
+    extreme = sum(count for total, count in ways.items() if abs(total) >= least)
+    return extreme / 2 ** len(differences)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8, 11])
@@ -60,11 +54,11 @@ def test_p_of_accuracies_is_that_in_whole_numbers_in_spite_of_rounding(n):
     rng = np.random.default_rng(n)
     for _ in range(20):
         a, b = rng.integers(330, 340, (2, n))
-        expected = brute_force((a - b).tolist())
+        expected = counted((a - b).tolist())
         # Not exactly representable: sums that are equal come out unequal in their last bits.
         found = paired(a / 360, b / 360)
         assert found.exact
-        assert found.p == pytest.approx(float(expected), rel=1e-12)
+        assert found.p == pytest.approx(expected, rel=1e-12)
         assert paired(100 * (a / 360), 100 * (b / 360)).p == found.p
 
 
@@ -109,9 +103,7 @@ def test_one_sign_everywhere_has_the_smallest_p_and_a_sample_none_of_0():
 
 
 def test_zeros_count_as_they_are():
-    assert paired([0.9] * 5, [0.9] * 5).p == 1
-    assert paired([0.9] * 30, [0.9] * 30).p == 1
-    assert paired([0.0] * 5, [0.0] * 5).p == paired([0.0] * 30, [0.0] * 30).p == 1
+    assert paired([0.9] * 5, [0.9] * 5).p == paired([0.9] * 30, [0.9] * 30).p == 1
     # A difference of 0 halves nothing: 2 of 8 flips of the others, each twice.
     assert paired([1.0, 2.0, 3.0, 0.0], [0.0] * 4).p == 0.25
 
@@ -286,7 +278,7 @@ def test_the_fewest_seeds_are_those_whose_smallest_p_is_small_enough(level, many
     alpha, n = fractions.Fraction(str(level)), 1
     while many * fractions.Fraction(2, 2**n) > 1 - alpha:
         n += 1
-    assert fewest(level_of_each(many, level=level)) == n
+    assert fewest(level_of_each(many, level=level)) == fewest(level, comparisons=many) == n
 
 
 def test_swapping_the_schemes_turns_the_sign_and_ties_are_half_an_improvement():
@@ -312,30 +304,19 @@ def closed_test(ps):
     return adjusted
 
 
-def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.04, 0.01, 0.02, 0.5]) == pytest.approx([0.08, 0.04, 0.06, 0.5])
-    assert holm([0.6, 0.7]) == [1, 1]
-    assert holm([0.2]) == [0.2] and holm([]) == []
-
-
 def test_holm_is_the_closure_of_bonferroni():
     rng = np.random.default_rng(0)
     for n in (1, 2, 4, 7):
         ps = (rng.uniform(size=n) ** 3).tolist()
         ps[-1] = ps[0]  # a tie
         assert holm(ps) == pytest.approx(closed_test(ps), rel=1e-12)
+    assert holm([0.6, 0.7]) == [1, 1] and holm([]) == []
 
 
 @pytest.mark.parametrize(
     "call, match",
     [
         (lambda: paired([1.0], [1.0, 2.0]), "^a and b must have a value for each.*got 1 and 2"),
-        (lambda: paired([1.0, math.nan], [1.0, 2.0]), "^a must be finite, got nan at index 1"),
-        (lambda: paired([1.0, 2.0], [math.inf, 2.0]), "^b must be finite, got inf at index 0"),
-        (lambda: paired([], []), r"^a must be numbers \(n,\)"),
-        (lambda: paired([1.0], [1.0], level=95), "^level must be above 0 and below 1"),
-        (lambda: paired([1.0], [1.0], level="95 %"), "^level must be above 0 and .*'95 %'"),
         (lambda: smallest_p(0), "^n must be an integer and at least 1, got 0"),
         (lambda: smallest_p(2.5), "^n must be an integer and at least 1, got 2.5"),
         (lambda: level_of_each(0), "^comparisons must be an integer and at least 1, got 0"),
@@ -353,16 +334,21 @@ def test_errors(call, match):
         call()
 
 
+# By what takes values, with the name that it has for them.
 FUNCTIONS = {
-    "a": lambda values: paired(values, [1.0, 2.0]),
-    "b": lambda values: paired([1.0, 2.0], values),
-    "values": summarise,
-    "differences": decided,
-    "ps": holm,
+    "paired, first": ("a", lambda values: paired(values, [1.0, 2.0])),
+    "paired, second": ("b", lambda values: paired([1.0, 2.0], values)),
+    "iqm": ("values", iqm),
+    "summarise": ("values", summarise),
+    "decided": ("differences", decided),
+    "evidence": ("differences", evidence),
+    "confidence_sequence": ("differences", confidence_sequence),
+    "holm": ("ps", holm),
 }
+OF_RESULTS = [function for function in FUNCTIONS if function != "holm"]
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize(
     "values, match",
     [
@@ -375,13 +361,42 @@ FUNCTIONS = {
         ([0.5j, 0.5], "got complex128"),
     ],
 )
-def test_what_is_no_list_of_numbers_is_refused_by_name(name, values, match):
+def test_what_is_no_list_of_numbers_is_refused_by_name(function, values, match):
+    name, call = FUNCTIONS[function]
     with pytest.raises(TypeError, match=rf"^{name} must be numbers \(n,\), {match}"):
-        FUNCTIONS[name](values)
+        call(values)
+
+
+@pytest.mark.parametrize("function", OF_RESULTS)
+def test_values_that_are_refused(function):
+    name, call = FUNCTIONS[function]
+    for values, match in (
+        ([], r"numbers \(n,\).*got shape \(0,\)"),
+        ([[1.0, 2.0]], r"numbers .*got shape \(1, 2\)"),
+        (1.0, r"numbers .*got shape \(\)"),
+        ([1.0, math.nan], "finite, got nan at index 1"),
+        ([math.inf, 1.0], "finite, got inf at index 0; leave out"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} must be {match}"):
+            call(values)
+
+
+@pytest.mark.parametrize("level", [0, 1, 95, -0.1, math.nan, "95 %"])
+def test_levels_that_are_refused(level):
+    for call in (
+        fewest,
+        lambda level: paired([1.0], [1.0], level=level),
+        lambda level: summarise([1.0, 2.0], level=level),
+        lambda level: decided([1.0], level=level),
+        lambda level: confidence_sequence([1.0], level=level),
+    ):
+        with pytest.raises(ValueError, match=f"^level must be above 0 and below 1.*got {level!r}"):
+            call(level)
 
 
 def test_an_iterator_is_no_list_but_to_holm():
     assert holm(x for x in (0.5, 0.25)) == holm([0.5, 0.25])
-    for name in FUNCTIONS.keys() - {"ps"}:
+    for function in OF_RESULTS:
+        name, call = FUNCTIONS[function]
         with pytest.raises(TypeError, match=rf"^{name} must .*got a generator; make a list of it"):
-            FUNCTIONS[name](x for x in (0.5, 0.25))
+            call(x for x in (0.5, 0.25))

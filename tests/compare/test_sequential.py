@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from dropjax import compare
-from dropjax.compare import confidence_sequence, decided, evidence, fewest, smallest_p
+from dropjax.compare import confidence_sequence, decided, evidence, fewest
 
 NULLS = {
     "normal": lambda rng, shape: rng.normal(0, 0.004, shape),
@@ -125,14 +125,9 @@ def test_no_differences_are_decided_sooner_than_the_fewest():
         assert decided(np.ones(n + 1), level=level) >= n
 
 
-@pytest.mark.parametrize("comparisons", range(8))
-def test_the_fewest_for_several_comparisons_are_those_whose_least_p_is_small_enough(comparisons):
-    n, many = fewest(0.95, comparisons=comparisons), max(comparisons, 1)
-    assert many * smallest_p(n) <= 0.05 < many * smallest_p(n - 1)
-
-
 def test_the_fewest_by_hand_and_no_other_number_of_comparisons():
     assert [fewest(level) for level in (0.5, 0.75, 0.9, 0.95, 0.99)] == [2, 3, 5, 6, 8]
+    assert fewest(0.95, comparisons=0) == 6
     for odd in (-1, 1.5):
         with pytest.raises(ValueError, match="comparisons must be an integer and at least 1"):
             fewest(0.95, comparisons=odd)
@@ -222,26 +217,6 @@ def test_differences_that_move_have_no_centre():
     low, high = confidence_sequence(np.concatenate([rng.normal(0, 1, 30), rng.normal(50, 1, 60)]))
     assert np.isfinite(low[29])
     assert np.isnan(low[-1]) and np.isnan(high[-1])
-
-
-@pytest.mark.parametrize("function", [evidence, decided, confidence_sequence])
-def test_differences_that_are_refused(function):
-    for differences, match in (
-        ([], r"^differences must be numbers \(n,\)"),
-        ([[1.0, 2.0]], r"got shape \(1, 2\)"),
-        ([1.0, math.nan], "^differences must be finite, got nan at index 1"),
-    ):
-        with pytest.raises(ValueError, match=match):
-            function(differences)
-
-
-@pytest.mark.parametrize("level", [0, 1, 95])
-def test_levels_that_are_refused(level):
-    with pytest.raises(ValueError, match=f"^level must be above 0 and below 1.*got {level}"):
-        fewest(level)
-    for function in (decided, confidence_sequence):
-        with pytest.raises(ValueError, match=f"^level must be above 0 and below 1.*got {level}"):
-            function([1.0], level=level)
 
 
 def test_the_example_runs_and_all_is_there():

@@ -22,11 +22,6 @@ def test_interquartile_mean_is_that_of_the_sorted_middle(n):
     assert summarise(values).iqm == iqm(values)
 
 
-def test_an_outlier_does_not_move_the_interquartile_mean_of_four():
-    assert iqm([4.0, 1.0, 2.0, 3.0]) == iqm([1e9, 1.0, 2.0, 3.0]) == 2.5
-    assert iqm([1.0, 2.0, 9.0]) == 4.0
-
-
 @pytest.mark.parametrize("level", [0.5, 0.95])
 @pytest.mark.parametrize("n", [6, 10, 25])
 def test_the_interval_is_that_of_differences_to_0(n, level):
@@ -36,13 +31,6 @@ def test_the_interval_is_that_of_differences_to_0(n, level):
     assert found.mean == pytest.approx(statistics.fmean(values), rel=1e-12)
     assert found.std == pytest.approx(statistics.stdev(values), rel=1e-9)
     assert (found.low, found.high) == (expected.low, expected.high)
-
-
-def test_the_interval_of_six_values_is_their_range():
-    found = summarise([0.95, 0.99, 0.97, 0.96, 0.94, 0.98])
-    assert (found.low, found.high) == (0.94, 0.99)
-    five = summarise([0.95, 0.99, 0.97, 0.96, 0.94])
-    assert math.isnan(five.low) and math.isnan(five.high) and five.std > 0
 
 
 def test_no_interval_of_accuracies_leaves_0_to_1():
@@ -64,25 +52,3 @@ def test_numbers_are_of_plain_python():
     found = summarise(np.float32([1, 2, 4]))
     assert type(found.n) is int
     assert {type(getattr(found, name)) for name in ("mean", "std", "low", "high", "iqm")} == {float}
-
-
-@pytest.mark.parametrize(
-    "values, match",
-    [
-        ([], r"^values must be numbers \(n,\).*got shape \(0,\)"),
-        ([[1.0]], r"got shape \(1, 1\)"),
-        (1.0, r"got shape \(\)"),
-        ([1.0, math.nan], "^values must be finite, got nan at index 1"),
-        ([math.inf], "got inf at index 0; leave out"),
-    ],
-)
-@pytest.mark.parametrize("function", [iqm, summarise])
-def test_values_that_are_refused(function, values, match):
-    with pytest.raises(ValueError, match=match):
-        function(values)
-
-
-@pytest.mark.parametrize("level", [0, 1, 95, -0.1, math.nan])
-def test_levels_that_are_refused(level):
-    with pytest.raises(ValueError, match=f"^level must be above 0 and below 1.*got {level}"):
-        summarise([1.0, 2.0], level=level)

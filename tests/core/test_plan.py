@@ -43,6 +43,8 @@ def test_records_names_with_scopes_in_order_and_computes_nothing():
 def test_a_name_that_occurs_twice_is_refused():
     with pytest.raises(ValueError, match=r"'hidden' twice"):
         plan.record(lambda draw: draw(draw(jnp.ones(3), HIDDEN), HIDDEN))
+    with pytest.raises(ValueError, match=r"'hidden' twice"):  # in one fork
+        plan.record(lambda draw: [draw.fork(1)(jnp.ones(3), HIDDEN) for _ in range(2)])
 
 
 def test_a_fork_may_meet_the_same_sites_and_others():
@@ -56,19 +58,9 @@ def test_a_fork_may_meet_the_same_sites_and_others():
     assert list(plan.record(model)) == ["hidden", "a/hidden", "other"]
 
 
-def test_a_name_that_occurs_twice_in_one_fork_is_refused():
-    with pytest.raises(ValueError, match=r"'hidden' twice"):
-        plan.record(lambda draw: [draw.fork(1)(jnp.ones(3), HIDDEN) for _ in range(2)])
-
-
 def test_axes_that_do_not_fit_the_value_are_refused():
     with pytest.raises(ValueError, match=r"names 1 axes .* shape \(2, 3\)"):
         plan.record(lambda draw: draw(jnp.ones((2, 3)), HIDDEN))
-
-
-def test_a_batch_axis_is_refused():
-    with pytest.raises(ValueError, match="one example"):
-        Site("x", Kind.HIDDEN, ("batch", "feature"))
 
 
 def test_table_has_a_row_for_each_link_at_each_site():
@@ -157,14 +149,6 @@ def test_a_scheme_that_names_no_kinds_is_refused():
 
     with pytest.raises(ValueError, match="acts on no kind of sites: set acts_on"):
         plan.check(Nowhere(), plan.record(model))
-
-
-def test_a_rate_without_an_annotation_is_refused():
-    with pytest.raises(TypeError, match=r"must be annotated dropjax\.schemes\.Rate"):
-
-        @schemes.scheme
-        class Bare(schemes.Scheme):
-            rate = 0.5
 
 
 def test_refusals_say_what_would_help():

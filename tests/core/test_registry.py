@@ -104,21 +104,6 @@ def test_two_classes_in_a_file_are_refused_unless_it_is_one_of_parts(modules):
     assert registry.name_of(registry.find("dropjax_test_two.two:A")) == "dropjax_test_two.two:A"
 
 
-@pytest.mark.parametrize(
-    "name, near",
-    [
-        ("bernouli", "bernoulli"),
-        ("drop_connect", "dropconnect"),
-        ("zoneot", "zoneout"),
-        ("non", "none"),
-    ],
-)
-def test_the_nearest_name_is_offered(name, near):
-    match = f"no scheme '{name}'; did you mean {near}[?] There are: alpha, attention, bernoulli, "
-    with pytest.raises(ValueError, match=match):
-        SCHEMES.find(name)
-
-
 FUNCTIONS = {
     f"{package.__name__}.{name}": getattr(package, name)
     for package in (dropjax, dropjax.blocks)
@@ -149,13 +134,6 @@ def test_functions_of_other_packages_and_names_like_them():
     }.items():
         with pytest.raises(ValueError, match=f"^no scheme '{name}'{said}"):
             SCHEMES.find(name)
-
-
-def test_far_from_every_name_there_is_the_list():
-    with pytest.raises(
-        ValueError, match=r"no model 'xyz'\. There are: cnn, mlp, rnn, transformer$"
-    ):
-        MODELS.find("xyz")
 
 
 def test_a_class_from_a_users_module(modules):

@@ -89,7 +89,8 @@ ERRORS = [
     ("bernoulli(0.5)", ValueError, "name each argument"),
     ("bernoulli(rate=half)", ValueError, "the value of rate must be a literal"),
     ("bernouli", ValueError, "no scheme 'bernouli'; did you mean bernoulli[?] There are: "),
-    ("dropconect(rate=0.1)", ValueError, "did you mean dropconnect"),
+    ("drop_connect(rate=0.1)", ValueError, "did you mean dropconnect"),
+    ("non", ValueError, "no scheme 'non'; did you mean none[?] There are: alpha, attention, b"),
     ("zzz", ValueError, "no scheme 'zzz'[.] There are: .*zoneout"),
     ("Bernoulli", ValueError, "did you mean bernoulli"),
     ("bernoulli(rat=0.5)", ValueError, "has no argument 'rat'; it takes at, rate, scaling"),
@@ -155,6 +156,12 @@ def test_a_rate_that_is_not_annotated_as_one_is_refused():
         @schemes.scheme
         class Loose(schemes.Scheme):
             rate: float = 0.5
+
+    with pytest.raises(TypeError, match=r"Bare\.rate must be annotated dropjax\.schemes\.Rate"):
+
+        @schemes.scheme
+        class Bare(schemes.Scheme):
+            rate = 0.5
 
 
 class Undecorated(schemes.Scheme):

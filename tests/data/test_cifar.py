@@ -48,15 +48,16 @@ def archive(batches, prefix=SUBFOLDER) -> bytes:
     return out.getvalue()
 
 
+def put(folder: Path, batch: str, data: bytes, kind: str) -> Path:
+    path = folder / (f"{batch}.bin" if kind == "bin" else f"{batch}.bin.gz")
+    path.write_bytes(data if kind == "bin" else gzip.compress(data))
+    return path
+
+
 def write(folder: Path, batches, kind: str) -> None:
     for batch, part in batches.items():
-        data = binary(*part)
-        if kind == "gz":
-            (folder / f"{batch}.bin.gz").write_bytes(gzip.compress(data))
-        elif kind == "named":
-            (folder / f"{batch}_first{len(part[1])}.bin.gz").write_bytes(gzip.compress(data))
-        else:
-            (folder / f"{batch}.bin").write_bytes(data)
+        name = f"{batch}_first{len(part[1])}" if kind == "named" else batch
+        put(folder, name, binary(*part), kind)
 
 
 def refused(folder: Path, words: str) -> None:
@@ -125,9 +126,7 @@ def test_whole_batches_are_checked(tmp_path, monkeypatch):
 def test_no_more_is_read_than_a_batch_has(tmp_path, monkeypatch, batches, kind):
     """A small .gz can have gigabytes in it."""
     write(tmp_path, batches, kind)
-    path = tmp_path / ("data_batch_2.bin" if kind == "bin" else "data_batch_2.bin.gz")
-    data = bytes(3073 * 20)
-    path.write_bytes(data if kind == "bin" else gzip.compress(data))
+    path = put(tmp_path, "data_batch_2", bytes(3073 * 20), kind)
     monkeypatch.setattr(cifar, "_WHOLE", 3073 * 10)
     read: list[int] = []
 
@@ -186,8 +185,7 @@ def test_a_batch_given_twice_is_an_error(tmp_path, batches, batch):
 def test_half_a_record_is_refused(tmp_path, batches, change, kind):
     write(tmp_path, batches, kind)
     data = change(binary(*batches["data_batch_5"]))
-    path = tmp_path / ("data_batch_5.bin" if kind == "bin" else "data_batch_5.bin.gz")
-    path.write_bytes(data if kind == "bin" else gzip.compress(data))
+    put(tmp_path, "data_batch_5", data, kind)
     refused(tmp_path, rf"data_batch_5.bin.* has {len(data)} bytes, not a mult")
 
 

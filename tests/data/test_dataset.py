@@ -260,12 +260,15 @@ def test_too_few_examples_for_a_split_are_told_of():
         two.with_validation(2)
 
 
-def test_a_class_that_cannot_be_on_both_sides_is_named():
+def test_a_class_of_one_example_is_in_no_part():
     y = np.int32([0] * 10 + [1] + [2] * 10)
     rare = floats(np.zeros((21, 1)), y, task="classification", outputs=3)
     with pytest.raises(DataError, match=r"validation=5: floats has fewer than two .* class 1,"):
         rare.with_validation(5)
     assert default_validation(rare) == 0
+    words = r"train_examples=5: .* a class of a single training example"
+    with pytest.raises(DataError, match=words):
+        rare.train_rows(5, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -320,15 +323,6 @@ def test_a_part_of_a_regression_is_any_rows():
     np.testing.assert_allclose(part.shift, rows.mean(), rtol=1e-6)  # its own statistics
     with pytest.raises(DataError, match=r"training examples beside those .* from 1 to 99, or 100"):
         numbers.train_rows(0, seed=0)
-
-
-def test_a_class_of_one_example_is_in_no_part():
-    y = np.int32([0] * 10 + [1] + [2] * 10)
-    rare = floats(np.zeros((21, 1)), y, task="classification", outputs=3)
-    with pytest.raises(
-        DataError, match=r"train_examples=5: .* a class of a single training example"
-    ):
-        rare.train_rows(5, seed=0)
 
 
 def test_a_part_that_would_have_none_of_a_rare_class_is_refused(dataset):

@@ -57,7 +57,13 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(monkeypatch):
+def online(monkeypatch):
+    monkeypatch.delenv("DROPJAX_OFFLINE")
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.fixture
+def server(monkeypatch, online):
     """Registers two files of a server here, as "toy"; returns the handler."""
 
     class Handler(Server):
@@ -68,8 +74,6 @@ def server(monkeypatch):
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
         register(monkeypatch, f"http://127.0.0.1:{running.server_port}")
-        monkeypatch.delenv("DROPJAX_OFFLINE")
-        monkeypatch.setenv("no_proxy", "*")
         yield Handler
         Handler.stop.set()
         running.shutdown()
@@ -168,12 +172,6 @@ def closed_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-@pytest.fixture
-def online(monkeypatch):
-    monkeypatch.delenv("DROPJAX_OFFLINE")
-    monkeypatch.setenv("no_proxy", "*")
 
 
 def test_a_refused_connection_is_not_tried_again(tmp_path, monkeypatch, online, closed_port):

@@ -74,14 +74,6 @@ def test_values_and_labels_are_what_was_written(folder, arrays, name):
             assert np.array_equal(read, written)
 
 
-def test_auto_finds_the_files(folder, arrays):
-    said = []
-    dataset = load("auto", folder, say=said.append)
-    assert dataset.name == "mnist"
-    assert said == ["mnist: only 30 training and 12 test examples of 60,000 and 10,000."]
-    assert np.array_equal(dataset.x_test[..., 0], arrays["x_test"])
-
-
 def refused(folder: Path, file: str, data: bytes) -> str:
     (folder / file).write_bytes(data)
     with pytest.raises(DataError) as caught:
@@ -117,22 +109,6 @@ def test_an_array_of_another_shape_is_refused(folder, monkeypatch, part):
     monkeypatch.setattr(idx, "_PARTS", {p: (file, shapes[p]) for p, file in PARTS.items()})
     with pytest.raises(DataError, match="no idx header"):
         idx.idx("mnist", folder)
-
-
-@pytest.mark.parametrize("file", KNOWN)
-def test_a_missing_file_is_named(folder, file):
-    (folder / file).unlink()
-    with pytest.raises(DataError) as caught:
-        idx.idx("mnist", folder)
-    first_line = str(caught.value).splitlines()[0]
-    assert [name for name in KNOWN if name in first_line] == [file]
-
-
-def test_any_of_the_files_is_noticed(folder, tmp_path):
-    for file in KNOWN:
-        assert idx.present(folder)
-        (folder / file).unlink()
-    assert not idx.present(folder)
 
 
 @pytest.mark.parametrize("name", ["auto", "mnist"])

@@ -93,16 +93,12 @@ def drawing(bright: bool) -> Image.Image:
     return Image.fromarray(np.dstack([value, DRAWN * np.uint8(255)]), "LA")
 
 
-def key_of_16_bits(bright: bool) -> Image.Image:
-    return Image.fromarray(np.where(DRAWN, 64250 if bright else 1285, 7).astype(np.uint16))
-
-
 def with_alpha(bright: bool) -> Image.Image:
     return drawing(bright).convert("RGBA")
 
 
-def with_one_of_a_palette(bright: bool) -> Image.Image:
-    return Image.fromarray(np.where(DRAWN, 250 if bright else 5, 7).astype("u1"))
+def with_one_level(bright: bool, dtype="u1", unit: int = 1) -> Image.Image:
+    return Image.fromarray(np.where(DRAWN, (250 if bright else 5) * unit, 7).astype(dtype))
 
 
 def with_a_key(bright: bool) -> Image.Image:
@@ -114,10 +110,10 @@ FRAMES = {"save_all": True, "append_images": [Image.new("RGBA", (8, 8), "red")]}
 TRANSPARENT = {
     "LA": ("a.png", drawing, {}),
     "RGBA": ("a.png", with_alpha, {}),
-    "P with one": ("a.png", with_one_of_a_palette, {"transparency": 7}),
+    "P with one": ("a.png", with_one_level, {"transparency": 7}),
     "P with bytes": ("a.png", lambda bright: with_alpha(bright).quantize(4), {}),
     "RGB with a key": ("a.png", with_a_key, {"transparency": (7, 8, 9)}),
-    "16 bits": ("a.png", key_of_16_bits, {"transparency": 7}),
+    "16 bits": ("a.png", lambda b: with_one_level(b, "u2", 257), {"transparency": 7}),
     "1 bit": ("a.png", lambda bright: Image.fromarray(bright == DRAWN), {}),
     "TIFF": ("a.tiff", with_alpha, {}),
     "WebP": ("a.webp", with_alpha, {"lossless": True}),
@@ -297,11 +293,9 @@ def test_a_network_that_takes_no_pictures_is_refused(tmp_path, shape):
 def test_a_wide_picture_is_padded_not_squeezed(tmp_path):
     pixels = np.zeros((20, 60), np.uint8)
     pixels[:, 25:35] = 255
-    Image.fromarray(pixels).save(tmp_path / "wide.png")
-    image = read_image(tmp_path / "wide.png", (12, 12, 1), 16.0, invert=False)[..., 0]
+    image = read(saved(Image.fromarray(pixels), tmp_path / "wide.png"), (12, 12, 1))[..., 0]
     assert image[:4].max() == 0 and image[-4:].max() == 0  # what was added above and below
     assert (image[6] > 8).sum() == 2  # 10 of 60 columns
 
-    Image.fromarray(255 - pixels).save(tmp_path / "bright.png")
-    bright = read_image(tmp_path / "bright.png", (12, 12, 1), 16.0, invert=True)[..., 0]
-    np.testing.assert_array_equal(bright, image)
+    path = saved(Image.fromarray(255 - pixels), tmp_path / "bright.png")
+    np.testing.assert_array_equal(read(path, (12, 12, 1), invert=True)[..., 0], image)

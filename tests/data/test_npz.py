@@ -213,6 +213,11 @@ def test_names_of_classes_may_stand_in_an_array_of_their_own(own):
         (parts(NAMES[LABELS * 0]), {}, "y_train has the class cat only; two"),
         (parts(NAMES[LABELS][:, None][:, [0, 0]]), {}, r"y_train has shape \(30, 2\); names must"),
         (parts(np.full(30, b"\xff")), {}, "y_train has bytes that are no UTF-8"),
+        *[
+            (parts(**{name: np.zeros(size, dtype)}), {}, "they must be of one kind")
+            for name, size in (("y_train", 30), ("y_test", 6))
+            for dtype in ("U3", "S2")
+        ],
         (parts(np.array([f"{i}" for i in range(30)])), {}, "30 classes for 30 examples"),
     ],
 )
@@ -300,12 +305,6 @@ def test_dark_pixels_are_said(own, largest, lines):
     assert len(said) == lines and all("divided by 255, but none is above 16" in s for s in said)
 
 
-def test_x_of_more_axes_keeps_its_shape(own):
-    x = rng().normal(size=(30, 2, 3, 4))
-    dataset, _ = own(parts(x_train=x, x_test=x[:6]))
-    assert dataset.x_train.shape == (30, 2, 3, 4) and dataset.shift.shape == ()
-
-
 @pytest.mark.parametrize("savez", [np.savez, np.savez_compressed])
 def test_a_validation_split_of_the_file_is_kept(tmp_path, savez):
     x, y = rng().normal(size=(9, 4)), np.arange(9) % 3
@@ -365,28 +364,6 @@ def test_floats_that_look_like_classes_are_said(own):
 
 
 # What is refused.
-
-
-@pytest.mark.parametrize(
-    "arrays",
-    [
-        parts(x_train=None),
-        parts(extra=np.zeros(3)),
-        parts(x_train=np.zeros((29, 4))),
-        parts(x_test=np.zeros((6, 5))),
-        parts(x_test=np.zeros(6)),
-        parts(x_train=np.zeros((30, 0)), x_test=np.zeros((6, 0))),
-        parts(x_train=np.zeros((30, 4), "c8")),
-        parts(x_train=np.zeros((30, 4), "U3")),
-        parts(x_train=np.zeros((30, 4), "u1")),
-        parts(x_train=np.zeros((30, 4), object)),
-        parts(x_train=np.zeros((30, 3, 9, 9)), x_test=np.zeros((6, 3, 9, 9))),
-        parts(classes=np.zeros(3)),
-    ],
-)
-def test_what_headers_say_is_checked_before_any_data_is_read(own, monkeypatch, arrays):
-    monkeypatch.setattr(reader, "_arrays", lambda *_: pytest.fail("data was read"))
-    refused(own, "own.npz: ", arrays)
 
 
 def test_a_small_file_does_not_become_a_large_array(tmp_path, monkeypatch):
@@ -485,15 +462,17 @@ def test_python_objects_are_not_read(own, tmp_path, monkeypatch, name):
     assert not (tmp_path / "executed").exists()
 
 
-def refusals() -> list:
-    """By what is wrong: arrays, and words of the refusal."""
+def header_refusals() -> list:
+    """By what is wrong with names, dtypes or shapes: arrays, and words of the refusal."""
     images = rng().integers(0, 256, (30, 5, 4), np.uint8)
+    pictures = np.zeros((30, 3, 9, 9))
     found = [
         (parts(arr_0=np.zeros(1), x_valid=np.zeros(1)), r"unknown: arr_0, x_valid\."),
-        (
-            parts(x_train=images, x_test=images[:6] / 255),
-            "x_test is float64 and x_train uint8",
-        ),
+        (parts(x_train=images, x_test=images[:6] / 255), "x_test is float64 and x_train uint8"),
+        (parts(x_train=np.zeros((30, 4), "u1")), "x_test is float64 and x_train uint8"),
+        (parts(x_train=np.zeros((30, 4), object)), "x_train has Python objects in it"),
+        (parts(x_train=pictures, x_test=pictures[:6]), "PyTorch's order"),
+        (parts(classes=np.zeros(3)), r"classes is float64 of shape \(3,\); it must be text"),
     ]
     for one, other in (("x", "y"), ("y", "x")):
         half = {f"{one}_validation": np.zeros((3, 4))}
@@ -507,28 +486,33 @@ def refusals() -> list:
         found.append((arrays, f"x_{split} has {size - 1} examples and y_{split} {size}"))
     for name, array in parts(REAL).items():
         found.append((parts(**{name: None}), rf"missing: {name}\."))
-        for dtype in ("c8", "U3", "S2", "M8[s]", "m8[s]", [("a", "f4")], "V2"):
+        text = ("U3", "S2") if name[0] == "x" else ()  # of y: names of classes
+        for dtype in ("c8", *text, "M8[s]", "m8[s]", [("a", "f4")], "V2"):
             words = f"{name} is .*; real numbers are needed"
-            if name[0] == "y" and dtype in ("U3", "S2"):  # names of classes
-                words = "they must be of one kind"
             found.append((parts(**{name: np.zeros(array.shape, dtype)}), words))
         for shape in ((), (0,), (0, 4), (30, 0)):
             words = f"{name} has shape .*: it is empty"
             found.append((parts(**{name: np.zeros(shape)}), words))
         if name[0] == "x":
             found.append((parts(**{name: array[:, 0]}), f"{name} has shape .* two axes"))
-        for value in (np.nan, np.inf, -np.inf, 1e39):
-            odd = array.copy()
-            odd[2] = odd[5] = value
-            count = 2 if name[0] == "y" else 8
-            words = f"{name} has {count} NaN or infinite values .* in row 2;"
-            found.append((parts(REAL, **{name: odd}), words))
     return found
 
 
-@pytest.mark.parametrize(("arrays", "match"), refusals())
-def test_arrays_that_cannot_be(own, arrays, match):
+@pytest.mark.parametrize(("arrays", "match"), header_refusals())
+def test_what_headers_say_is_checked_before_any_data_is_read(own, monkeypatch, arrays, match):
+    monkeypatch.setattr(reader, "_arrays", lambda *_: pytest.fail("data was read"))
     refused(own, match, arrays)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
+@pytest.mark.parametrize("name", parts())
+def test_values_that_are_not_finite_are_counted(own, name, value):
+    odd = parts(REAL)[name].copy()
+    odd[2] = odd[5] = value
+    count = 2 if name[0] == "y" else 8
+    refused(
+        own, f"{name} has {count} NaN or infinite values .* in row 2;", parts(REAL, **{name: odd})
+    )
 
 
 # What labels cannot be.

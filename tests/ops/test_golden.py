@@ -31,7 +31,7 @@ def values(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 
 def mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> np.ndarray:
-    """The mask by a loop over Python's integers."""
+    """The mask, from the words of the key."""
     return words_of(key, shape) / 2.0**32 >= np.float32(rate)
 
 
@@ -95,14 +95,6 @@ def test_shared_axes_are_the_broadcast_dims_of_the_peers(peer):
             assert_close(actual, wanted, 0.5)
 
 
-def test_a_linen_module_with_the_key_that_it_derives():
-    x, rngs = values((6, 8)), {"dropout": jax.random.key(11)}
-    module = linen.Dropout(0.1, deterministic=False)
-    key = module.bind({}, rngs=rngs).make_rng("dropout")
-    theirs = np.asarray(module.apply({}, x, rngs=rngs))
-    assert_close(dropjax.dropout(key, x, 0.1, bits=32), theirs, 0.1)
-
-
 def test_every_bit_of_the_peers_at_awkward_rates():
     """At these rates 1 - rate rounds otherwise in float32 than in Python."""
 
@@ -133,40 +125,17 @@ def test_a_traced_rate_and_x64_mode_as_the_peers_take_them():
 
 
 @pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("scaling", ["train", "test"])
-@pytest.mark.parametrize("op", ["dropout", "dropconnect"])
-def test_dropout_and_dropconnect_are_the_loop(op, scaling, rate):
-    key, x = jax.random.key(1), values((9, 7))
-    keep, expected = mask(key, rate, x.shape), np.zeros(x.shape)
-    for index in np.ndindex(*x.shape):
-        if keep[index]:
-            expected[index] = x[index] / (1 - rate) if scaling == "train" else x[index]
-    assert_close(getattr(dropjax, op)(key, x, rate, scaling=scaling), expected, rate)
-
-
-@pytest.mark.parametrize("rate", [0.1, 0.25, 0.5])
-@pytest.mark.parametrize("time_axis", [-2, 0, 1])
-def test_variational_dropout_is_the_loop(rate, time_axis):
-    key, x = jax.random.key(3), values((3, 6, 4))
-    time, shape = time_axis % 3, list(x.shape)
-    shape[time] = 1
-    keep, expected = mask(key, rate, tuple(shape)), np.zeros(x.shape)
-    for index in np.ndindex(*x.shape):
-        at = list(index)
-        at[time] = 0
-        if keep[tuple(at)]:
-            expected[index] = x[index] / (1 - rate)
-    assert_close(dropjax.variational_dropout(key, x, rate, time_axis=time_axis), expected, rate)
-
-
-@pytest.mark.parametrize("rate", RATES)
-def test_zoneout_is_the_loop(rate):
-    key, x, previous = jax.random.key(4), values((5, 6)), values((5, 6), seed=1)
-    keep, expected = mask(key, rate, x.shape), np.zeros_like(x)
-    for index in np.ndindex(*x.shape):
-        expected[index] = x[index] if keep[index] else previous[index]
-    actual = np.asarray(dropjax.zoneout(key, x, rate, previous=previous))
-    np.testing.assert_array_equal(actual, expected)
+def test_each_function_is_what_its_mask_says(rate):
+    key, x, previous = jax.random.key(1), values((3, 6, 4)), values((3, 6, 4), seed=1)
+    keep, scaled = mask(key, rate, x.shape), x / (1 - rate)
+    for op in (dropjax.dropout, dropjax.dropconnect):
+        assert_close(op(key, x, rate), np.where(keep, scaled, 0), rate)
+        assert_close(op(key, x, rate, scaling="test"), np.where(keep, x, 0), rate)
+    zoned = dropjax.zoneout(key, x, rate, previous=previous)
+    np.testing.assert_array_equal(zoned, np.where(keep, x, previous))
+    for time_axis, shape in ((-2, (3, 1, 4)), (0, (1, 6, 4)), (1, (3, 1, 4))):
+        y = dropjax.variational_dropout(key, x, rate, time_axis=time_axis)
+        assert_close(y, np.where(mask(key, rate, shape), scaled, 0), rate)
 
 
 # Any change of these masks raises dropjax.STREAM, and writes these constants anew.

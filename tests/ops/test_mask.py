@@ -132,15 +132,6 @@ def test_rows_are_the_rows_of_the_array():
     np.testing.assert_array_equal(rows, np.tile(keep_of(shared), (4, 1)))
 
 
-def test_a_mask_takes_raw_keys_and_checks_what_it_is_given():
-    raw = Mask.of(jax.random.PRNGKey(6), 0.3, [4, 6])
-    np.testing.assert_array_equal(raw.keep(), Mask.of(KEY, 0.3, (4, 6)).keep())
-    with pytest.raises(TypeError, match=r"^key must be a PRNG key"):
-        Mask.of(6, 0.3, (4, 6))
-    with pytest.raises(TypeError, match=r"^shape must be a sequence"):
-        Mask.of(KEY, 0.3, 4)
-
-
 @pytest.mark.parametrize("f", [dropjax.dropout, dropjax.gaussian_dropout, dropjax.alpha_dropout])
 def test_outside_of_jit_each_pass_is_one_program(f, caplog):
     """And not one for each operation that a mask is drawn by."""
@@ -236,27 +227,33 @@ def test_other_numbers_of_bits_are_refused(bits):
         dropjax.dropout(KEY, jnp.ones(4), 0.5, bits=bits)
 
 
-@pytest.mark.parametrize("shape", [4, 1.5, (1.5,), "4", None, ("a",)])
-def test_a_shape_that_is_none_is_refused(shape):
-    with pytest.raises(TypeError, match=r"^shape must be a sequence of integers"):
-        dropjax.keep_mask(KEY, 0.5, shape)
-
-
-def test_a_negative_size_is_refused():
-    with pytest.raises(ValueError, match=r"^shape must hold no negative size"):
-        dropjax.keep_mask(KEY, 0.5, (3, -1))
-
-
 @pytest.mark.parametrize("bits", [None, 32])
-def test_keep_mask_checks_key_and_rate(bits):
+@pytest.mark.parametrize(
+    "key, rate, shape, error, match",
+    [
+        *[
+            (KEY, 0.5, shape, TypeError, "^shape must be a sequence of integers")
+            for shape in (4, 1.5, (1.5,), "4", None, ("a",))
+        ],
+        (KEY, 0.5, (3, -1), ValueError, "^shape must hold no negative size"),
+        (0, 0.5, (4,), TypeError, "^key must be a PRNG key"),
+        (KEY, 1.5, (4,), ValueError, "^rate is the probability of dropping"),
+        (KEY, True, (4,), TypeError, "^rate must be a number"),
+        (KEY, np.full(3, 0.5), (4,), ValueError, "does not broadcast"),
+    ],
+)
+def test_what_a_mask_refuses(key, rate, shape, error, match, bits):
+    with pytest.raises(error, match=match):
+        dropjax.keep_mask(key, rate, shape, bits=bits)
+
+
+def test_a_mask_takes_raw_keys_and_checks_what_it_is_given():
+    raw = Mask.of(jax.random.PRNGKey(6), 0.3, [4, 6])
+    np.testing.assert_array_equal(raw.keep(), Mask.of(KEY, 0.3, (4, 6)).keep())
     with pytest.raises(TypeError, match=r"^key must be a PRNG key"):
-        dropjax.keep_mask(0, 0.5, (4,), bits=bits)
-    with pytest.raises(ValueError, match=r"^rate is the probability of dropping"):
-        dropjax.keep_mask(KEY, 1.5, (4,), bits=bits)
-    with pytest.raises(TypeError, match=r"^rate must be a number"):
-        dropjax.keep_mask(KEY, True, (4,), bits=bits)
-    with pytest.raises(ValueError, match=r"does not broadcast"):
-        dropjax.keep_mask(KEY, jnp.full((3,), 0.5), (4,), bits=bits)
+        Mask.of(6, 0.3, (4, 6))
+    with pytest.raises(TypeError, match=r"^shape must be a sequence"):
+        Mask.of(KEY, 0.3, 4)
 
 
 def test_the_example_in_the_docstring():

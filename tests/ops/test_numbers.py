@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
-from jax.sharding import PartitionSpec as P
 
 import dropjax
 from tests.compiled import compiled, normal
@@ -63,14 +61,6 @@ def test_typed_and_raw_keys_draw_the_same(impl):
             assert 0 < dropped(y).sum() < X.size
         assert_same(typed, every(raw, X, 0.5))
         assert_same(typed, every(np.asarray(raw), X, 0.5))
-
-
-def test_jit_equals_eager():
-    traced = jax.jit(every)
-    for rate in (0.0, 0.1, 0.3, 0.9, 1.0):
-        assert_same(every(KEY, X, rate), traced(KEY, X, rate))
-    static = jax.jit(lambda key, x: every(key, x, 0.3))
-    assert_same(every(KEY, X, 0.3), static(KEY, X))
 
 
 def test_vmap_and_scan_over_keys_equal_the_loop():
@@ -240,20 +230,17 @@ def test_the_type_of_the_rate_does_not_matter():
             assert same(y, X)
 
 
-def test_a_traced_rate_draws_the_mask_of_a_static_one():
-    x, traced = np.ones((4, 2000), np.float32), jax.jit(every)
-    for rate in (0.001, 0.1, 0.3):
+def test_jit_equals_eager_and_a_traced_rate_draws_the_mask_of_a_static_one():
+    x = np.random.default_rng(0).uniform(0.5, 2, (4, 2000)).astype(np.float32)
+    traced = jax.jit(every)
+    for rate in (0.0, 0.001, 0.1, 0.3, 0.9, 1.0):
         assert_same(every(KEY, x, rate), traced(KEY, x, rate))
+        # 1 - 0.001 in bfloat16 is 0.992: eight times the drops.
         low = jnp.bfloat16(rate)
         for drawn in (every(KEY, x, low), traced(KEY, x, low)):
             assert_same(drawn, every(KEY, x, float(low)))
-
-
-@each
-def test_a_low_precision_rate_drops_as_often_as_it_says(op):
-    # 1 - 0.001 in bfloat16 is 0.992: eight times the drops.
-    x = np.ones((1, 200_000), np.float32)
-    assert_mean(dropped(OPS[op](KEY, x, jnp.bfloat16(0.001)))[0], float(jnp.bfloat16(0.001)))
+    static = jax.jit(lambda key, x: every(key, x, 0.3))
+    assert_same(every(KEY, x, 0.3), static(KEY, x))
 
 
 def by_hand(op: str, rate: np.ndarray) -> np.ndarray:
@@ -297,14 +284,9 @@ def test_x64_draws_the_same_mask(rate):
     for name, y in double.items():
         assert y.dtype == np.float64
         assert same(dropped(y), dropped(expected[name]))
-
-
-def test_x64_scales_in_double():
-    with jax.enable_x64(True):
-        values = every(KEY, np.ones((5, 400)), 0.1)
-    for name in SCALED:
-        y = np.asarray(values[name])
-        np.testing.assert_allclose(y[y != 0], 1 / 0.9, rtol=1e-15)
+        if np.ndim(rate) == 0 and name in SCALED:
+            y = np.asarray(y)
+            np.testing.assert_allclose(y[y != 0], 1 / 0.9, rtol=1e-15)
 
 
 def test_x64_as_a_process_starts_with_it(python):
@@ -328,6 +310,7 @@ def test_x64_as_a_process_starts_with_it(python):
         ((), ()),
         (0, (0,)),
         (-1, (2,)),
+        ((np.int64(1),), (1,)),
         ([2, 0], (0, 2)),
         ((-3, 1, 2), (0, 1, 2)),
     ],
@@ -487,11 +470,6 @@ def test_axes_that_are_no_integers_are_refused(axes):
         dropjax.dropout(KEY, X, 0.5, shared_axes=axes)
 
 
-def test_axes_may_be_numpy_integers():
-    expected = dropjax.dropout(KEY, X, 0.5, shared_axes=1)
-    assert same(dropjax.dropout(KEY, X, 0.5, shared_axes=(np.int64(1),)), expected)
-
-
 @pytest.mark.parametrize("scaling", ["inverted", "", None, 1])
 def test_a_wrong_scaling_is_refused(scaling):
     calls = [
@@ -506,19 +484,6 @@ def test_a_wrong_scaling_is_refused(scaling):
 
 
 # Devices.
-
-
-def test_inside_shard_map_and_pmap_of_one_device():
-    def call(key, x):
-        return every(key, x, 0.3)
-
-    one, rows = jax.devices()[:1], P("d")
-    mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,), devices=one)
-    sharded = jax.shard_map(call, mesh=mesh, in_specs=(P(), rows), out_specs=rows)
-    in_shard_map = jax.jit(sharded)(KEY, X)
-    in_pmap = jax.pmap(call, in_axes=(None, 0), devices=one)(KEY, X[None])
-    assert_same(in_shard_map, call(KEY, X))
-    assert_same(jax.tree.map(lambda y: y[0], in_pmap), call(KEY, X))
 
 
 EIGHT_DEVICES = """
