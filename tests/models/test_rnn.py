@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit as sigmoid
 
-from dropjax import models, sampled
+from dropjax import sampled
 from dropjax.core.draw import CLEAN, deterministic
 from dropjax.core.plan import record
 from dropjax.core.site import Kind, Site
@@ -180,18 +180,6 @@ def test_gradients_under_zoneout_are_those_of_the_loop():
         assert_close(found, slopes / (2 * step))
 
 
-def test_zoneout_of_cell_and_state_at_rates_of_their_own():
-    draw = sampled(parse('zoneout(rate=0.5,at="cell")|zoneout(rate=0.05,at="state")'), KEY)
-    d_h = noise_at(draw, "layer_0", "state", Kind.STATE, (STEPS, WIDTH))
-    d_c = noise_at(draw, "layer_0", "cell", Kind.STATE, (STEPS, WIDTH))
-    assert d_h.mean() > d_c.mean()
-
-    def state(i, t, proposed, old):
-        return np.where(d_h[t], proposed[0], old[0]), np.where(d_c[t], proposed[1], old[1])
-
-    assert_close(apply("lstm", draw), by_hand("lstm", state=state))
-
-
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_the_expectation_of_zoneout_mixes_both_states(cell):
     def state(i, t, proposed, old):
@@ -316,27 +304,6 @@ def test_rows_of_an_image_with_channels_are_flattened():
         model.apply(params, X[0], CLEAN)
 
 
-@pytest.mark.parametrize(
-    "text, error, match",
-    [
-        ("rnn(width=0)", ValueError, "width and layers must be positive, got width=0"),
-        ("rnn(width=-1)", ValueError, "width and layers must be positive"),
-        ("rnn(dense=(8,0))", ValueError, r"rnn: dense must be positive, got \(8, 0\)"),
-        ("rnn(dense=8)", TypeError, "rnn: dense must be a tuple of integers"),
-        ("rnn(layers=0)", ValueError, "width and layers must be positive.*layers=0"),
-        ('rnn(cell="foo")', TypeError, "rnn: cell must be one of 'lstm', 'gru', 'elman', got 'f"),
-        ("rnn(width=1.5)", TypeError, "rnn: width must be an integer, got 1.5"),
-    ],
-)
-def test_errors(text, error, match):
-    with pytest.raises(error, match=match):
-        models.parse(text, OUTPUTS)
-
-
-def test_from_text():
-    assert models.parse('rnn(cell="gru",width=7,layers=3)', 5) == RNN(5, "gru", 7, 3)
-
-
 # Masks of each gate: the untied form of Gal & Ghahramani 2016, section 4.
 
 GATED = ("time", "gate", "feature")
@@ -416,14 +383,3 @@ def test_untied_sites_have_an_axis_of_gates():
         for m in (RNN(OUTPUTS, "gru", WIDTH, 2), model)
     )
     assert tied == of_untied  # so the weights of one serve the other
-
-
-def test_gates_from_text():
-    assert models.parse('rnn(gates="untied")', 5) == RNN(5, gates="untied")
-    with pytest.raises(TypeError, match="rnn: gates must be one of 'tied', 'untied'"):
-        models.parse('rnn(gates="loose")', 5)
-
-
-def test_a_cell_without_gates_cannot_be_untied():
-    with pytest.raises(ValueError, match='gates="untied" would do nothing: elman has no gates'):
-        RNN(OUTPUTS, cell="elman", gates="untied")
