@@ -49,6 +49,14 @@ def step(cell, a, u, state):
     return sigmoid(o) * np.tanh(c), c
 
 
+def product(value, kernel):
+    """With a kernel; of a value of each gate, each meets the columns of its own gate."""
+    if value.ndim == 1:
+        return value @ kernel
+    parts = np.split(kernel, len(value), axis=-1)
+    return np.concatenate([v @ part for v, part in zip(value, parts, strict=True)])
+
+
 def nothing(i, t, value, *previous):
     return value
 
@@ -65,8 +73,9 @@ def by_hand(cell, *, layers=1, params=None, x=X, recurrent=nothing, state=nothin
         states = tuple(np.zeros(WIDTH) for _ in CELLS[cell].states)
         outputs = []
         for t in range(STEPS):
-            a = x[t] @ p["kernel"] + p["bias"]
-            u = recurrent(i, t, states[0]) @ p["recurrent_kernel"] + p.get("recurrent_bias", 0)
+            a = product(x[t], p["kernel"]) + p["bias"]
+            u = product(recurrent(i, t, states[0]), p["recurrent_kernel"])
+            u = u + p.get("recurrent_bias", 0)
             states = state(i, t, step(cell, a, u, states), states)
             outputs.append(states[0])
         x = np.stack([output(i, t, h) for t, h in enumerate(outputs)])
@@ -314,29 +323,6 @@ def untied(cell, draw, layers=1):
     return outputs_of(model, {"params": params_of(cell, layers)}, X, draw)
 
 
-def untied_by_hand(cell, of_input, of_h, of_output, layers=1):
-    """The loop, in which gate g sees x and h under masks of its own.
-
-    `of_input[i][t, g]` and `of_h[i][t, g]` are factors for the input and state of layer i.
-    """
-    x = np.asarray(X, np.float64)
-    gates = CELLS[cell].gates
-    for i in range(layers):
-        p = params_of(cell, layers)[f"layer_{i}"]
-        w, u, b = (np.split(p[n], gates, -1) for n in ("kernel", "recurrent_kernel", "bias"))
-        b_h = np.split(p.get("recurrent_bias", np.zeros(gates * WIDTH)), gates)
-        states, outputs = tuple(np.zeros(WIDTH) for _ in CELLS[cell].states), []
-        for t in range(STEPS):
-            from_x = [(x[t] * of_input[i][t, g]) @ w[g] + b[g] for g in range(gates)]
-            from_h = [(states[0] * of_h[i][t, g]) @ u[g] + b_h[g] for g in range(gates)]
-            states = step(cell, np.concatenate(from_x), np.concatenate(from_h), states)
-            outputs.append(states[0])
-        x = np.stack(outputs)
-    return (x[-1] * of_output) @ params_of(cell, layers)["head"]["kernel"] + params_of(
-        cell, layers
-    )["head"]["bias"]
-
-
 @pytest.mark.parametrize("cell, scheme", [("lstm", "variational"), ("gru", "bernoulli")])
 def test_untied_each_gate_sees_masks_of_its_own(cell, scheme):
     where = 'at="input|recurrent$|output"' if scheme == "bernoulli" else 'at=""'
@@ -354,7 +340,13 @@ def test_untied_each_gate_sees_masks_of_its_own(cell, scheme):
         assert (mask != mask[:, :1]).any()
         full.append(np.broadcast_to(mask / q, (STEPS, *mask.shape[1:])))
     of_x, h0, h1, y0 = full
-    wanted = untied_by_hand(cell, [of_x, y0], [h0, h1], last, layers)
+    wanted = by_hand(
+        cell,
+        layers=layers,
+        x=X[:, None] * of_x,
+        recurrent=lambda i, t, h: h * (h0, h1)[i][t],
+        output=lambda i, t, h: h * (y0[t], last)[i],
+    )
     assert_close(untied(cell, draw, layers), wanted)
     assert not np.allclose(wanted, by_hand(cell, layers=layers), atol=0.01)
 
