@@ -67,24 +67,15 @@ _READY: dict[Flags, Setup] = {}
 
 
 @pytest.fixture(autouse=True)
-def set_up_once(monkeypatch, request) -> None:
-    """Runs of the same flags share what is set up, and so the compiled program.
-
-    Tests that are marked by `usefixtures("anew")` set up each run anew, as a process does.
-    """
+def set_up_once(monkeypatch) -> None:
+    """Runs of the same flags share what is set up, and so the compiled program."""
 
     def cached(experiment: Experiment, given: Flags, *arguments: Any) -> Setup:
         if given not in _READY:
             _READY[given] = set_up(experiment, given, *arguments)
         return _READY[given]
 
-    if "anew" not in request.fixturenames:
-        monkeypatch.setattr(run, "set_up", cached)
-
-
-@pytest.fixture
-def anew() -> None:
-    """See `set_up_once`."""
+    monkeypatch.setattr(run, "set_up", cached)
 
 
 def start(
@@ -750,8 +741,8 @@ def parsed(command: str) -> Flags:
     return typed(*arguments)[0]
 
 
-@pytest.mark.usefixtures("anew")
-def test_the_command_in_config_json_repeats_the_run(finished, tmp_path):
+def test_the_command_in_config_json_repeats_the_run(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "set_up", set_up)  # anew, as a process does
     config, _ = files.read_config(finished)
     assert start(tmp_path, parsed(config["command"])) == 0
     assert files.read_config(tmp_path) == (config, True)

@@ -31,8 +31,8 @@ def params_of(cell, layers=1):
     return params | {"head": {name: p.astype(np.float32) for name, p in head.items()}}
 
 
-def apply(cell, draw, layers=1):
-    model = RNN(OUTPUTS, cell=cell, width=WIDTH, layers=layers)
+def apply(cell, draw, layers=1, gates="tied"):
+    model = RNN(OUTPUTS, cell=cell, width=WIDTH, layers=layers, gates=gates)
     return outputs_of(model, {"params": params_of(cell, layers)}, X, draw)
 
 
@@ -318,11 +318,6 @@ def test_rows_of_an_image_with_channels_are_flattened():
 GATED = ("time", "gate", "feature")
 
 
-def untied(cell, draw, layers=1):
-    model = RNN(OUTPUTS, cell=cell, width=WIDTH, layers=layers, gates="untied")
-    return outputs_of(model, {"params": params_of(cell, layers)}, X, draw)
-
-
 @pytest.mark.parametrize("cell, scheme", [("lstm", "variational"), ("gru", "bernoulli")])
 def test_untied_each_gate_sees_masks_of_its_own(cell, scheme):
     where = 'at="input|recurrent$|output"' if scheme == "bernoulli" else 'at=""'
@@ -347,15 +342,15 @@ def test_untied_each_gate_sees_masks_of_its_own(cell, scheme):
         recurrent=lambda i, t, h: h * (h0, h1)[i][t],
         output=lambda i, t, h: h * (y0[t], last)[i],
     )
-    assert_close(untied(cell, draw, layers), wanted)
+    assert_close(apply(cell, draw, layers, "untied"), wanted)
     assert not np.allclose(wanted, by_hand(cell, layers=layers), atol=0.01)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_untied_without_noise_on_the_gates_is_tied(cell):
-    assert_close(untied(cell, CLEAN), by_hand(cell))
+    assert_close(apply(cell, CLEAN, gates="untied"), by_hand(cell))
     draw = sampled(parse("zoneout|dropconnect"), KEY)
-    assert_close(untied(cell, draw), apply(cell, draw))
+    assert_close(apply(cell, draw, gates="untied"), apply(cell, draw))
 
 
 def test_untied_sites_have_an_axis_of_gates():
