@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import io
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from absl.flags import FlagValues
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from dropjax.disk import write_whole
 from dropjax.runs import files, record
-from experiments import report, run
+from experiments import program, report, run
 from experiments.flags import Flags
 from experiments.mnist import EXPERIMENT
 from tests.conftest import optimising
@@ -116,6 +118,37 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         result, _ = record.read(path.parent / "result.json")
         del result["files"]
         files.write_result(path.parent, result)
+
+
+def strict_json(text: str) -> Any:
+    """What the text says, which has to be JSON: Python's own reader takes NaN too."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a folder, by their paths in it."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def command(monkeypatch) -> Callable[..., int]:
+    """`command(*words)`: the exit status of a command that is run in this process."""
+    launched: list[Callable[[list[str]], int]] = []
+    monkeypatch.setattr(program, "launch", lambda name, start: launched.append(start))
+    monkeypatch.setattr(run, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(run.logging, "set_verbosity", lambda level: None)
+
+    def started(*words: str) -> int:
+        values = FlagValues()
+        run.main(EXPERIMENT, values)
+        values(["mnist", *words])
+        return launched[-1](["mnist"])
+
+    return started
 
 
 def table(task: str, rows: int = 120) -> dict[str, np.ndarray]:

@@ -1,11 +1,9 @@
 """The lists of arguments that --model=help and --dropout=help print."""
 
 import pytest
-from absl.flags import FlagValues
 
-from experiments import program, run
+from experiments import run
 from experiments.arguments import help_on
-from experiments.mnist import EXPERIMENT
 
 
 def test_only_the_word_help_asks_for_a_list():
@@ -25,11 +23,6 @@ def nothing_runs(monkeypatch):
 
 
 @pytest.mark.parametrize("flag", ["--model=help", "--dropout=help"])
-def test_help_is_printed_and_nothing_runs(flag, nothing_runs, monkeypatch, capsys):
-    launched = []
-    monkeypatch.setattr(program, "launch", lambda name, start: launched.append(start))
-    values = FlagValues()
-    run.main(EXPERIMENT, values)
-    values(["mnist", flag])
-    assert launched[0](["mnist"]) == 0
+def test_help_is_printed_and_nothing_runs(flag, nothing_runs, command, capsys):
+    assert command(flag) == 0
     assert "takes a name" in capsys.readouterr().out

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +17,9 @@ from experiments.flags import Flags
 from experiments.folder import claim, describe, locked
 from experiments.mnist import EXPERIMENT
 from experiments.setup import LaunchError, resolve
+from tests.conftest import ROOT
+from tests.experiments.conftest import contents
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 HOLDER = """
 import pathlib, sys
 from experiments.folder import locked
@@ -45,10 +45,6 @@ def changed(config: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
     assert part[last] != value
     part[last] = value
     return config
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
 
 
 def test_a_lock_makes_the_folder_and_names_its_holder(tmp_path):
@@ -80,13 +76,6 @@ def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path):
     assert (tmp_path / "lock").read_text() == text  # it could not tidy up
     with locked(tmp_path):
         assert f"pid {os.getpid()}\n" in (tmp_path / "lock").read_text()
-
-
-def test_one_process_cannot_hold_a_folder_twice(tmp_path):
-    with locked(tmp_path):
-        with pytest.raises(LaunchError, match=f"pid {os.getpid()}"), locked(tmp_path):
-            pass
-        assert f"pid {os.getpid()}" in (tmp_path / "lock").read_text()
 
 
 def test_a_lock_from_another_host_is_refused(tmp_path):

@@ -2,30 +2,11 @@ import json
 import os
 
 import jax
-import pytest
-from absl.flags import FlagValues
 
 from dropjax.train.checkpoint import CheckpointError
-from experiments import program, run, setup
+from experiments import run, setup
 from experiments.flags import Flags
 from experiments.mnist import EXPERIMENT
-
-
-@pytest.fixture
-def command(monkeypatch):
-    """`command(*words)`: the exit status of a command that is run in this process."""
-    launched = []
-    monkeypatch.setattr(program, "launch", lambda name, start: launched.append(start))
-    monkeypatch.setattr(run, "use_compilation_cache", lambda: None)
-    monkeypatch.setattr(run.logging, "set_verbosity", lambda level: None)
-
-    def started(*words: str) -> int:
-        values = FlagValues()
-        run.main(EXPERIMENT, values)
-        values(["mnist", *words])
-        return launched[-1](["mnist"])
-
-    return started
 
 
 def test_a_scheme_that_does_not_fit_the_model_exits_2(command, tmp_path, capsys):

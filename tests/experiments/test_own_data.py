@@ -21,7 +21,7 @@ from experiments.flags import Flags
 from experiments.mnist import EXPERIMENT
 from experiments.results import losses
 from experiments.setup import LaunchError, Resolved, Setup, read_once, resolve, set_up
-from tests.experiments.conftest import table
+from tests.experiments.conftest import contents, strict_json, table
 
 DRAW_CURVES, FLAGS = report.draw_curves, FlagValues()
 flags.define(EXPERIMENT, FLAGS)
@@ -54,10 +54,7 @@ def resolved(**given) -> Resolved:
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads((folder / name).read_text(), parse_constant=refuse)
+    return strict_json((folder / name).read_text())
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -154,13 +151,6 @@ def test_a_target_that_does_not_vary_in_the_test_data_leaves_valid_json(npz, tmp
     assert found["mc_test_rmse"] > 0 and found["mc_test_rmse"] != found["test_rmse"]
 
 
-def test_a_task_may_be_asked_for(npz):
-    arrays = table("classification")
-    for task, outputs in (("regression", 1), ("classification", 3)):
-        found = resolved(**SMALL, dataset=npz(**arrays), task=task)
-        assert (found.config.task, found.dataset.outputs) == (task, outputs)
-
-
 @pytest.mark.parametrize("dataset", ["own.npz", "./own.npz", "~/own.npz"])
 def test_the_command_of_a_relative_path_repeats_the_run(npz, monkeypatch, dataset, tmp_path):
     """With the task that was asked for, from any folder."""
@@ -227,12 +217,12 @@ def test_data_that_are_wrong_are_refused_before_anything_is_written(npz, tmp_pat
 def test_flags_that_do_not_fit_the_data_are_refused_and_an_old_run_survives(
     made, npz, tmp_path, given, words
 ):
-    before = {p: p.read_bytes() for p in made["binary"].rglob("*") if p.is_file()}
+    before = contents(made["binary"])
     for path in (tmp_path / "run", made["binary"]):
         with pytest.raises(LaunchError, match=words):
             start(path, npz(**table("classification")), **given)
     assert os.listdir(tmp_path) == []
-    assert {p: p.read_bytes() for p in made["binary"].rglob("*") if p.is_file()} == before
+    assert contents(made["binary"]) == before
 
 
 # A test split, class names, tokens.

@@ -47,10 +47,13 @@ def test_a_target_is_met_within_its_bounds_alone():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_says_what_it_makes_again_and_how(name):
+def test_each_is_a_program_that_says_what_it_makes_again_and_how(name):
     module = importlib.import_module(f"experiments.papers.{name}")
     text = module.__doc__ or ""
     assert f"python -m experiments.papers.{name}" in text and "\nSource: " in text
+    source = (ROOT / "experiments" / "papers" / f"{name}.py").read_text()
+    assert source.endswith('if __name__ == "__main__":\n    common.main(targets)\n')
+    assert len(NAMES) >= 4
 
 
 @pytest.fixture
@@ -174,10 +177,3 @@ def test_from_the_command_line(python):
     assert wrong[0] == 2 and "examples must be of 10, 25" in wrong[2]
     assert "Traceback" not in wrong[2]
     assert "--epochs: passes over the data" in helped[1] and "--widths" in helped[1]
-
-
-def test_every_one_is_a_program():
-    assert len(NAMES) >= 4
-    for name in NAMES:
-        source = (ROOT / "experiments" / "papers" / f"{name}.py").read_text()
-        assert source.endswith('if __name__ == "__main__":\n    common.main(targets)\n')

@@ -1,6 +1,7 @@
 """How programs end: signals, files that fail, and streams that cannot be written to."""
 
 import ast
+import contextlib
 import errno
 import io
 import os
@@ -46,31 +47,34 @@ with program.held() as signalled:
 MEANS = "program.say_if_stopped(lambda: 'DIR has a run');"
 
 
-def running(script: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def running(script: str) -> Iterator[subprocess.Popen[str]]:
+    """Once it says that it is ready."""
     begin = "import hashlib, weakref; from experiments import program; program.begin('p');"
-    return subprocess.Popen(
-        [sys.executable, "-c", begin + MEANS + script],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    command = [sys.executable, "-c", begin + MEANS + script]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        yield process
+
+
+def ended(script: str, number: signal.Signals) -> tuple[int, str, str]:
+    """Status, output and errors of a script that is sent a signal once it is ready."""
+    with running(script) as process:
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("script", [AT_ONCE, SWALLOWED], ids=["waits", "in a callback"])
 def test_a_signal_ends_a_program_with_one_line(script, number):
-    with running(script) as process:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        process.send_signal(number)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    assert (out, err) == ("", f"p: {number.name}: stopped; DIR has a run\n")
+    said = f"p: {number.name}: stopped; DIR has a run\n"
+    assert ended(script, number) == (128 + number, "", said)
 
 
 def test_a_held_signal_is_noted_and_a_second_acts_at_once():
     with running(HELD) as process:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGTERM)  # as `timeout` does; it is one
         assert process.stdout.readline() == "noted 15\n"
@@ -89,11 +93,7 @@ with program.held() as signalled:
 program.stop(signalled())
 while True: pass
 """
-    with running(script) as process:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (143, "p: SIGTERM: stopped; DIR has a run\n")
+    assert ended(script, signal.SIGTERM) == (143, "", "p: SIGTERM: stopped; DIR has a run\n")
 
 
 def test_a_signal_that_ends_the_process_tidies_first(tmp_path):
@@ -103,11 +103,7 @@ from experiments.program import tidying
 with tidying(lambda: pathlib.Path({str(tmp_path / "tidy")!r}).touch()):
     {AT_ONCE}
 """
-    with running(script) as process:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        process.terminate()
-        process.communicate(timeout=60)
-    assert process.returncode == 143 and (tmp_path / "tidy").exists()
+    assert ended(script, signal.SIGTERM)[0] == 143 and (tmp_path / "tidy").exists()
 
 
 SCRIPTS = [
@@ -284,9 +280,6 @@ def test_what_a_main_function_returns_is_the_status(monkeypatch, capsys):
 def no_space(monkeypatch) -> Callable[[], None]:
     """From its call on no file can be written to: as on a full disk, the error names none."""
 
-    def fail(*arguments: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     def begin() -> None:
         real = Path.open
 
@@ -305,11 +298,10 @@ class Full:
     def __init__(self, file: Any) -> None:
         self._file = file
 
-    def write(self, data: Any) -> int:
+    def write(self, *arguments: Any) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def truncate(self, size: int) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    truncate = write
 
     def __enter__(self) -> "Full":
         return self

@@ -8,7 +8,6 @@ from absl.flags import FlagValues
 
 from dropjax import runs
 from dropjax.core.strength import strength_at
-from dropjax.train.devices import check_batch_size
 from experiments import flags
 from experiments.flags import Flags
 from experiments.mnist import EXPERIMENT
@@ -191,25 +190,6 @@ def test_a_strength_may_leave_0_to_1_after_the_last_step():
     given = {"strength": RAMP.format(0.0, 2.0), "batch_size": 128}  # 11 steps an epoch
     assert resolved(**given, epochs=4)
     assert "at step 51" in refusal(**given, epochs=5)
-
-
-@pytest.mark.parametrize(
-    ("size", "devices", "words"),
-    [
-        (10, 4, "batch_size=10 does not divide over 4 devices; 8 or 12 would"),
-        (3, 4, "batch_size=3 does not divide over 4 devices; 4 would"),
-        (0, 1, "batch_size must be at least 1, got 0"),
-        (-4, 4, "batch_size must be at least 1, got -4"),
-    ],
-)
-def test_a_batch_that_does_not_divide_over_the_devices_is_refused(size, devices, words):
-    with pytest.raises(ValueError, match=f"^{words}$"):
-        check_batch_size(size, devices)
-
-
-@pytest.mark.parametrize(("size", "devices"), [(1, 1), (8, 4), (4, 4), (7, 1)])
-def test_a_batch_that_divides_is_taken(size, devices):
-    check_batch_size(size, devices)
 
 
 @pytest.mark.usefixtures("unread")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dropjax import models, sampled
+from dropjax import sampled
 from dropjax.core.draw import CLEAN, deterministic
 from dropjax.core.plan import record
 from dropjax.core.site import BATCH_AXES, Kind, Site
@@ -229,14 +229,6 @@ def test_it_is_flax_s_batch_norm_to_the_bit():
         assert found == wanted
 
 
-def test_in_evaluation_running_statistics_are_used_and_not_changed():
-    old = variables_of(NORMED)["batch_stats"]["stage_0_block_0"]["conv_norm"]["norm"]
-    wanted, _, _ = normed_by_hand(lambda y: (old["mean"], old["var"]))
-    variables = variables_of(NORMED)
-    outputs = compiled(jax.vmap(lambda x: NORMED.apply(variables, x, CLEAN)))(XS)
-    assert_close(outputs, wanted)
-
-
 def test_running_statistics_start_at_mean_0_and_variance_1():
     statistics = compiled(lambda: NORMED.init(KEY, X, CLEAN)["batch_stats"])()
     start = statistics["stage_0_block_0"]["conv_norm"]["norm"]
@@ -266,29 +258,6 @@ def test_the_gradient_goes_through_the_statistics():
 
 
 # What is refused.
-
-
-@pytest.mark.parametrize(
-    "text, error, match",
-    [
-        ("cnn(channels=())", ValueError, "cnn: channels must name at least one stage"),
-        ("cnn(channels=(8,0))", ValueError, r"cnn: channels must be positive, got \(8, 0\)"),
-        ("cnn(blocks=0)", ValueError, "cnn: blocks must be positive, got 0"),
-        ("cnn(dense=(-1,))", ValueError, "cnn: dense must be positive"),
-        ("cnn(kernel=2)", ValueError, "cnn: kernel must be odd, got 2"),
-        ('cnn(padding="full")', TypeError, "cnn: padding must be one of 'same', 'valid'"),
-        ('cnn(padding="valid",residual=True)', ValueError, 'padding="valid" makes maps smaller'),
-        ('cnn(padding="valid",kernel=1)', ValueError, 'padding="valid" would do nothing'),
-        ("cnn(kernel=-1)", ValueError, "cnn: kernel must be odd, got -1"),
-        ('cnn(pooling="sum")', TypeError, "cnn: pooling must be one of 'max', 'average'"),
-        ('cnn(norm="layer")', TypeError, "cnn: norm must be one of 'none', 'batch'"),
-        ("cnn(residual=1)", TypeError, "cnn: residual must be"),
-        ("cnn(channels=8)", TypeError, "cnn: channels must be a tuple of integers"),
-    ],
-)
-def test_errors(text, error, match):
-    with pytest.raises(error, match=match):
-        models.parse(text, OUTPUTS)
 
 
 def test_images_that_are_too_small_or_none_are_refused():
@@ -325,8 +294,3 @@ def test_with_padding_valid_it_is_the_loop():
     x = valid_by_hand(X, p["stage_0_block_0"]["conv"]["kernel"])
     x = pool_by_hand(relu(x + p["stage_0_block_0"]["conv"]["bias"]), "max")
     assert_close(apply(model, CLEAN, variables), dense(p["head"], x.reshape(-1)))
-
-
-def test_from_text():
-    text = 'cnn(channels=(8,4),blocks=2,kernel=5,pooling="average",residual=True,norm="batch")'
-    assert models.parse(text, 5) == CNN(5, (8, 4), 2, 5, "average", (128,), True, "batch")

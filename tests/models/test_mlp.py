@@ -116,25 +116,3 @@ def test_no_widths_make_a_linear_model():
     head = params["params"]["head"]
     assert set(params["params"]) == {"head"}
     assert_close(outputs_of(model, params, X, CLEAN), X.reshape(-1) @ np.asarray(head["kernel"]))
-
-
-@pytest.mark.parametrize(
-    "text, error, match",
-    [
-        ("mlp(widths=(0,))", ValueError, r"mlp: widths must be positive, got \(0,\)"),
-        ("mlp(widths=(8,-1))", ValueError, "mlp: widths must be positive"),
-        ("mlp(widths=8)", TypeError, "mlp: widths must be a tuple of integers.*got 8"),
-        ("mlp(widths=(8.0,))", TypeError, "mlp: widths must be a tuple of integers"),
-        ("mlp(widths=(True,))", TypeError, "mlp: widths must be a tuple of integers"),
-        ("mlp(name='a')", ValueError, "mlp has no argument 'name'; it takes widths"),
-        ("mpl", ValueError, "no model 'mpl'; did you mean mlp"),
-    ],
-)
-def test_errors(text, error, match):
-    with pytest.raises(error, match=match):
-        models.parse(text, OUTPUTS)
-
-
-def test_from_text():
-    assert models.parse("mlp(widths=(8,4))", 5) == MLP(5, (8, 4))
-    assert models.parse("mlp", 5) == MLP(5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit as sigmoid
 
-from dropjax import models, sampled
+from dropjax import sampled
 from dropjax.core.draw import CLEAN, deterministic
 from dropjax.core.plan import record
 from dropjax.core.site import Kind, Site
@@ -31,8 +31,8 @@ def params_of(cell, layers=1):
     return params | {"head": {name: p.astype(np.float32) for name, p in head.items()}}
 
 
-def apply(cell, draw, layers=1):
-    model = RNN(OUTPUTS, cell=cell, width=WIDTH, layers=layers)
+def apply(cell, draw, layers=1, gates="tied"):
+    model = RNN(OUTPUTS, cell=cell, width=WIDTH, layers=layers, gates=gates)
     return outputs_of(model, {"params": params_of(cell, layers)}, X, draw)
 
 
@@ -47,6 +47,14 @@ def step(cell, a, u, state):
     i, f, g, o = np.split(a + u, 4)
     c = sigmoid(f) * state[1] + sigmoid(i) * np.tanh(g)
     return sigmoid(o) * np.tanh(c), c
+
+
+def product(value, kernel):
+    """With a kernel; of a value of each gate, each meets the columns of its own gate."""
+    if value.ndim == 1:
+        return value @ kernel
+    parts = np.split(kernel, len(value), axis=-1)
+    return np.concatenate([v @ part for v, part in zip(value, parts, strict=True)])
 
 
 def nothing(i, t, value, *previous):
@@ -65,8 +73,9 @@ def by_hand(cell, *, layers=1, params=None, x=X, recurrent=nothing, state=nothin
         states = tuple(np.zeros(WIDTH) for _ in CELLS[cell].states)
         outputs = []
         for t in range(STEPS):
-            a = x[t] @ p["kernel"] + p["bias"]
-            u = recurrent(i, t, states[0]) @ p["recurrent_kernel"] + p.get("recurrent_bias", 0)
+            a = product(x[t], p["kernel"]) + p["bias"]
+            u = product(recurrent(i, t, states[0]), p["recurrent_kernel"])
+            u = u + p.get("recurrent_bias", 0)
             states = state(i, t, step(cell, a, u, states), states)
             outputs.append(states[0])
         x = np.stack([output(i, t, h) for t, h in enumerate(outputs)])
@@ -178,18 +187,6 @@ def test_gradients_under_zoneout_are_those_of_the_loop():
                 slopes[i] += sign * by_hand("lstm", params=params, state=state) @ weights
                 leaf[i] -= sign * step
         assert_close(found, slopes / (2 * step))
-
-
-def test_zoneout_of_cell_and_state_at_rates_of_their_own():
-    draw = sampled(parse('zoneout(rate=0.5,at="cell")|zoneout(rate=0.05,at="state")'), KEY)
-    d_h = noise_at(draw, "layer_0", "state", Kind.STATE, (STEPS, WIDTH))
-    d_c = noise_at(draw, "layer_0", "cell", Kind.STATE, (STEPS, WIDTH))
-    assert d_h.mean() > d_c.mean()
-
-    def state(i, t, proposed, old):
-        return np.where(d_h[t], proposed[0], old[0]), np.where(d_c[t], proposed[1], old[1])
-
-    assert_close(apply("lstm", draw), by_hand("lstm", state=state))
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
@@ -316,58 +313,9 @@ def test_rows_of_an_image_with_channels_are_flattened():
         model.apply(params, X[0], CLEAN)
 
 
-@pytest.mark.parametrize(
-    "text, error, match",
-    [
-        ("rnn(width=0)", ValueError, "width and layers must be positive, got width=0"),
-        ("rnn(width=-1)", ValueError, "width and layers must be positive"),
-        ("rnn(dense=(8,0))", ValueError, r"rnn: dense must be positive, got \(8, 0\)"),
-        ("rnn(dense=8)", TypeError, "rnn: dense must be a tuple of integers"),
-        ("rnn(layers=0)", ValueError, "width and layers must be positive.*layers=0"),
-        ('rnn(cell="foo")', TypeError, "rnn: cell must be one of 'lstm', 'gru', 'elman', got 'f"),
-        ("rnn(width=1.5)", TypeError, "rnn: width must be an integer, got 1.5"),
-    ],
-)
-def test_errors(text, error, match):
-    with pytest.raises(error, match=match):
-        models.parse(text, OUTPUTS)
-
-
-def test_from_text():
-    assert models.parse('rnn(cell="gru",width=7,layers=3)', 5) == RNN(5, "gru", 7, 3)
-
-
 # Masks of each gate: the untied form of Gal & Ghahramani 2016, section 4.
 
 GATED = ("time", "gate", "feature")
-
-
-def untied(cell, draw, layers=1):
-    model = RNN(OUTPUTS, cell=cell, width=WIDTH, layers=layers, gates="untied")
-    return outputs_of(model, {"params": params_of(cell, layers)}, X, draw)
-
-
-def untied_by_hand(cell, of_input, of_h, of_output, layers=1):
-    """The loop, in which gate g sees x and h under masks of its own.
-
-    `of_input[i][t, g]` and `of_h[i][t, g]` are factors for the input and state of layer i.
-    """
-    x = np.asarray(X, np.float64)
-    gates = CELLS[cell].gates
-    for i in range(layers):
-        p = params_of(cell, layers)[f"layer_{i}"]
-        w, u, b = (np.split(p[n], gates, -1) for n in ("kernel", "recurrent_kernel", "bias"))
-        b_h = np.split(p.get("recurrent_bias", np.zeros(gates * WIDTH)), gates)
-        states, outputs = tuple(np.zeros(WIDTH) for _ in CELLS[cell].states), []
-        for t in range(STEPS):
-            from_x = [(x[t] * of_input[i][t, g]) @ w[g] + b[g] for g in range(gates)]
-            from_h = [(states[0] * of_h[i][t, g]) @ u[g] + b_h[g] for g in range(gates)]
-            states = step(cell, np.concatenate(from_x), np.concatenate(from_h), states)
-            outputs.append(states[0])
-        x = np.stack(outputs)
-    return (x[-1] * of_output) @ params_of(cell, layers)["head"]["kernel"] + params_of(
-        cell, layers
-    )["head"]["bias"]
 
 
 @pytest.mark.parametrize("cell, scheme", [("lstm", "variational"), ("gru", "bernoulli")])
@@ -387,16 +335,22 @@ def test_untied_each_gate_sees_masks_of_its_own(cell, scheme):
         assert (mask != mask[:, :1]).any()
         full.append(np.broadcast_to(mask / q, (STEPS, *mask.shape[1:])))
     of_x, h0, h1, y0 = full
-    wanted = untied_by_hand(cell, [of_x, y0], [h0, h1], last, layers)
-    assert_close(untied(cell, draw, layers), wanted)
+    wanted = by_hand(
+        cell,
+        layers=layers,
+        x=X[:, None] * of_x,
+        recurrent=lambda i, t, h: h * (h0, h1)[i][t],
+        output=lambda i, t, h: h * (y0[t], last)[i],
+    )
+    assert_close(apply(cell, draw, layers, "untied"), wanted)
     assert not np.allclose(wanted, by_hand(cell, layers=layers), atol=0.01)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_untied_without_noise_on_the_gates_is_tied(cell):
-    assert_close(untied(cell, CLEAN), by_hand(cell))
+    assert_close(apply(cell, CLEAN, gates="untied"), by_hand(cell))
     draw = sampled(parse("zoneout|dropconnect"), KEY)
-    assert_close(untied(cell, draw), apply(cell, draw))
+    assert_close(apply(cell, draw, gates="untied"), apply(cell, draw))
 
 
 def test_untied_sites_have_an_axis_of_gates():
@@ -416,14 +370,3 @@ def test_untied_sites_have_an_axis_of_gates():
         for m in (RNN(OUTPUTS, "gru", WIDTH, 2), model)
     )
     assert tied == of_untied  # so the weights of one serve the other
-
-
-def test_gates_from_text():
-    assert models.parse('rnn(gates="untied")', 5) == RNN(5, gates="untied")
-    with pytest.raises(TypeError, match="rnn: gates must be one of 'tied', 'untied'"):
-        models.parse('rnn(gates="loose")', 5)
-
-
-def test_a_cell_without_gates_cannot_be_untied():
-    with pytest.raises(ValueError, match='gates="untied" would do nothing: elman has no gates'):
-        RNN(OUTPUTS, cell="elman", gates="untied")

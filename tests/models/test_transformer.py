@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from dropjax import models, sampled
+from dropjax import sampled
 from dropjax.core.draw import CLEAN, deterministic
 from dropjax.core.plan import record
 from dropjax.core.site import Kind, Site
@@ -221,21 +221,6 @@ def test_sites():
         ("tokens", "TOKENS"),
     ]
     assert [kind for _, kind in kinds].count("EMBED") == 1
-
-
-@pytest.mark.parametrize(
-    "text, error, match",
-    [
-        ("transformer(width=6,heads=4)", ValueError, "width must be a multiple of heads=4, got 6"),
-        ("transformer(layers=0)", ValueError, "layers must be positive, got 0"),
-        ("transformer(vocabulary=-1)", ValueError, "vocabulary must be 0 or more"),
-        ('transformer(pooling="max")', TypeError, "pooling must be one of 'mean', 'token'"),
-        ("transformer(depth=3)", ValueError, "depth"),
-    ],
-)
-def test_bad_texts(text, error, match):
-    with pytest.raises(error, match=match):
-        models.parse(text, outputs=2)
 
 
 def test_bad_examples():

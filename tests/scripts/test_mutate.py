@@ -62,6 +62,7 @@ FOUND = FAULTS.replace(
 @pytest.fixture
 def project(tmp_path):
     """A checkout of two functions, with tests of which one looks at too little."""
+    (tmp_path / "copies").mkdir()
     root = tmp_path / "checkout"
     (root / "tests").mkdir(parents=True)
     (root / "pyproject.toml").write_text("[tool.pytest.ini_options]\npythonpath = ['.']\n")
@@ -79,7 +80,6 @@ def first(project):
 
 @pytest.fixture
 def runner(project, tmp_path):
-    (tmp_path / "copies").mkdir()
     return mutate.Runner(project, tmp_path / "copies")
 
 
@@ -166,7 +166,6 @@ ENDLESS = "import time\n\ndef test_a():\n    time.sleep(600)\n"
 
 def test_tests_that_take_too_long_count_as_failed(project, first, tmp_path):
     (project / "tests" / "test_sums.py").write_text(ENDLESS)
-    (tmp_path / "copies").mkdir()
     found = mutate.Runner(project, tmp_path / "copies", limit=0.5).try_one(first)
     assert (found.killed, found.by, found.error) == (True, "the time limit", "")
     assert (tmp_path / "copies" / "copy_0" / "sums.py").read_text() == SUMS
@@ -208,7 +207,6 @@ def test_runs_are_not_copied_and_a_package_of_that_name_is(project, tmp_path):
     for name in ("runs/old.json", "package/runs/__init__.py", "package/__pycache__/a.pyc"):
         (project / name).parent.mkdir(parents=True)
         (project / name).touch()
-    (tmp_path / "copies").mkdir()
     mutate.Runner(project, tmp_path / "copies", jobs=2)
     for copy in (tmp_path / "copies" / "copy_0", tmp_path / "copies" / "copy_1"):
         found = {str(path.relative_to(copy)) for path in copy.rglob("*")}

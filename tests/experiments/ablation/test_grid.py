@@ -233,18 +233,6 @@ def test_an_id_does_not_change_with_where_the_data_lies(monkeypatch, tmp_path):
     assert first.id == second.id and first.config["data_dir"] != second.config["data_dir"]
 
 
-def test_none_has_one_cell_a_seed_for_all_rates():
-    planned = plan("none", "bernoulli", swept={"rate": (0.1, 0.3, 0.5)}, seeds=2)
-    assert [one.cell.setting for one in planned[:2]] == [{"rate": None}] * 2
-    assert len(planned) == 2 + 6 and len({*ids(planned)}) == 8
-
-
-def test_two_spellings_of_one_scheme_are_two_entries_of_one_cell():
-    planned = plan("bernoulli", "bernoulli(rate=0.5)")
-    assert len(planned) == 2 and len({*ids(planned)}) == 1
-    assert [one.cell.scheme for one in planned] == ["bernoulli", "bernoulli(rate=0.5)"]
-
-
 @pytest.mark.parametrize(
     ("flag", "points", "schemes", "counts"),
     [
@@ -279,10 +267,6 @@ def test_a_fixed_flag_is_for_the_schemes_for_which_it_means_something():
     none, bernoulli = plan("none", "bernoulli", strength="0.5", mc_samples=3)
     assert (none.cell.config["strength"], none.cell.config["mc_samples"]) == ("1", 0)
     assert (bernoulli.cell.config["strength"], bernoulli.cell.config["mc_samples"]) == ("0.5", 3)
-
-
-def test_no_draws_are_asked_for_where_there_is_no_noise_as_in_a_single_run():
-    assert plan("none", mc_samples=0)[0].cell.config["mc_samples"] == 0
 
 
 def test_a_flag_that_is_fixed_and_swept_or_fixed_at_what_cannot_be_is_refused():

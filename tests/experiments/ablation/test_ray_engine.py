@@ -48,11 +48,8 @@ def test_a_task_takes_the_cpus_of_its_threads_at_most_those_of_a_machine(
     monkeypatch.setenv("NPROC", threads)
     assert ray_engine._needs(cluster({"CPU": 8.0}, {"CPU": 2.0})) == {"num_cpus": cpus}
     assert ray_engine._variables()["NPROC"] == threads
-
-
-def test_a_cluster_without_machines_is_asked_for_one_that_has_the_threads(monkeypatch):
-    monkeypatch.setenv("NPROC", "5")
-    assert ray_engine._needs(cluster({"memory": 1e9})) == {"num_cpus": 5}
+    # A cluster without machines is asked for one that has them all.
+    assert ray_engine._needs(cluster({"memory": 1e9})) == {"num_cpus": int(threads)}
 
 
 def test_workers_are_given_what_decides_the_results(monkeypatch):

@@ -22,7 +22,7 @@ from experiments.ablation.trainer import Trainer, alike
 from experiments.folder import environment
 from experiments.mnist import EXPERIMENT
 from experiments.setup import LaunchError
-from tests.experiments.conftest import LEARNS, PART, table
+from tests.experiments.conftest import LEARNS, PART, strict_json, table
 
 # The flags of `small_run`.
 SMALL = {"dataset": "digits", "model": "mlp(widths=(32,))", "epochs": 2, "batch_size": 256}
@@ -52,16 +52,10 @@ def go(path: Path, planned: list[Planned], *, exact=False, **options) -> Store:
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is not JSON")
-
-    def value(text: str) -> Any:
-        return json.loads(text, parse_constant=refuse)
-
     lines = (path / "metrics.jsonl").read_text().splitlines()
     result, _ = record.read(path / "result.json")
     result.pop("files", None)  # their hashes
-    return result, [value(line) for line in lines]
+    return result, [strict_json(line) for line in lines]
 
 
 def assert_same_numbers(cell: Path, single: Path) -> None:
@@ -285,46 +279,6 @@ def test_weights_that_the_last_step_made_infinite_are_no_result(tmp_path):
     assert len(read(store.folder(planned[0].cell))[1]) == 1
 
 
-def test_a_larger_grid_runs_what_is_new_alone(tmp_path, request):
-    first = plan("none", swept={"learning_rate": (0.1,)}, seeds=2)
-    store = go(tmp_path, first)
-    before = stamps(store, first)
-    second = plan("none", swept={"learning_rate": (0.1, 0.2)}, seeds=2)
-    go(tmp_path, second)
-    assert stamps(store, first) == before
-    assert [outcome.status for outcome in outcomes(second, store)] == ["completed"] * 4
-    request.getfixturevalue("nothing_is_run")
-    go(tmp_path, second)
-    go(tmp_path, plan("none", swept={"learning_rate": (0.2,)}, seeds=2))
-
-
-def test_what_was_interrupted_between_groups_ends_as_if_it_was_not(tmp_path, monkeypatch):
-    planned = plan("none", seeds=5)
-    whole = go(tmp_path / "whole", planned, lanes=2)
-    real, groups = runner.keep, []
-
-    def keep(*arguments) -> None:
-        groups.append(arguments)
-        if len(groups) == 2:
-            raise KeyboardInterrupt
-        real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(runner, "keep", keep)
-        with pytest.raises(KeyboardInterrupt):
-            go(tmp_path / "cut", planned, lanes=2)
-    cut = Store(tmp_path / "cut")
-    done = [outcome.status for outcome in outcomes(planned, cut)]
-    assert done == ["completed"] * 2 + ["missing"] * 3
-    before = stamps(cut, planned[:2])
-    go(tmp_path / "cut", planned, lanes=2)
-    assert stamps(cut, planned[:2]) == before
-    for one in planned:
-        for name in ("result.json", "metrics.jsonl"):
-            ours, theirs = (store.folder(one.cell) / name for store in (cut, whole))
-            assert ours.read_bytes() == theirs.read_bytes()
-
-
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json"])
 def test_a_damaged_cell_runs_again_and_says_so(tmp_path, capsys, name):
     planned = plan("none", seeds=2)
@@ -356,13 +310,25 @@ def test_damage_is_said_of_a_few_cells_and_counted_of_many(capsys):
     assert len(said) == 6 and said[-1].startswith("2 more cells run again")
 
 
+GOES_ON, ANEW = (True, False, False), (False, True, False)
+
+
 @pytest.mark.parametrize(
-    ("name", "anew"),
-    [("result.json", True), ("config.json", True), ("metrics.jsonl", True), ("", False)],
+    ("name", "error", "calls"),
+    [
+        ("result.json", None, [ANEW]),
+        ("config.json", None, [ANEW]),
+        ("metrics.jsonl", None, [ANEW]),
+        ("", None, [GOES_ON]),
+        ("", CheckpointError("no good one"), [GOES_ON, ANEW]),
+        ("", LogError("was changed"), [GOES_ON, ANEW]),
+        ("", LaunchError("other numbers now"), [GOES_ON, ANEW]),
+    ],
 )
-def test_an_exact_cell_that_is_damaged_starts_anew_and_one_that_was_cut_off_goes_on(
-    tmp_path, monkeypatch, name, anew
+def test_an_exact_cell_that_was_cut_off_goes_on_and_starts_anew_where_it_cannot(
+    tmp_path, monkeypatch, name, error, calls
 ):
+    """Each call has whether it resumes, whether it overwrites, and whether a result is there."""
     planned = plan("none")
     seen, folder = [], tmp_path / "cells" / planned[0].cell.id
     folder.mkdir(parents=True)
@@ -377,33 +343,14 @@ def test_an_exact_cell_that_is_damaged_starts_anew_and_one_that_was_cut_off_goes
 
     def single(experiment, flags, path, *, resume, overwrite):
         seen.append((resume, overwrite, (path / "result.json").exists()))
-        return 0
-
-    monkeypatch.setattr(runner.single, "run", single)
-    go(tmp_path, planned, exact=True)
-    assert seen == [(not anew, anew, False)]
-
-
-@pytest.mark.parametrize(
-    "error",
-    [CheckpointError("no good one"), LogError("was changed"), LaunchError("other numbers now")],
-)
-def test_an_exact_cell_that_cannot_be_continued_starts_anew(tmp_path, monkeypatch, error):
-    planned, seen = plan("none"), []
-    folder = tmp_path / "cells" / planned[0].cell.id
-    folder.mkdir(parents=True)
-    record.write(folder / "config.json", {"flags": {}, "network": {}, "mask_stream": 2})
-
-    def single(experiment, flags, path, *, resume, overwrite):
-        seen.append((resume, overwrite))
-        if resume:
+        if resume and error:
             raise error
         return 0
 
     monkeypatch.setattr(runner.single, "run", single)
     go(tmp_path, planned, exact=True)
-    assert seen == [(True, False), (False, True)]
-    assert f"{error}: starting anew" in (folder / "log.txt").read_text()
+    assert seen == calls
+    assert error is None or f"{error}: starting anew" in (folder / "log.txt").read_text()
 
 
 def test_an_exact_cell_does_not_write_through_a_link(tmp_path):

@@ -16,6 +16,7 @@ from experiments.ablation.cells import Cell
 from experiments.ablation.store import Store
 from experiments.setup import LaunchError
 from tests.experiments.ablation.outcomes import grid
+from tests.experiments.conftest import contents
 
 CELLS = [
     dataclasses.replace(cell, id=f"{number:012x}")
@@ -191,14 +192,10 @@ def test_a_group_that_no_ablation_wrote_is_refused_and_nothing_is_written(
     """It names what is no cell, has a file that no cell has, or is not named as one."""
     data = record.encode(made) if sealed else json.dumps(made).encode()
     (store.path / "groups" / packed).write_bytes(data)
-    before = there(store.path.parent)
+    before = contents(store.path.parent)
     with pytest.raises(LaunchError, match=r"was written by no ablation: it has .*twelve hex"):
         Store(store.path).begin(PLAN | {"command": "second"})
-    assert there(store.path.parent) == before
-
-
-def there(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert contents(store.path.parent) == before
 
 
 @pytest.mark.parametrize("name", ["result.json", "config.json", "metrics.jsonl", "timing.json"])
@@ -265,27 +262,20 @@ def test_every_bit_of_a_cells_files_counts(store, name):
             assert (found.result, found.record) == (before.result, before.record)
 
 
-def test_a_file_that_is_gone_makes_a_cell_missing(store):
-    for name in ("metrics.jsonl", "config.json"):
-        store.put(CELLS, ALL)
-        (store.folder(CELLS[0]) / name).unlink()
-        assert statuses(store) == ["missing", "completed", "completed"]
-        assert name in store.outcome(CELLS[0]).error
-        assert store.outcome(CELLS[0]).error != module.NOT_RUN
-    (store.folder(CELLS[1]) / "result.json").unlink()
-    assert store.outcome(CELLS[1]).error == module.NOT_RUN
-
-
-def test_files_of_another_cell_are_not_this_ones(store):
+def test_a_file_that_is_gone_or_of_another_cell_makes_a_cell_missing(store):
     store.put(CELLS, ALL)
-    for name in ("config.json", "metrics.jsonl"):
-        other = (store.folder(CELLS[1]) / name).read_bytes()
-        path = store.folder(CELLS[0]) / name
+    for name in ("metrics.jsonl", "config.json"):
+        path, other = (store.folder(cell) / name for cell in CELLS[:2])
         own = path.read_bytes()
-        path.write_bytes(other)
-        assert store.outcome(CELLS[0]).status == "missing"
+        path.write_bytes(other.read_bytes())
+        assert statuses(store) == ["missing", "completed", "completed"]
+        path.unlink()
+        assert statuses(store) == ["missing", "completed", "completed"]
+        assert name in store.outcome(CELLS[0]).error != module.NOT_RUN
         path.write_bytes(own)
     assert statuses(store) == ["completed"] * 3
+    (store.folder(CELLS[1]) / "result.json").unlink()
+    assert store.outcome(CELLS[1]).error == module.NOT_RUN
 
 
 def test_a_cell_of_an_older_version_is_taken_as_it_is(store):

@@ -8,7 +8,15 @@ import pytest
 
 from experiments.ablation.cells import Outcome
 from experiments.ablation.report.analysis import analyse
-from tests.experiments.ablation.outcomes import classifiers, completed, example, grid, lost
+from tests.experiments.ablation.outcomes import (
+    accuracies,
+    classifiers,
+    completed,
+    example,
+    grid,
+    lost,
+    small,
+)
 
 RATES = {"rate": [0.1, 0.3]}
 
@@ -17,17 +25,8 @@ def of_scheme(analysis, scheme):
     return next(row for row in analysis.schemes if row.scheme == scheme)
 
 
-def accuracies(cells, validation, test, **more):
-    """Outcomes with these results, cell by cell."""
-    pairs = zip(cells, validation, test, strict=True)
-    return [completed(c, validation_accuracy=v, test_accuracy=t, **more) for c, v, t in pairs]
-
-
 def test_the_chosen_setting_and_the_difference_by_hand():
-    cells = grid({"none": {}, "bernoulli": RATES}, seeds=3)
-    validation = [0.90, 0.92, 0.91, 0.93, 0.93, 0.93, 0.94, 0.90, 0.97]
-    test = [0.80, 0.82, 0.84, 0.99, 0.99, 0.99, 0.83, 0.82, 0.90]
-    analysis = analyse(accuracies(cells, validation, test), baseline="none", task="classification")
+    analysis = analyse(small(), baseline="none", task="classification")
     row = of_scheme(analysis, "bernoulli")
     assert (row.settings, row.chosen.setting, row.chosen.ids) == (
         2,

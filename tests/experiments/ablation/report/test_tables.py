@@ -22,20 +22,12 @@ from tests.experiments.ablation.outcomes import (
     example,
     grid,
     lost,
+    small,
 )
 
 
 def written(outcomes, baseline="none", task="classification", **more):
     return table_md(analyse(outcomes, baseline=baseline, task=task, **more), ABOUT)
-
-
-def small():
-    """Three seeds, numbers that can be worked out by hand."""
-    cells = grid({"none": {}, "bernoulli": {"rate": [0.1, 0.3]}}, seeds=3)
-    validation = [0.90, 0.92, 0.91, 0.93, 0.93, 0.93, 0.94, 0.90, 0.97]
-    test = [0.80, 0.82, 0.84, 0.99, 0.99, 0.99, 0.83, 0.82, 0.90]
-    pairs = zip(cells, validation, test, strict=True)
-    return [completed(c, validation_accuracy=v, test_accuracy=t) for c, v, t in pairs]
 
 
 def csv_rows(outcomes):
