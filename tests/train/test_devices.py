@@ -125,7 +125,3 @@ def test_two_processes_with_two_devices_each_equal_one(found):
 def test_a_batch_that_does_not_divide_is_refused_with_the_sizes_that_would(size, devices, words):
     with pytest.raises(ValueError, match=words):
         check_batch_size(size, devices)
-
-
-def test_a_batch_that_divides_is_accepted():
-    check_batch_size(32, 8)

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from dropjax import schemes, train
 from dropjax.core.site import Kind, Site
@@ -23,9 +22,9 @@ def apply(params, x, draw):
     return jnp.sum(draw(x, SITE) * params["w"])
 
 
-def problem(scheme="bernoulli(rate=0.2)", rate=0.1):
+def problem(scheme="bernoulli(rate=0.2)"):
     parsed = schemes.parse(scheme) if isinstance(scheme, str) else scheme
-    return train.Problem(apply, train.OBJECTIVES["regression"], parsed, optax.sgd(rate))
+    return train.Problem(apply, train.OBJECTIVES["regression"], parsed, optax.sgd(0.1))
 
 
 def fit(of=None, params=PARAMS, x=X, y=Y, **changes):
@@ -51,11 +50,6 @@ def test_it_is_the_loop_over_a_program():
 def test_what_a_scheme_learns_is_returned():
     fitted = fit(problem(LearnedRate()))
     assert set(fitted.learned) == {"hidden"}
-
-
-def test_it_learns_the_weights():
-    fitted = fit(problem("none", 0.05), epochs=100)
-    np.testing.assert_allclose(fitted.params["w"], np.arange(5.0), atol=1e-3)
 
 
 def test_examples_may_be_trees():
@@ -84,15 +78,3 @@ def test_only_true_is_a_reason_to_stop():
     assert all(map(says_stop, [True, np.True_, jnp.bool_(True)]))
     others = [None, False, np.False_, jnp.bool_(False), 1, 2.5, "stop", np.ones(2, bool)]
     assert not any(map(says_stop, others))
-
-
-def test_a_loss_that_is_not_finite_stops_it():
-    with pytest.raises(FloatingPointError, match=r"not finite at step \d+"):
-        fit(problem(rate=1e30), epochs=20)
-
-
-def test_a_scheme_that_would_do_nothing_is_refused():
-    with pytest.raises(
-        ValueError, match=r"zoneout.* acts on STATE sites; the model declares hidden"
-    ):
-        fit(problem("zoneout"))

@@ -37,6 +37,7 @@ def test_a_mark_is_length_and_sha256(log):
     data = log.path.read_bytes()
     assert log.mark() == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     log.rewind(NOTHING)
+    assert log.path.read_bytes() == b""
     assert log.mark() == {"bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}
 
 
@@ -52,37 +53,19 @@ def test_rewind_drops_what_came_after_the_mark(log, later):
     assert log.read() == [{"a": 1}, {"a": 3}]
 
 
-def test_rewind_to_nothing_empties(log):
-    log.append({"a": 1})
-    log.rewind(NOTHING)
-    assert log.path.read_bytes() == b""
-
-
 def test_rewind_refuses_any_change_before_the_mark_and_touches_nothing(log):
     for record in RECORDS[:2]:
         log.append(record)
     mark = log.mark()
     log.append({"later": True})
     good = log.path.read_bytes()
-    for at in range(mark["bytes"]):
-        bad = bytearray(good)
-        bad[at] ^= 1
+    flipped = [good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :] for at in range(mark["bytes"])]
+    cut = [good[:size] for size in (0, mark["bytes"] // 2, mark["bytes"] - 1)]
+    for bad in (*flipped, *cut):
         log.path.write_bytes(bad)
         with pytest.raises(LogError, match=r"log\.jsonl was changed"):
             log.rewind(mark)
         assert log.path.read_bytes() == bad
-
-
-def test_rewind_refuses_a_log_that_lost_lines(log):
-    log.append({"a": 1})
-    log.append({"a": 2})
-    mark = log.mark()
-    data = log.path.read_bytes()
-    for size in (0, len(data) // 2, len(data) - 1):
-        log.path.write_bytes(data[:size])
-        with pytest.raises(LogError):
-            log.rewind(mark)
-        assert log.path.read_bytes() == data[:size]
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
