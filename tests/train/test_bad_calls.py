@@ -88,10 +88,6 @@ CALLS = {
         ),
         r"labels in \[0, 2\].*it is 3 in row 3",
     ),
-    "targets": (
-        lambda: fit(params=jnp.ones((3, 2)), y=np.ones((4, 3))),
-        r"targets of shape \(3,\), and outputs of shape \(2,\)",
-    ),
     "metric": (lambda: fit(problem(per_example)), r"'loss' must be a scalar.* shape \(1,\)"),
     "metric of a batch": (
         lambda: fit(problem(per_example, batched=True)),

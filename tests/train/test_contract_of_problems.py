@@ -243,29 +243,26 @@ def test_sites_are_found_when_training_starts():
     assert stateful.problem.sites == of.problem.sites
 
 
-@pytest.mark.parametrize("text", ["zoneout", "dropconnect", 'bernoulli(at="hiden")'])
-def test_a_scheme_that_meets_no_site_is_refused_when_training_starts(text):
-    of = program(under_draw, scheme=parse(text))
-    with pytest.raises(ValueError, match=r"the model declares hidden \(HIDDEN\)"):
-        of.init(PARAMS)
+REFUSED = [
+    # the model, options of its problem, the state that is given, and what the message says
+    *[
+        (under_draw, {"scheme": parse(text)}, None, r"the model declares hidden \(HIDDEN\)")
+        for text in ("zoneout", "dropconnect", 'bernoulli(at="hiden")')
+    ],
+    (under_draw, {"scheme": BERNOULLI, "batched": True}, None, "a draw is for one example"),
+    *[
+        (noisy, {"strength": strength}, None, "strength would do nothing")
+        for strength in (0.5, 0.0, optax.linear_schedule(0.0, 1.0, 4))
+    ],
+    (noisy, {}, START, "stateful=False, but mutable="),
+    (centred, {"stateful": True}, None, "stateful=True, but mutable=None"),
+]
 
 
-def test_a_draw_for_a_batch_is_refused():
-    with pytest.raises(ValueError, match="a draw is for one example"):
-        program(under_draw, scheme=BERNOULLI, batched=True)
-
-
-@pytest.mark.parametrize("strength", [0.5, 0.0, optax.linear_schedule(0.0, 1.0, 4)])
-def test_strength_without_a_scheme_is_refused(strength):
-    with pytest.raises(ValueError, match="strength would do nothing"):
-        program(noisy, strength=strength)
-
-
-def test_state_is_given_to_a_model_that_has_it_and_to_no_other():
-    with pytest.raises(ValueError, match="stateful=False, but mutable="):
-        program(noisy).init(PARAMS, START)
-    with pytest.raises(ValueError, match="stateful=True, but mutable=None"):
-        program(centred, stateful=True).init(PARAMS)
+@pytest.mark.parametrize(("apply", "options", "start", "words"), REFUSED)
+def test_what_does_not_go_together_is_refused(apply, options, start, words):
+    with pytest.raises(ValueError, match=words):
+        program(apply, **options).init(PARAMS, start)
 
 
 def test_a_state_that_differs_between_examples_is_refused():

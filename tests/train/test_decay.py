@@ -12,7 +12,7 @@ from dropjax.core.site import Kind, Site
 from dropjax.train import Examples, Lane, Lanes, Problem
 from dropjax.train.decay import check_spares_learned, weights_alone
 from dropjax.train.optax_spec import OPTIMIZERS, optimizer_of
-from tests.throwaway import LearnedRate
+from tests.throwaway import KeptRate, LearnedRate
 
 VALUES = {
     "params": {"learned": jnp.array([0.5, -2.0, 1.0])},  # a layer of that name is a layer
@@ -125,8 +125,5 @@ def test_of_lanes_each_optimizer_is_looked_at():
 
 
 def test_what_is_kept_beside_the_weights_but_not_trained_may_be_decayed():
-    class Kept(LearnedRate):
-        def trained(self, updates):
-            return jax.tree.map(jnp.zeros_like, updates)
-
-    check_spares_learned(optax.adamw(0.1, weight_decay=0.1), Kept(rate=0.0, weight=0.0), VALUES)
+    kept = KeptRate(rate=0.0, weight=0.0)
+    check_spares_learned(optax.adamw(0.1, weight_decay=0.1), kept, VALUES)

@@ -53,7 +53,6 @@ def test_regression_is_the_mean_of_the_squares():
     assert found["loss"] == pytest.approx(np.mean((outputs - target) ** 2), rel=1e-6)
     assert list(found) == ["loss"]
     assert regression(jnp.float32([3.0]), jnp.float32(1.0))["loss"] == 4
-    assert regression(jnp.float32([3.0]), jnp.float32([1.0]))["loss"] == 4
 
 
 def test_regression_does_not_broadcast():
@@ -61,17 +60,13 @@ def test_regression_does_not_broadcast():
         regression(jnp.zeros(3), jnp.float32(1.0))
 
 
-def test_every_task_has_an_objective_with_a_loss():
-    assert tuple(OBJECTIVES) == TASKS
-    for task, objective in OBJECTIVES.items():
-        y = jnp.zeros((), jnp.float32 if task == "regression" else jnp.int32)
-        assert "loss" in objective(jnp.zeros(1), y)
-
-
 @pytest.mark.parametrize("task", OBJECTIVES)
 def test_a_target_may_have_an_axis_of_one_as_data_sets_have_it(task):
+    assert tuple(OBJECTIVES) == TASKS
     outputs, y = jnp.float32([0.5]), jnp.float32(1.0) if task == "regression" else jnp.int32(0)
-    for name, value in OBJECTIVES[task](outputs, y).items():
+    values = OBJECTIVES[task](outputs, y)
+    assert "loss" in values
+    for name, value in values.items():
         column = OBJECTIVES[task](outputs, y.reshape(1))[name]
         assert column.shape == value.shape == () and column == value
 
