@@ -43,10 +43,14 @@ def test_one_without_a_hash_is_told_apart(tmp_path):
     assert record.sealed_by(None) and record.sealed_by("?")
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{", '{"a": NaN}', '{"a": Infinity}', "[" * 100_000])
-def test_what_is_no_object_is_refused(tmp_path, text):
+NO_OBJECTS = [b"", b"[1]", b"null", b"3", b'"a"', b"{", b'{"a": NaN}', b'{"a": Infinity}']
+NO_OBJECTS += [b"\0", b"\xff", b"[" * 100_000, *(record.encode(VALUE)[:size] for size in (40, 150))]
+
+
+@pytest.mark.parametrize("text", NO_OBJECTS)
+def test_what_is_no_object_or_was_cut_is_refused(tmp_path, text):
     path = tmp_path / "result.json"
-    path.write_text(text)
+    path.write_bytes(text)
     with pytest.raises(record.RecordError, match=r"result\.json is damaged"):
         record.read(path)
 

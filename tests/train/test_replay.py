@@ -44,15 +44,14 @@ PARAMS = jnp.zeros((N, UNITS + 24 + 15))
 ROWS = jnp.arange(N, dtype=jnp.float32)
 
 
+def program_of(problem: train.Problem, devices=ONE) -> train.Program:
+    data = train.Examples(ROWS, ROWS)
+    return train.Program(problem, data, key=KEY, batch_size=BATCH, devices=devices)
+
+
 def program(text=TEXT, *, strength=1.0, devices=ONE) -> train.Program:
     problem = train.Problem(apply, metrics, parse(text), optax.sgd(1.0), strength=strength)
-    return train.Program(
-        problem,
-        train.Examples(ROWS, ROWS),
-        key=KEY,
-        batch_size=BATCH,
-        devices=devices,
-    )
+    return program_of(problem, devices)
 
 
 def seen(of: train.Program, steps: int) -> list[dict[int, np.ndarray]]:
@@ -133,8 +132,7 @@ def test_the_strength_of_a_step_is_that_of_training_to_the_bit():
         rate, metrics, parse("bernoulli(rate=0.7)"), optax.sgd(0.0), {}, strength=ramp
     )
     data = train.Examples(jnp.ones(40), jnp.ones(40))
-    devices = jax.devices()[:1]
-    of = train.Program(problem, data, key=KEY, batch_size=1, devices=devices)
+    of = train.Program(problem, data, key=KEY, batch_size=1, devices=ONE)
     object.__setattr__(of, "check", lambda params, mutable=None: ["loss"])  # it has no sites
     state, trained = of.init(jnp.zeros(1)), []
     for step in range(40):
@@ -164,9 +162,7 @@ def test_a_function_of_a_key_was_given_the_key_that_is_replayed():
         word = jax.random.randint(key, (), 0, 2**20).astype(jnp.float32)
         return params[row.astype(jnp.int32)] * word
 
-    problem = train.Problem(keyed, metrics, None, optax.sgd(1.0))
-    data, devices = train.Examples(ROWS, ROWS), jax.devices()[:1]
-    of = train.Program(problem, data, key=KEY, batch_size=BATCH, devices=devices)
+    of = program_of(train.Problem(keyed, metrics, None, optax.sgd(1.0)))
     state = of.run(of.init(jnp.zeros(N)), 0, 2)
     found, replay = -BATCH * np.asarray(state.params["params"]), of.replay()
     for step in (0, 1):
@@ -198,10 +194,7 @@ def test_a_batched_model_has_no_noise_of_an_example():
     def batched(params, xs, key):
         return xs[:, None] * params
 
-    problem = train.Problem(batched, metrics, None, optax.sgd(0.1), batched=True)
-    devices = jax.devices()[:1]
-    data = train.Examples(ROWS, ROWS)
-    of = train.Program(problem, data, key=KEY, batch_size=BATCH, devices=devices)
+    of = program_of(train.Problem(batched, metrics, None, optax.sgd(0.1), batched=True))
     with pytest.raises(ValueError, match="batched model's noise belongs to no single example"):
         of.replay()
 
