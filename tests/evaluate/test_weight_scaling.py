@@ -43,15 +43,6 @@ def test_of_one_softmax_layer_it_gives_the_geometric_mean_over_all_masks(rate):
     assert np.abs(found - arithmetic).max() > 0.01  # which is another mean
 
 
-def test_of_two_layers_it_does_not():
-    v = np.random.default_rng(1).normal(size=(3, 3))
-    geometric, _ = geometric_mean(
-        lambda mask: scipy.special.log_softmax(np.maximum((mask * X) @ W + B, 0) @ v), 0.5
-    )
-    found = scipy.special.softmax(np.maximum(0.5 * X @ W + B, 0) @ v)
-    assert np.abs(found - geometric).max() > 0.01
-
-
 def test_the_network_without_dropout_then_does_what_the_deterministic_draw_does():
     """Only the kernels that read dropped units are scaled, each by its layer's own rate."""
     model = MLP(3, (5, 4))

@@ -32,7 +32,7 @@ def fit(of=None, params=PARAMS, x=X, y=Y, **changes):
     return train.fit(of or problem(), params, x, y, **arguments | changes)
 
 
-def test_it_is_the_loop_over_a_program():
+def test_it_is_the_loop_over_a_program_and_reports_each_epoch():
     program = train.Program(
         problem(), train.Examples(X, Y), key=KEY, batch_size=8, devices=jax.devices()[:1]
     )
@@ -41,7 +41,9 @@ def test_it_is_the_loop_over_a_program():
         state = chunk.state
         if chunk.ends_epoch:
             losses.append(state.means()["loss"])
-    fitted = fit()
+    seen = []
+    fitted = fit(after_epoch=lambda number, state: seen.append((number, int(state.step))))
+    assert seen == [(1, 3), (2, 6), (3, 9)]
     assert tree_hash(fitted.params) == tree_hash(state.params["params"])
     assert [record["loss"] for record in fitted.history] == losses
     assert fitted.learned == fitted.mutable == {}
@@ -58,12 +60,6 @@ def test_examples_may_be_trees():
 
     of = train.Problem(apply, train.OBJECTIVES["regression"], schemes.parse("none"), optax.sgd(0.1))
     assert len(fit(of, x={"a": X, "b": np.zeros(20, np.float32)}).history) == 3
-
-
-def test_each_epoch_is_reported():
-    seen = []
-    fit(after_epoch=lambda number, state: seen.append((number, int(state.step))))
-    assert seen == [(1, 3), (2, 6), (3, 9)]
 
 
 def test_it_ends_when_after_epoch_says_so():

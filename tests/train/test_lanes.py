@@ -241,13 +241,10 @@ def test_lanes_end_when_after_epoch_says_so():
     ends = iter([1, 3])
 
     def stop(of: Lanes, epoch: int, state: State) -> bool:
+        stop.at = next(ends) if epoch == 1 else stop.at
         return epoch == stop.at
 
-    def start(of: Lanes, epoch: int, state: State) -> bool:
-        stop.at = next(ends) if epoch == 1 else stop.at
-        return stop(of, epoch, state)
-
-    found = train(problem(), grid, epochs=4, at_a_time=1, after_epoch=start)
+    found = train(problem(), grid, epochs=4, at_a_time=1, after_epoch=stop)
     assert [len(of.history) for of in found] == [1, 3]
 
 
