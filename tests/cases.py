@@ -11,7 +11,7 @@ from tests.throwaway import LearnedRate, WholeBatch
 
 _SHARED = {*map(SCHEMES.find, ("mixout", "targeted", "weight_drop")), WholeBatch}
 """Schemes without a `mode` whose noise all examples of a step share."""
-_LEAVES_SOME = {
+LEAVE_SOME = {
     *map(SCHEMES.find, ("head_drop", "shake_drop", "standout", "targeted")),
     LearnedRate,
 }
@@ -49,7 +49,7 @@ def _shares_its_noise(value: Scheme) -> bool:
 def leaves_some_at_rate_1(case: Trial) -> bool:
     """Whether its rate is another than the probability that an element here is dropped."""
     rates = case.at_rate(1.0).rates_at(case.site)
-    return rates != {"rate": 1.0} or type(case.scheme) in _LEAVES_SOME
+    return rates != {"rate": 1.0} or type(case.scheme) in LEAVE_SOME
 
 
 def _cases() -> list[Trial]:

@@ -30,7 +30,7 @@ LAWS = (
     *SITE_LAWS,
     Law(
         "Nothing of x is left at rate 1, but where tests/cases.py says so.",
-        "Add the class to _LEAVES_SOME.",
+        "Add the class to LEAVE_SOME.",
         nothing_of_x_is_left_at_rate_1,
         lambda case: case.rated and not (case.scheme.resizes or case.scheme.train_only),
     ),
