@@ -21,6 +21,17 @@ name of a site), and a word in capitals is a part of the tree that is drawn once
             DRAW
           "batch"
             device          the key of a model that takes a batch, for this device's part of it
+          "augment"
+            row             of the training data: the random change of this example's input
+              "change i"    of a chain of changes, by its number from 0
+                CHANGE
+              CHANGE
+          "mix"
+            row             of the training data
+              "partner"     the row that is mixed with it
+              "share"       mixup, cutmix
+              "centre"      cutmix
+                axis
       "eval"
         sample              of Monte-Carlo, from 0
           "examples"
@@ -36,6 +47,12 @@ name of a site), and a word in capitals is a part of the tree that is drawn once
           OWN
       "fork i"              further draws for one example, from 1: R-Drop, fraternal, multi-sample
         DRAW
+
+    CHANGE                  what a change draws
+      "move"                shift
+      "flip"                flip
+      "angle"               rotate
+      "factor"              scale
 
     OWN                     where a scheme draws several things at a site
       "image"               cutout, random_erasing: whether this image is changed
@@ -94,6 +111,21 @@ def step_key_of(noise_key: Array, step: ArrayLike) -> Array:
 def batch_key_of(step_key: Array, device: ArrayLike) -> Array:
     """The key that a batched model is given for a device's part of a batch."""
     return derive(step_key, "batch", device)
+
+
+def augment_key_of(step_key: Array, row: ArrayLike) -> Array:
+    """The key by which an example of a step is changed at random, before the model sees it."""
+    return derive(step_key, "augment", row)
+
+
+def mix_key_of(step_key: Array, row: ArrayLike) -> Array:
+    """The key by which an example of a step is mixed with another one."""
+    return derive(step_key, "mix", row)
+
+
+def partner_of(mix_key: Array, examples: int) -> Array:
+    """The row of the training data that is mixed with an example; any of them is as likely."""
+    return jax.random.randint(derive(mix_key, "partner"), (), 0, examples)
 
 
 def keys_of(key: Array, step: ArrayLike, row: ArrayLike) -> Keys:

@@ -1,7 +1,7 @@
 """A lane: what one of many runs in a program has for itself; see `train.lanes`."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,9 @@ from dropjax.ops.keys import check_key
 from dropjax.train.keys import noise_key_of
 
 Array = jax.Array
+
+PARTS = ("metrics", "regularizer", "project", "average")
+"""The parts of a problem of which a lane can have its own."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,6 +29,9 @@ class Lane:
       numbers: the arguments of its optimiser, such as {"learning_rate": 1e-3}.
       strength: multiplies the problem's.
       penalty: multiplies the problem's.
+      parts: what it has in the place of parts of the problem, by the names of these: "metrics",
+        "regularizer", "project" or "average". Each is a tree that differs from the other lanes' in
+        numbers alone, such as {"regularizer": WeightPenalty(l2=1e-4)}.
       rows: (examples,), the rows of the data that it trains on; None for all. Each lane has as
         many.
     """
@@ -36,6 +42,7 @@ class Lane:
     strength: float = 1.0
     penalty: float = 1.0
     rows: np.ndarray | None = None
+    parts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @jax.tree_util.register_dataclass
@@ -50,6 +57,7 @@ class Stacked:
     strength: Array
     penalty: Array
     rows: Array | None
+    parts: dict[str, Any]
 
 
 def checked_lanes(
@@ -95,6 +103,11 @@ def checked_lanes(
             raise ValueError(
                 f"{where} name different numbers: {[*lane.numbers]} and {[*first.numbers]}"
             )
+        if _structure(dict(lane.parts)) != _structure(dict(first.parts)):
+            raise ValueError(
+                f"the parts of {where} differ in more than numbers: {dict(lane.parts)} and "
+                f"{dict(first.parts)}; train them apart"
+            )
         if _count(lane) != _count(first):
             raise ValueError(
                 f"{where} train on different numbers of examples: {_count(lane)} and "
@@ -128,6 +141,8 @@ def _check_lane(lane: Lane, number: int) -> None:
             f"the numbers of lane {number} must be a dictionary such as "
             f'{{"learning_rate": 0.001}}, got {lane.numbers!r}'
         )
+    if odd := sorted(set(lane.parts) - set(PARTS)):
+        raise ValueError(f"parts of lane {number} must be among {', '.join(PARTS)}; got {odd[0]!r}")
     given = {"strength": lane.strength, "penalty": lane.penalty}
     for name, value in (given | lane.numbers).items():
         if np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.number):
@@ -136,8 +151,8 @@ def _check_lane(lane: Lane, number: int) -> None:
             raise ValueError(f"{name} of lane {number} must be 0 or more, got {value}")
 
 
-def _structure(scheme: Scheme | None) -> tuple[Any, list[tuple[int, ...]]]:
-    return jax.tree.structure(scheme), [np.shape(leaf) for leaf in jax.tree.leaves(scheme)]
+def _structure(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
+    return jax.tree.structure(tree), [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def _count(lane: Lane) -> int | str:
@@ -178,4 +193,5 @@ def stack(lanes: Sequence[Lane]) -> Stacked:
         strength=floats([lane.strength for lane in lanes]),
         penalty=floats([lane.penalty for lane in lanes]),
         rows=None if first.rows is None else together(*(lane.rows for lane in lanes)),
+        parts=jax.tree.map(lambda *leaves: floats(leaves), *(dict(lane.parts) for lane in lanes)),
     )

@@ -30,11 +30,12 @@ from dropjax.core.plan import no_weights
 from dropjax.core.scheme import Scheme
 from dropjax.core.strength import Strength, strength_at
 from dropjax.train.devices import check_count, parallel, replicate
-from dropjax.train.fit import Fitted, says_stop
+from dropjax.train.fit import Fitted, check_monitor, says_stop
 from dropjax.train.keys import init_key_of, order_of
 from dropjax.train.lane import Lane, Stacked, checked_lanes, stack
 from dropjax.train.program import Program, check_epochs, chunks
 from dropjax.train.step import Examples, Problem, State, Step, Trained, on_one_device
+from dropjax.train.stopping import Stopping, diverged_at, stopped, weights_of
 
 Array = jax.Array
 Optimizer = optax.GradientTransformation
@@ -44,7 +45,7 @@ _MOST = 256
 _CACHE = 8 * 2**20
 
 # A lane's arrays have an axis of lanes in front; how many steps were done is the same for all.
-_AXES = State(step=None, params=0, opt_state=0, mutable=0, totals=0, diverged_at=0)  # type: ignore[arg-type]
+_AXES = State(step=None, params=0, opt_state=0, mutable=0, totals=0, diverged_at=0, average=0)  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,9 @@ class Lanes:
         self.lanes = checked_lanes(lanes, problem.scheme, optimizer, len(examples))
         first = self.lanes[0]
         own = problem.optimizer if optimizer is None else optimizer(**first.numbers)
-        pattern = dataclasses.replace(problem, scheme=first.scheme, optimizer=own)
+        pattern = dataclasses.replace(
+            problem, scheme=first.scheme, optimizer=own, **dict(first.parts)
+        )
         some = examples if first.rows is None else _select(examples, first.rows)
         # It finds the sites and checks the problem. `_step` makes each lane's step from its step.
         self._program = Program(
@@ -278,7 +281,7 @@ class Lanes:
     def _step(self, own: Stacked) -> Step:
         """The step of one lane, inside of a map over lanes."""
         problem = self.problem
-        changes: dict[str, Any] = {"scheme": own.scheme}
+        changes: dict[str, Any] = {"scheme": own.scheme, **own.parts}
         if self._optimizer is not None:
             changes["optimizer"] = self._optimizer(**own.numbers)
         if own.scheme is not None:
@@ -340,6 +343,8 @@ def fit(
     at_a_time: int | None = None,
     devices: Sequence[Any] | None = None,
     after_epoch: Callable[[Lanes, int, State], bool | None] | None = None,
+    stopping: Stopping | None = None,
+    monitor: Callable[[Lanes, State], Any] | None = None,
 ) -> list[Fitted]:
     """Trains a model once for each lane.
 
@@ -359,6 +364,9 @@ def fit(
       after_epoch: called with the lanes that are being trained, the epoch's number, from 1, and
         their state, whose arrays are used up afterwards. If it returns True, training of these
         lanes ends.
+      stopping: as of `train.fit`, for each lane by itself: a lane that has stopped keeps its best
+        weights, and its history ends there. Training ends when all lanes have stopped.
+      monitor: called after each epoch with the lanes and their state; returns (lanes,) measures.
 
     Returns:
       A `Fitted` for each lane, in their order.
@@ -367,6 +375,7 @@ def fit(
       ValueError, TypeError: the problem does not fit the data or the lanes.
     """
     check_epochs(epochs)
+    check_monitor(stopping, monitor)
     program = Lanes(
         problem,
         init,
@@ -381,21 +390,27 @@ def fit(
     for group, wanted in even_groups(lanes, at_a_time):
         program = program.with_lanes(group)
         state = program.init()
+        best = stopping and stopping.begin(state, len(group))
         history: list[list[dict[str, float]]] = [[] for _ in group]
         for chunk in chunks(program, state, epochs=epochs):
             state = chunk.state
-            if chunk.ends_epoch:
-                for own, means in zip(history, program.means(state), strict=True):
-                    own.append(means)
-                if after_epoch is None:
-                    continue
-                if says_stop(after_epoch(program, chunk.epoch + 1, state)):
-                    break
+            if not chunk.ends_epoch:
+                continue
+            over = np.zeros(len(group), bool) if best is None else stopped(best)
+            for own, means, ended in zip(history, program.means(state), over, strict=True):
+                own += [] if ended else [means]
+            if stopping is not None and best is not None and monitor is not None:
+                best = stopping.look(best, state, monitor(program, state))
+            ends = after_epoch is not None and says_stop(
+                after_epoch(program, chunk.epoch + 1, state)
+            )
+            if ends or (best is not None and stopped(best).all()):
+                break
+        weights, broken = weights_of(best, state), diverged_at(best, state)
         for lane in range(wanted):
-            own = program.alone(state, lane)
-            params, learned = own.trained
-            at = int(own.diverged_at)
-            made.append(Fitted(params, learned, own.mutable, history[lane], at))
+            step = None if best is None else int(best.step[lane])
+            own, at = _lane_of(weights, lane), int(broken[lane])
+            made.append(Fitted(**own, history=history[lane], diverged_at=at, best_step=step))
     return made
 
 

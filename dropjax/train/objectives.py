@@ -1,6 +1,8 @@
 """Objectives: the loss of an example, other metrics, and which targets they take."""
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -8,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 Array = jax.Array
 Metrics: TypeAlias = Callable[[Any, Any], dict[str, Array]]
@@ -15,6 +18,11 @@ Shape: TypeAlias = tuple[int, ...]
 _NUMBERS = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["smoothing"],
+    meta_fields=["metrics", "refuses", "loss_per_nat"],
+)
 @dataclasses.dataclass(frozen=True)
 class Objective:
     """Metrics that also know which targets they take, and in which unit their loss is.
@@ -28,14 +36,37 @@ class Objective:
       loss_per_nat: shape of an example's outputs -> the loss divided by the negative
         log-likelihood in nats, apart from a constant. A scheme's penalty, which is in nats, is
         multiplied by it.
+      smoothing: label smoothing, in [0, 1): the target of an example is its label with the weight 1
+        - smoothing, and every class with smoothing / classes. The loss has it; accuracy has not.
+        `metrics` then takes it as its third argument.
+
+    Raises:
+      ValueError: there is a smoothing and `metrics` has no labels to smooth; it is out of range.
+
+    Source: Szegedy, Vanhoucke, Ioffe, Shlens, Wojna 2016, "Rethinking the Inception architecture
+    for computer vision" (arXiv 1512.00567), section 7, for the smoothing of labels.
     """
 
-    metrics: Metrics
+    metrics: Callable[..., dict[str, Array]]
     refuses: Callable[[Shape, np.ndarray], tuple[np.ndarray, str]]
     loss_per_nat: Callable[[Shape], float] = lambda outputs: 1.0
+    smoothing: ArrayLike = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.smoothing, (int, float)) or self.smoothing == 0:
+            return
+        if len(inspect.signature(self.metrics).parameters) < 3:
+            raise ValueError(
+                f"label_smoothing={self.smoothing} would do nothing: there are no labels in "
+                f"{getattr(self.metrics, '__name__', self.metrics)}"
+            )
+        if not 0 < self.smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.smoothing}")
 
     def __call__(self, outputs: Any, y: Any) -> dict[str, Array]:
-        return self.metrics(outputs, y)
+        if isinstance(self.smoothing, (int, float)) and self.smoothing == 0:
+            return self.metrics(outputs, y)
+        return self.metrics(outputs, y, self.smoothing)
 
     def check(self, outputs: Any, y: Any, wanted: np.ndarray | None = None) -> None:
         """Refuses targets that the metrics do not take. It runs on the host.
@@ -115,30 +146,40 @@ def _is_real(dtype: Any) -> bool:
     return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
 
 
-def classification(logits: Array, label: Array) -> dict[str, Array]:
+def classification(
+    logits: Array, label: Array, smoothing: ArrayLike | None = None
+) -> dict[str, Array]:
     """Cross-entropy in nats as the loss, and accuracy, of one example.
 
     Args:
       logits: (classes,).
       label: an integer in [0, classes), () or (1,).
+      smoothing: of the label; see `Objective`.
     """
     label = jnp.reshape(label, ())
+    loss: Any = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    if smoothing is not None:
+        loss = (1 - smoothing) * loss - smoothing * jnp.mean(jax.nn.log_softmax(logits))
     return {
-        "loss": optax.softmax_cross_entropy_with_integer_labels(logits, label),
+        "loss": loss,
         "accuracy": (jnp.argmax(logits) == label).astype(jnp.float32),
     }
 
 
-def binary(logits: Array, label: Array) -> dict[str, Array]:
+def binary(logits: Array, label: Array, smoothing: ArrayLike | None = None) -> dict[str, Array]:
     """Cross-entropy in nats of a sigmoid as the loss, and accuracy, of one example.
 
     Args:
       logits: (1,); above 0 stands for label 1.
       label: 0 or 1, () or (1,).
+      smoothing: of the label; see `Objective`.
     """
     logit, label = jnp.reshape(logits, ()), jnp.reshape(label, ())
+    target = label.astype(logit.dtype)
+    if smoothing is not None:
+        target = (1 - smoothing) * target + smoothing / 2
     return {
-        "loss": optax.sigmoid_binary_cross_entropy(logit, label.astype(logit.dtype)),
+        "loss": optax.sigmoid_binary_cross_entropy(logit, target),
         "accuracy": ((logit > 0) == (label == 1)).astype(jnp.float32),
     }
 

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +12,11 @@ import jax.numpy as jnp
 import optax
 
 from dropjax.core.literals import parse_call
-from dropjax.core.strength import Strength
+from dropjax.core.strength import Strength, check_strength
+from dropjax.train.average import ema, last
 from dropjax.train.decay import weights_alone
 from dropjax.train.schedules import SCHEDULES as OWN
+from dropjax.train.schedules import Schedule
 
 # By hand: optimisers that take a learning rate and the gradient alone.
 OPTIMIZERS = (
@@ -31,21 +34,27 @@ SCHEDULES = (
 )
 
 
-def parse_optimizer(text: str, learning_rate: float) -> optax.GradientTransformation:
+def parse_optimizer(
+    text: str, learning_rate: float | optax.Schedule, clip: float | None = None
+) -> optax.GradientTransformation:
     """The optax optimiser of {"params": ..., "learned": ...} that a text describes.
 
     Its weight decay, if it has one, leaves out what a scheme learns.
 
     Args:
       text: one of `OPTIMIZERS`, with arguments as optax names them if need be.
-      learning_rate: its learning rate, at least 0.
+      learning_rate: its learning rate, at least 0; or a function of the step.
+      clip: the largest norm of the gradient of all parameters, above 0: a longer one is scaled to
+        it; None for no limit.
 
     Raises:
-      ValueError: the name or an argument is unknown, or the learning rate is out of range.
+      ValueError: the name or an argument is unknown, or a number is out of range.
     """
-    if not 0 <= learning_rate < float("inf"):
+    if not callable(learning_rate) and not 0 <= learning_rate < math.inf:
         raise ValueError(f"learning_rate must be a finite number from 0 on, got {learning_rate}")
-    optimizer = optimizer_of(text, learning_rate)
+    if clip is not None and not 0 < clip < math.inf:
+        raise ValueError(f"clip must be a finite number above 0, got {clip}")
+    optimizer = optimizer_of(text, learning_rate, clip)
     try:
         # optax looks at most arguments only when it updates, and mixes dtypes when it does.
         with jax.numpy_dtype_promotion("standard"):
@@ -55,14 +64,15 @@ def parse_optimizer(text: str, learning_rate: float) -> optax.GradientTransforma
     return optimizer
 
 
-def optimizer_of(text: str, learning_rate: Any) -> optax.GradientTransformation:
-    """`parse_optimizer` for a text that was checked before. The learning rate may be traced."""
+def optimizer_of(text: str, learning_rate: Any, clip: Any = None) -> optax.GradientTransformation:
+    """`parse_optimizer` for a text that was checked before. The numbers may be traced."""
     given = {"learning_rate": learning_rate}
     function = getattr(optax, parse_call(text)[0], None)
     if function is not None:
         takes = inspect.signature(function).parameters
         given |= {name: weights_alone for name in _MASKS if name in takes}
-    return _build(text, OPTIMIZERS, "optimizer", **given)
+    optimizer = _build(text, OPTIMIZERS, "optimizer", **given)
+    return optimizer if clip is None else optax.chain(optax.clip_by_global_norm(clip), optimizer)
 
 
 @functools.lru_cache(maxsize=256)
@@ -85,6 +95,98 @@ def parse_strength(text: str, flag: str = "strength") -> Strength:
         return _build(text, sorted({*SCHEDULES, *OWN}), "schedule")
     except ValueError as error:
         raise ValueError(f"{flag}={text!r} is no number, and as a schedule: {error}") from error
+
+
+def parse_average(text: str, steps: int) -> Schedule | None:
+    """The average of the weights that a text describes; None for "none".
+
+    Args:
+      text: "none", "ema(decay=0.999)", or "last(share=0.25)": the mean over this last
+        share of the steps.
+      steps: of the whole training.
+
+    Raises:
+      ValueError: it is none of them, or a number is out of range.
+    """
+    name, arguments = parse_call(text)
+    if name == "none" and not arguments:
+        return None
+    if name == "ema" and arguments.keys() <= {"decay"}:
+        return ema(**arguments)
+    if name == "last" and arguments.keys() <= {"share"}:
+        share = arguments.get("share", 0.25)
+        if isinstance(share, (int, float)) and 0 < share <= 1:
+            return last(min(steps - round(share * steps), steps - 1))
+        raise ValueError(f"average={text!r}: share must be above 0 and at most 1")
+    raise ValueError(
+        f"average={text!r} must be none, ema(decay=0.999), or last(share=0.25): the mean of the "
+        "weights over the last quarter of training"
+    )
+
+
+def parse_learning_rate(text: float | str, steps: int) -> float | optax.Schedule:
+    """A learning rate, or the schedule that a text describes.
+
+    Args:
+      text: a number; one of `LEARNING_RATES`, whose lengths are shares of the training; or one of
+        `SCHEDULES`, whose lengths are steps.
+      steps: of the whole training.
+
+    Raises:
+      ValueError: it is none of them; an argument is wrong; the rate leaves [0, infinity).
+    """
+    if not isinstance(text, str):
+        return text
+    name, arguments = parse_call(text)
+    schedule: Any
+    try:
+        if name in LEARNING_RATES:
+            schedule = LEARNING_RATES[name](steps, **arguments)
+        else:
+            schedule = _build(text, sorted({*SCHEDULES, *LEARNING_RATES}), "schedule")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"learning_rate={text!r}: {_first_line(error)}") from error
+    # Equal ones are compiled once: the number of steps is a part of what they are.
+    schedule = Schedule(f"{text} of {steps} steps", schedule)
+    check_strength(schedule, steps, "learning_rate", at_most=math.inf)
+    return schedule
+
+
+def cosine(steps: int, *, peak: float, warmup: float = 0.0, end: float = 0.0) -> optax.Schedule:
+    """Rises linearly from 0 to `peak`, then falls to `end` along half a cosine.
+
+    Args:
+      steps: of the whole training.
+      peak: the largest learning rate.
+      warmup: the share of the steps that it rises in, in [0, 1).
+      end: the learning rate after the last step.
+
+    Source: Loshchilov, Hutter 2017, "SGDR: stochastic gradient descent with warm restarts" (arXiv
+    1608.03983), section 3, without restarts; Goyal et al. 2017 (arXiv 1706.02677), section 2.2, for
+    the warm-up.
+    """
+    rise = _rise(steps, peak, warmup, end)
+    return optax.warmup_cosine_decay_schedule(0.0 if rise else peak, peak, rise, steps, end)
+
+
+def linear(steps: int, *, peak: float, warmup: float = 0.0, end: float = 0.0) -> optax.Schedule:
+    """Rises linearly from 0 to `peak`, then falls linearly to `end`; arguments as of `cosine`."""
+    rise = _rise(steps, peak, warmup, end)
+    parts = [optax.linear_schedule(0.0, peak, rise), optax.linear_schedule(peak, end, steps - rise)]
+    return optax.join_schedules(parts, [rise]) if rise else parts[1]
+
+
+LEARNING_RATES = {"cosine": cosine, "linear": linear}
+"""Schedules of the learning rate over the whole training, by name."""
+
+
+def _rise(steps: int, peak: float, warmup: float, end: float) -> int:
+    for name, value in (("peak", peak), ("end", end)):
+        if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a number from 0 on, got {value!r}")
+    if not isinstance(warmup, (int, float)) or not 0 <= warmup < 1:
+        raise ValueError(f"warmup must be a share of the training in [0, 1), got {warmup!r}")
+    return round(warmup * steps)
 
 
 def _build(text: str, names: Sequence[str], what: str, **given: Any) -> Any:

@@ -17,7 +17,15 @@ from dropjax.core.scheme import Scheme, Sites, Weights
 from dropjax.core.site import BATCH_AXES
 from dropjax.core.strength import Strength, strength_at
 from dropjax.train.devices import mean_over, sum_over
-from dropjax.train.keys import batch_key_of, learned_key_of, positions, step_key_of
+from dropjax.train.keys import (
+    augment_key_of,
+    batch_key_of,
+    learned_key_of,
+    mix_key_of,
+    partner_of,
+    positions,
+    step_key_of,
+)
 from dropjax.train.objectives import checked_metrics
 
 Array = jax.Array
@@ -63,6 +71,18 @@ class Problem:
         The squared error of "regression" is 2 / targets times its negative log-likelihood at
         variance 1, and so the penalty is multiplied by that. With metrics of your own the loss is
         taken to be in nats: the factor is 1.
+      regularizer: params -> a scalar that is added to the loss of each batch, such as
+        `train.WeightPenalty(l2=1e-4)`; None for none.
+      augment: (key, x) -> x, a random change of an example's input in training; its key is the
+        example's own. None for none.
+      mix: (key, x, other) -> (x, share), which mixes an example with another one of the training
+        data, such as `train.augment.mixup(0.2)`. The metrics are those of the targets of both, in
+        the shares `share` and 1 - `share`. None for none.
+      project: params -> params, which is applied after each update, such as `train.MaxNorm(3.0)`;
+        None for none.
+      average: step -> the share by which an average moves to the new weights after that step, such
+        as `train.ema(0.999)`. The average is what is to be evaluated (`State.evaluated`). None for
+        no average.
       batched: whether `apply` takes a batch.
       stateful: whether it has mutable variables.
       weighted: whether a model of a key, of one example, takes the keyword `weight`: 1, or 0 for an
@@ -81,6 +101,11 @@ class Problem:
     sites: Sites | None = None
     strength: Strength = 1.0
     penalty: Strength = 1.0
+    regularizer: Callable[[Any], Array] | None = None
+    augment: Callable[[Array, Any], Any] | None = None
+    mix: Callable[[Array, Any, Any], tuple[Any, Array]] | None = None
+    project: Callable[[Any], Any] | None = None
+    average: Callable[[Array], Array] | None = None
     batched: bool = False
     stateful: bool = False
     weighted: bool = False
@@ -98,6 +123,9 @@ class Problem:
                 f"optimizer must be an optax optimiser such as optax.adam(1e-3), got "
                 f"{self.optimizer!r}"
             )
+        for name in ("regularizer", "augment", "mix", "project", "average"):
+            if (value := getattr(self, name)) is not None and not callable(value):
+                raise TypeError(f"{name} must be a function or None, got {value!r}")
         if self.weighted and (self.batched or self.scheme is not None):
             why = "a batched model has one key" if self.batched else "a draw has it: draw.weight"
             raise ValueError(f"weighted=True is for a model of one example and a key: {why}")
@@ -185,6 +213,8 @@ class State:
       mutable: the model's mutable variables; {} for most.
       totals: the sum of each metric, and of the weights, over the examples of the epoch so far.
       diverged_at: the first step whose loss was not finite; -1 if there was none.
+      average: the average of {"params": ..., "learned": ..., "mutable": ...}; {} without
+        `Problem.average`.
     """
 
     step: Array
@@ -193,11 +223,25 @@ class State:
     mutable: Any
     totals: dict[str, Array]
     diverged_at: Array
+    average: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def trained(self) -> Trained:
         """The model's parameters, and what the scheme has learned."""
         return Trained(**self.params)
+
+    def evaluated(self) -> dict[str, Any]:
+        """{"params": ..., "learned": ..., "mutable": ...}: the average, or without one the last."""
+        return self.average or self.params | {"mutable": self.mutable}
+
+    def with_weights(self, weights: dict[str, Any]) -> "State":
+        """This state with other weights in the place of the last ones; there is no average then.
+
+        Args:
+          weights: as `evaluated` returns them.
+        """
+        own = {name: weights[name] for name in ("params", "learned")}
+        return dataclasses.replace(self, params=own, mutable=weights["mutable"], average={})
 
     def means(self) -> dict[str, float]:
         """The epoch's mean of each metric so far."""
@@ -276,6 +320,7 @@ class Step:
             mutable=mutable,
             totals=dict.fromkeys([*metrics, "weight"], jnp.zeros((), jnp.float32)),
             diverged_at=jnp.full((), -1, jnp.int32),
+            average={} if self.problem.average is None else trained | {"mutable": mutable},
         )
 
     def learned(self, key: Array, weights: Weights) -> Any:
@@ -317,8 +362,20 @@ class Step:
         weight: Array,
         step_key: Array,
         device: ArrayLike,
+        data: tuple[Any, Any] | None = None,
     ) -> tuple[dict[str, Array], Any]:
         """The metrics of each of a device's examples, and the new mutable variables.
+
+        Args:
+          scheme: with what it has learned.
+          params: the model's parameters.
+          mutable: its mutable variables.
+          x, y: the examples.
+          rows: which rows of the training set they are.
+          weight: of each, 1 or 0.
+          step_key: the key of the step.
+          device: which of the devices this is.
+          data: x and y of all examples, of which some are mixed in; None for the same examples.
 
         Raises:
           ValueError, TypeError: the metrics are no dictionary of scalars, or have no loss.
@@ -332,14 +389,24 @@ class Step:
                 return problem.apply(params, x, noise, mutable, **weight)
             return problem.apply(params, x, noise, **weight), mutable
 
-        def metrics(outputs: Any, y: Any) -> dict[str, Array]:
-            return checked_metrics(problem.metrics(outputs, y))
+        x, targets = self._changed(x, y, rows, step_key, data)
+
+        def metrics(outputs: Any, targets: list[tuple[Any, Array]]) -> dict[str, Array]:
+            (first, share), *others = [
+                (checked_metrics(problem.metrics(outputs, y)), share) for y, share in targets
+            ]
+            if not others:
+                return first
+            ((second, rest),) = others
+            return {name: share * first[name] + rest * second[name] for name in first}
 
         if problem.batched:
             outputs, new = call(x, batch_key_of(step_key, device))
-            return jax.vmap(metrics)(outputs, y), new
+            return jax.vmap(metrics)(outputs, targets), new
 
-        def on_example(x: Any, y: Any, row: Array, weight: Array) -> tuple[dict[str, Array], Any]:
+        def on_example(
+            x: Any, targets: Any, row: Array, weight: Array
+        ) -> tuple[dict[str, Array], Any]:
             keys = Keys.of(step_key, row)
             if scheme is not None:
                 outputs, new = call(x, sampled(scheme, keys, weight=weight if fillers else None))
@@ -347,10 +414,42 @@ class Step:
                 outputs, new = call(x, keys.example, weight=weight)
             else:
                 outputs, new = call(x, keys.example)
-            return metrics(outputs, y), new
+            return metrics(outputs, targets), new
 
         over_examples = jax.vmap(on_example, out_axes=(0, None), axis_name=BATCH_AXES[0])
-        return over_examples(x, y, rows, weight)
+        return over_examples(x, targets, rows, weight)
+
+    def _changed(
+        self, x: Any, y: Any, rows: Array, step_key: Array, data: tuple[Any, Any] | None
+    ) -> tuple[Any, list[tuple[Any, Array]]]:
+        """The examples after their random changes, and their targets with the share of each."""
+        problem = self.problem
+
+        def augmented(x: Any, row: Array) -> Any:
+            return (
+                x if problem.augment is None else problem.augment(augment_key_of(step_key, row), x)
+            )
+
+        def mixed(x: Any, row: Array, other: Any, other_row: Array) -> tuple[Any, Array]:
+            assert problem.mix is not None
+            pair = augmented(x, row), augmented(other, other_row)
+            return problem.mix(mix_key_of(step_key, row), *pair)
+
+        if problem.mix is None:
+            return jax.vmap(augmented)(x, rows), [(y, jnp.ones(len(rows)))]
+        partners, others = rows, (x, y)
+        if data is not None:
+            partners = jax.vmap(lambda row: partner_of(mix_key_of(step_key, row), self.examples))(
+                rows
+            )
+            others = self._rows_of(data, partners)
+        x, share = jax.vmap(mixed)(x, rows, others[0], partners)
+        return x, [(y, share), (others[1], 1 - share)]
+
+    def _rows_of(self, data: tuple[Any, Any], rows: Array) -> tuple[Any, Any]:
+        """The examples in these rows of the training set."""
+        rows_of_data = rows if self.rows is None else self.rows[rows]
+        return jax.tree.map(lambda leaf: leaf[rows_of_data], data)
 
     def __call__(
         self,
@@ -379,8 +478,7 @@ class Step:
         # nothing. Copies of a single one would distort statistics over the batch.
         weight = (position < self.examples).astype(jnp.float32)
         rows = order[position % self.examples]
-        rows_of_data = rows if self.rows is None else self.rows[rows]
-        x, y = jax.tree.map(lambda leaf: leaf[rows_of_data], data)
+        x, y = self._rows_of(data, rows)
         batch_weight = sum_over(self.devices, weight.sum())
         step_key = step_key_of(noise_key, number)
         scheme = problem.scheme
@@ -390,7 +488,7 @@ class Step:
         def objective(trained: dict[str, Any]) -> tuple[Array, Any]:
             bound, params = scheme and scheme.bind(trained["learned"]), trained["params"]
             metrics, new = self.measure(
-                bound, params, state.mutable, x, y, rows, weight, step_key, device
+                bound, params, state.mutable, x, y, rows, weight, step_key, device, data
             )
             sums = jax.tree.map(lambda values: jnp.sum(weight * values), metrics)
             loss = sums["loss"] / batch_weight
@@ -402,6 +500,8 @@ class Step:
                 if self.loss_per_nat != 1:
                     penalty = penalty * self.loss_per_nat
                 loss = loss + penalty / len(self.devices)
+            if problem.regularizer is not None:
+                loss = loss + problem.regularizer(params) / len(self.devices)
             return loss, (sums, new)
 
         gradients, (sums, mutable) = jax.grad(objective, has_aux=True)(state.params)
@@ -416,9 +516,18 @@ class Step:
         sums["weight"] = batch_weight
         fresh = number == first
         bad = (state.diverged_at < 0) & ~jnp.isfinite(sums["loss"])
+        params: Any = optax.apply_updates(state.params, updates)  # type: ignore[arg-type]
+        if problem.project is not None:
+            params = params | {"params": problem.project(params["params"])}
+        average = state.average
+        if problem.average is not None:
+            share = problem.average(number)
+            average = jax.tree.map(
+                lambda old, new: _towards(old, new, share), average, params | {"mutable": mutable}
+            )
         return State(
             step=number + 1,
-            params=optax.apply_updates(state.params, updates),  # type: ignore[arg-type]
+            params=params,
             opt_state=opt_state,
             mutable=mutable,
             totals={
@@ -426,7 +535,15 @@ class Step:
                 for name, total in state.totals.items()
             },
             diverged_at=jnp.where(bad, number, state.diverged_at),
+            average=average,
         )
+
+
+def _towards(old: Array, new: Array, share: Array) -> Array:
+    """The average after a step. Of what is no number with a fraction there is no average."""
+    if not jnp.issubdtype(new.dtype, jnp.inexact):
+        return new
+    return old + share.astype(new.dtype) * (new - old)
 
 
 def on_one_device(function: Callable[[], Any]) -> Any:

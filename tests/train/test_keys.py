@@ -18,7 +18,7 @@ from dropjax.core.site import Kind, Site
 from dropjax.ops import keys as ops_keys
 from dropjax.runs import Network
 from dropjax.schemes import parse
-from dropjax.train import Problem, State, keys, r_drop
+from dropjax.train import Problem, State, augment, keys, r_drop
 from dropjax.train.objectives import OBJECTIVES
 from dropjax.train.step import Step, on_one_device
 from tests.conftest import ROOT
@@ -165,6 +165,22 @@ def train_and_evaluate(dropout: str, model: str = f"mlp(widths=({WIDTH},))", **l
         network.monte_carlo(values, X[:1], keys.eval_key_of(RUN_KEY), samples=2, batch_size=1)
 
 
+def train_on_changed_examples() -> None:
+    problem = Problem(
+        lambda params, x, key: x @ params,
+        *(CLASSIFICATION, None, optax.sgd(0.1)),
+        augment=lambda key, x: x + jax.random.normal(key, x.shape),
+        mix=augment.mixup(),
+    )
+    a_step(problem, jnp.ones((WIDTH, 3)))
+    image = jnp.ones((4, 4, 1))
+    key = keys.augment_key_of(keys.step_key_of(keys.noise_key_of(RUN_KEY), 0), 1)
+    for text in (*augment.CHANGES, "flip|flip"):
+        augment.parse(text)(key, image)
+    key = keys.mix_key_of(keys.step_key_of(keys.noise_key_of(RUN_KEY), 0), 1)
+    augment.cutmix()(key, image, image)
+
+
 def train_a_batched_model() -> None:
     def model(params: Any, xs: Any, key: jax.Array) -> jax.Array:
         return xs @ params + jax.random.normal(key, (len(xs), 3))
@@ -196,6 +212,7 @@ RUNS = {
     "a chain that learns": lambda: train_and_evaluate("bernoulli|concrete"),
     "R-Drop": lambda: train_and_evaluate("bernoulli|gaussian", alpha=0.5),
     "a batched model": train_a_batched_model,
+    "changed examples": train_on_changed_examples,
     "own labels": draw_several_things,
 }
 
