@@ -20,6 +20,7 @@ from dropjax.core.scheme import Learned, Scheme, Sites
 from dropjax.core.site import Site
 from dropjax.runs import Network
 from dropjax.schemes.dropblock import DropBlock
+from dropjax.train.optax_spec import LEARNING_RATES
 from experiments.flags import Config
 from experiments.setup import Resolved, Setup
 
@@ -159,9 +160,16 @@ CHANGES: tuple[Change, ...] = (
 )
 """All of them, the oldest first."""
 
-OF_LENGTH: dict[str, Callable[[Setup], bool]] = {}
-"""By a sentence that says it: whether the numbers of a run depend on how many steps it has in all.
-It is empty, as all schedules of this version name their steps."""
+OF_LENGTH: dict[str, Callable[[Setup], bool]] = {
+    "its learning rate is a schedule over the whole run": lambda setup: (
+        isinstance(setup.config.learning_rate, str)
+        and parse_call(setup.config.learning_rate)[0] in LEARNING_RATES
+    ),
+    "it averages weights over a share of the whole run": lambda setup: (
+        parse_call(setup.config.average)[0] == "last"
+    ),
+}
+"""By a sentence that says it: whether the numbers of a run depend on how many steps it has."""
 
 
 def is_older(version: str | None) -> bool:

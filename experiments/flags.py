@@ -33,6 +33,8 @@ class Declared:
       least, most: of a number.
       choices: of a text; None for any.
       parser: absl's, for what is no text and no number.
+      lane: whether cells of an ablation that differ in its number alone are trained side by side,
+        in one program. At its default it is off, which is another program.
       sweep: "--grid" if that sweeps it, the flag of scripts.ablate that lists its values, or "" if
         all cells of an ablation must have one value.
       resumed: what its value may be when a run is resumed: the "same"; a "larger" one; another
@@ -47,6 +49,7 @@ class Declared:
     most: int | None = None
     choices: tuple[str, ...] | None = None
     parser: flags.ArgumentParser | None = None
+    lane: bool = False
     sweep: str = "--grid"
     resumed: Literal["same", "larger", "place", "file", "scheme"] = "same"
     meaning: Callable[[Any], Any] = lambda value: value
@@ -77,8 +80,25 @@ class _CountOrShare(flags.ArgumentParser):
         return "count or share"
 
 
+class _NumberOrSchedule(flags.ArgumentParser):
+    """Numbers, and texts of schedules."""
+
+    syntactic_help = "a number, or a schedule"
+
+    def parse(self, argument: Any) -> float | str:
+        """The value of a text."""
+        with contextlib.suppress(ValueError):
+            return float(argument)
+        parse_call(str(argument))
+        return str(argument)
+
+    def flag_type(self) -> str:
+        """What --help calls it."""
+        return "number or schedule"
+
+
 def _schedule(text: str) -> Any:
-    """What a text of --strength or --penalty means: a number, or a name with arguments."""
+    """What a number or a text means: a number, or a name with arguments."""
     with contextlib.suppress(ValueError):
         return float(text)
     return parse_call(text)
@@ -178,7 +198,95 @@ class Flags:
         "'sgd(momentum=0.9,nesterov=True)'. What a scheme learns is left out of weight decay.",
         meaning=parse_call,
     )
-    learning_rate: float | None = _flag(None, "The optimiser's learning rate. Default: 0.001")
+    learning_rate: float | str | None = _flag(
+        None,
+        "The optimiser's learning rate: a number; 'cosine(peak=0.001,warmup=0.05)' or linear(...), "
+        "which rise in the first share of the steps and then fall to 0 (end=0); or an optax "
+        "schedule over steps. Default: 0.001",
+        parser=_NumberOrSchedule(),
+        lane=True,
+        meaning=_schedule,
+    )
+    clip: float | None = _flag(
+        None,
+        "The largest norm of the gradient of all parameters: a longer one is scaled to it. "
+        "Default: no limit.",
+        since=(0, 6),
+        lane=True,
+    )
+    l1: float = _flag(
+        0.0,
+        "This times the sum of absolute weights is added to the loss. Weights are those of "
+        "kernels: no biases, norms or tables.",
+        since=(0, 6),
+        least=0,
+        lane=True,
+    )
+    l2: float = _flag(
+        0.0,
+        "This times the sum of squared weights is added to the loss. It is no weight decay, which "
+        "Adam needs apart from the gradient: --optimizer='adamw(weight_decay=0.01)'.",
+        since=(0, 6),
+        least=0,
+        lane=True,
+    )
+    max_norm: float | None = _flag(
+        None,
+        "The largest norm of the weights that enter a unit: after each step longer ones are scaled "
+        "to it. Default: no limit.",
+        since=(0, 6),
+        lane=True,
+    )
+    label_smoothing: float = _flag(
+        0.0,
+        "This share of each label is spread over all classes, in the loss of training.",
+        since=(0, 6),
+        least=0,
+        lane=True,
+    )
+    augment: str = _flag(
+        "none",
+        "Random changes of the images of training, joined by |, each by the example's own key: "
+        "shift(pixels=2), which is padding and cropping; flip; rotate(degrees=10.0); "
+        "scale(factor=1.2). For noise and erased parts there are the schemes gaussian_noise, "
+        "cutout and random_erasing.",
+        since=(0, 6),
+    )
+    mix: str = _flag(
+        "none",
+        "How examples of training are mixed with others: none, 'mixup(alpha=0.2)', or "
+        "'cutmix(alpha=1.0)' for images.",
+        since=(0, 6),
+        meaning=parse_call,
+    )
+    average: str = _flag(
+        "none",
+        "Which average of the weights over training is evaluated: none, 'ema(decay=0.999)', an "
+        "exponential moving average; or 'last(share=0.25)', the mean over this last share of the "
+        "steps.",
+        since=(0, 6),
+        meaning=parse_call,
+    )
+    patience: int | None = _flag(
+        None,
+        "Training stops after so many epochs in a row without a gain on the validation data, and "
+        "the weights of the best epoch are evaluated and kept. Default: it does not stop.",
+        since=(0, 6),
+        least=1,
+    )
+    min_gain: float = _flag(
+        0.0,
+        "With --patience: by how much an epoch must be better than the best one so far.",
+        since=(0, 6),
+        least=0,
+    )
+    monitor: str = _flag(
+        "loss",
+        "With --patience: what is looked at, of the validation data: the loss; the accuracy; or, "
+        "in regression, the RMSE.",
+        since=(0, 6),
+        choices=("loss", "accuracy", "rmse"),
+    )
     strength: str = _flag(
         "1",
         "Multiplies every rate, in [0, 1]: a number; an optax schedule over steps such as "
@@ -219,7 +327,7 @@ class Config(Flags):
     test: int | None = _filled()
     epochs: int = _filled()
     batch_size: int = _filled()
-    learning_rate: float = _filled()
+    learning_rate: float | str = _filled()
     mc_samples: int = _filled()
 
     def as_flags(self, **changes: Any) -> Flags:
@@ -256,11 +364,20 @@ def means(name: str, value: Any) -> Any:
 
 
 def in_command(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Of resolved flags those that a command which repeats them has."""
+    """Of resolved flags those that a command which repeats them has.
+
+    A flag that came after 0.5.2 is left out at its default.
+
+    Args:
+      config: the values, by name.
+    """
+    defaults = vars(Flags())
     return {
         name: value
         for name, value in config.items()
-        if value is not None and DECLARED[name].resumed != "scheme"
+        if value is not None
+        and DECLARED[name].resumed != "scheme"
+        and _is_said(name, value, defaults)
     }
 
 
@@ -275,9 +392,13 @@ def in_id(config: Config, filled: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(config).items()
-        if DECLARED[name].resumed != "place"
-        and (DECLARED[name].since <= _FIRST or value != defaults[name])
+        if DECLARED[name].resumed != "place" and _is_said(name, value, defaults)
     }
+
+
+def _is_said(name: str, value: Any, defaults: Mapping[str, Any]) -> bool:
+    """Whether a flag is named: one that came after 0.5.2 only where it is not at its default."""
+    return DECLARED[name].since <= _FIRST or value != defaults[name]
 
 
 def type_of(name: str) -> type:

@@ -12,7 +12,7 @@ import numpy as np
 
 from dropjax import evaluate
 from dropjax.data import Dataset
-from dropjax.train import State
+from dropjax.train import Best, State
 from dropjax.train.checkpoint import tree_hash
 from experiments.setup import Resolved
 
@@ -95,6 +95,22 @@ def status(
         what = f"predictions for {', '.join(parts)}" if parts else "parameters"
         why = f"{what} are not finite after step {last}"
     return {"status": "diverged", "diverged_at": at, "error": why}
+
+
+def stopped(best: Best | None) -> dict[str, Any]:
+    """What a result says of early stopping; nothing without.
+
+    Args:
+      best: of a run, or of one lane.
+
+    Returns:
+      "best_step": how many steps were done when the best epoch ended, 0 if there was none;
+      "stopped_at": after how many steps training stopped, None if it did not.
+    """
+    if best is None:
+        return {}
+    at = int(best.stopped_at)
+    return {"best_step": int(best.step), "stopped_at": None if at < 0 else at}
 
 
 def trained(run: Resolved, state: State, learned: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, logging
 from absl import flags as absl_flags
@@ -20,6 +21,8 @@ from dropjax.runs import files
 from dropjax.train import Chunk, State, chunks
 from dropjax.train.checkpoint import CheckpointError, restore, save
 from dropjax.train.log import NOTHING, JsonLines, LogError
+from dropjax.train.stopping import Best, weights_of
+from dropjax.train.stopping import stopped as stopped_early
 from experiments import arguments, flags, folder, program, report, results, resume
 from experiments.console import Console, say
 from experiments.experiment import Experiment
@@ -176,6 +179,11 @@ def _continue(
             if not (path / "curves.png").exists():
                 _draw(setup.config, path)
             return 0
+        if result and result.get("stopped_at") is not None:
+            raise LaunchError(
+                f"--epochs: the run in {path} stopped early, at step {result['stopped_at']}: more "
+                "epochs would change nothing"
+            )
         if more and folder.completed(path, "diverged")[0]:
             raise LaunchError(
                 f"--epochs: the run in {path} diverged, and would not be another one with more"
@@ -208,6 +216,8 @@ class _Run:
         self.saved_at, self.save_seconds = time.perf_counter(), 0.0
         self.warm_steps, self.warm_seconds = 0, 0.0
         self.resumed_from: int | None = None
+        self.stopping = setup.stopping
+        self.best: Best | None = None
 
     def go(self, *, resume: bool) -> int:
         table = self.setup.site_table
@@ -219,7 +229,9 @@ class _Run:
         with ExitStack() as stack:
             console = stack.enter_context(closing(Console(total, int(state.step))))
             signalled = lambda: 0  # noqa: E731
-            for number, chunk in enumerate(chunks(self.setup.program, state, epochs=epochs)):
+            # A run that was killed after its last save may have stopped early already.
+            rest = () if self._is_over() else chunks(self.setup.program, state, epochs=epochs)
+            for number, chunk in enumerate(rest):
                 if number == 0:
                     # Before, a checkpoint has all, and a signal need not wait for the compiler.
                     signalled = stack.enter_context(program.held())
@@ -232,17 +244,30 @@ class _Run:
                     record = self._epoch_record(state, step, chunk.epoch + 1)
                     self.metrics.append(results.finite(record))
                     console.epoch(record, epochs)
+                    if self.best is not None and self.stopping is not None:
+                        value = record[f"validation_{self.setup.config.monitor}"]
+                        self.best = self.stopping.look(self.best, state, value)
                 stopped = signalled()
-                if stopped or step == total or self._saving_is_due():
+                over = step == total or self._is_over()
+                if stopped or over or self._saving_is_due():
                     self._save(state, step)
-                if stopped:
+                if stopped or over:
                     break
             stopped = stopped or signalled()  # also one that came while the last state was saved
         if stopped:
             name = signal.Signals(stopped).name
             say(f"{name}: stopped at step {step} of {total}; {program.message_if_stopped()}")
             return 128 + stopped
-        return self._finish(state, self._all_predictions(state, total), broken=False)
+        best = self._best(state)
+        return self._finish(state, self._all_predictions(best), broken=False)
+
+    def _is_over(self) -> bool:
+        """Whether training has stopped early."""
+        return self.best is not None and bool(stopped_early(self.best))
+
+    def _best(self, state: State) -> State:
+        """The last state with the weights that are evaluated."""
+        return state.with_weights(weights_of(self.best, state))
 
     def _note_time(self, chunk: Chunk, *, first: bool) -> None:
         self.timing.append({"step": chunk.step, "steps": chunk.steps, "seconds": chunk.seconds})
@@ -255,7 +280,8 @@ class _Run:
 
     def _start(self, resume: bool) -> State:
         state = self.setup.program.init(self.setup.params, self.setup.mutable)
-        found = restore(self.checkpoints, state, warn=_warn) if resume else None
+        self.best = self.stopping and self.stopping.begin(state)
+        found = restore(self.checkpoints, self._kept(state), warn=_warn) if resume else None
         if found is None:
             self.metrics.rewind(NOTHING)
             if resume:
@@ -264,9 +290,11 @@ class _Run:
             self._keep_files()
             self._save(state, 0)
             return state
-        restored, extra = found
+        kept, extra = found
         self.metrics.rewind(extra["metrics"])
-        state = self.setup.program.place(restored)
+        if self.best is not None:
+            self.best = jax.tree.map(jnp.asarray, kept.pop("best"))
+        state = self.setup.program.place(State(**kept))
         self._begin_session(int(state.step))
         self._keep_files()
         say(f"resuming from step {self.resumed_from}")
@@ -295,9 +323,13 @@ class _Run:
 
     def _save(self, state: State, step: int) -> None:
         began = time.perf_counter()
-        save(self.checkpoints, state, step, metrics=self.metrics.mark())
+        save(self.checkpoints, self._kept(state), step, metrics=self.metrics.mark())
         self.saved_at = time.perf_counter()
         self.save_seconds = self.saved_at - began
+
+    def _kept(self, state: State) -> dict[str, Any]:
+        """What a checkpoint has: the state and, with early stopping, the best epoch so far."""
+        return vars(state) | ({} if self.best is None else {"best": self.best})
 
     def _epoch_record(self, state: State, step: int, epoch: int) -> dict[str, Any]:
         dataset, validation = self.setup.dataset, None
@@ -308,8 +340,9 @@ class _Run:
     def _predictions(self, state: State, step: int, x: np.ndarray) -> jax.Array:
         return self.setup.network.predictions(self.setup.values(state, step), x)
 
-    def _all_predictions(self, state: State, step: int) -> dict[str, Any]:
+    def _all_predictions(self, state: State) -> dict[str, Any]:
         setup, predictions = self.setup, {}
+        step = int(state.step) if self.best is None else int(self.best.step)
         for part in results.PARTS:
             if len(x := getattr(setup.dataset, f"x_{part}")):
                 predictions[part] = self._predictions(state, step, x)
@@ -332,7 +365,8 @@ class _Run:
           predictions: by part of the data; none of a run that is broken.
           broken: whether its loss or its parameters are not finite.
         """
-        setup, step = self.setup, int(state.step)
+        setup, step, last = self.setup, int(state.step), state
+        state = last if broken else self._best(last)
         status = results.status(setup, state, predictions, broken=broken)
         completed = status["status"] == "completed"
         names = ("dataset", "model", "dropout", "strength", "penalty", "seed", "mc_samples")
@@ -341,12 +375,13 @@ class _Run:
             | {name: getattr(setup.config, name) for name in names}
             | results.trained(setup, state, setup.program.report(state))
             | {"resumed_from_step": self.resumed_from}
+            | results.stopped(self.best)
             | results.measures(setup, predictions if completed else {})
             | self._cost()
         )
         self._put_back_files()
         if completed and not (self.checkpoints / f"{step:010d}").is_dir():
-            self._save(state, step)
+            self._save(last, step)
         files.write_result(self.path, result)
         if not completed:
             program.say_if_stopped("the run has ended")

@@ -20,10 +20,24 @@ from dropjax.core.spec import lacks_rate
 from dropjax.core.strength import Strength, check_strength, strength_at
 from dropjax.models.network import vocabulary_of
 from dropjax.runs import Network
-from dropjax.train import Examples, Problem, Program, State
+from dropjax.train import (
+    Examples,
+    MaxNorm,
+    Problem,
+    Program,
+    State,
+    Stopping,
+    WeightPenalty,
+    augment,
+)
 from dropjax.train.devices import check_batch_size
 from dropjax.train.keys import eval_key_of, init_key_of, steps_per_epoch
-from dropjax.train.optax_spec import parse_optimizer, parse_strength
+from dropjax.train.optax_spec import (
+    parse_average,
+    parse_learning_rate,
+    parse_optimizer,
+    parse_strength,
+)
 from experiments.experiment import Experiment
 from experiments.flags import Config, Flags
 
@@ -76,6 +90,26 @@ class Resolved:
     penalty: Strength
 
     @property
+    def steps(self) -> int:
+        """Of training, over all epochs."""
+        return self.config.epochs * steps_per_epoch(
+            len(self.dataset.x_train), self.config.batch_size
+        )
+
+    @property
+    def learning_rate(self) -> Any:
+        """A number, or a function of the step."""
+        return parse_learning_rate(self.config.learning_rate, self.steps)
+
+    @property
+    def stopping(self) -> Stopping | None:
+        """When training stops early; None if it does not."""
+        config = self.config
+        if config.patience is None:
+            return None
+        return Stopping(config.patience, config.min_gain, higher=config.monitor == "accuracy")
+
+    @property
     def key(self) -> Array:
         """The run's key."""
         return jax.random.key(self.config.seed)
@@ -125,16 +159,32 @@ class Resolved:
           mutable: whether the network has mutable variables.
         """
         config = self.config
-        return Problem(
+        problem = Problem(
             self.network.forward,
             self.experiment.objective(self.dataset.task),
             self.network.scheme,
-            parse_optimizer(config.optimizer, config.learning_rate),
+            parse_optimizer(config.optimizer, self.learning_rate, config.clip),
             sites,
             self.strength,
             self.penalty,
+            augment=augment.parse(config.augment),
+            mix=augment.parse_mix(config.mix),
+            average=parse_average(config.average, self.steps),
             stateful=mutable,
         )
+        return dataclasses.replace(problem, **self.parts())
+
+    def parts(self) -> dict[str, Any]:
+        """The parts of the problem that may differ in numbers between lanes, if flags have any."""
+        config, parts = self.config, dict[str, Any]()
+        if config.l1 or config.l2:
+            parts["regularizer"] = WeightPenalty(config.l1, config.l2)
+        if config.max_norm is not None:
+            parts["project"] = MaxNorm(config.max_norm)
+        if config.label_smoothing:
+            objective = self.experiment.objective(self.dataset.task)
+            parts["metrics"] = dataclasses.replace(objective, smoothing=config.label_smoothing)
+        return parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,17 +205,22 @@ class Setup(Resolved):
 
     def values(self, state: State, step: int) -> dict[str, Any]:
         """What a prediction depends on after `step` steps; see `values_of`."""
-        return values_of(state, self.strength, step)
+        return values_of(state.evaluated(), self.strength, step)
 
 
-def values_of(state: State, strength: Strength, step: int) -> dict[str, Any]:
+def values_of(weights: dict[str, Any], strength: Strength, step: Any) -> dict[str, Any]:
     """What a prediction depends on after `step` steps: parameters, learned values, strength.
 
     The strength is the last step's: a scheme whose expectation depends on its rate is evaluated at
     the rate it was trained at last.
+
+    Args:
+      weights: as `State.evaluated` returns them.
+      strength: a number, or a function of the step.
+      step: how many steps were done; of lanes that stopped early (lanes,).
     """
-    last = jnp.int32(max(step - 1, 0))
-    return state.params | {"mutable": state.mutable, "strength": strength_at(strength, last)}
+    last = jnp.maximum(jnp.asarray(step, jnp.int32) - 1, 0)
+    return weights | {"strength": strength_at(strength, last)}
 
 
 def resolve(
@@ -193,7 +248,8 @@ def resolve(
         model_text = experiment.model_for(scheme) if flags.model == "auto" else flags.model
         # Texts first, data later: a typo should not wait.
         vocabulary = vocabulary_of(models.parse(model_text, outputs=1))
-        parse_optimizer(flags.optimizer, flags.learning_rate or 0.0)
+        parse_optimizer(flags.optimizer, 0.0)
+        _check_stopping(flags)
         if flags.data_dir == "":
             raise ValueError("data_dir is empty; leave it out or name a folder")
         # After "=" no shell puts the home folder for ~.
@@ -239,7 +295,7 @@ def resolve(
             dataset.target_origin,
             dataset.classes,
         )
-        resolved = {
+        own = {
             "dropout": str(scheme),
             "rate": getattr(scheme, "rate", None),
             "model": network.text(),
@@ -248,10 +304,9 @@ def resolve(
             # With the digits it would do nothing, and is refused.
             "data_dir": None if folder is None or dataset.name == "digits" else str(folder),
         }
-        config = Config(**chosen | resolved)
+        config = Config(**chosen | own)
         if flags.model == "auto":
             say(f"model=auto: {config.model}")
-        parse_optimizer(config.optimizer, config.learning_rate)
         check_batch_size(config.batch_size, jax.device_count())
         if config.batch_size > len(dataset.x_train):
             say(
@@ -261,7 +316,11 @@ def resolve(
         steps = config.epochs * steps_per_epoch(len(dataset.x_train), config.batch_size)
         check_strength(strength, steps)
         check_strength(penalty, steps, "penalty", at_most=math.inf)
-        return Resolved(experiment, config, dataset, whole, rows, network, strength, penalty)
+        resolved = Resolved(experiment, config, dataset, whole, rows, network, strength, penalty)
+        resolved.problem()  # its parts can be made of the flags
+        _check_augmented(resolved)
+        _check_monitor(resolved)
+        return resolved
 
 
 def set_up(
@@ -384,6 +443,45 @@ def _check_used(flags: Flags, scheme: Scheme, **given: bool) -> None:
         value = getattr(flags, flag)
         if given.get(flag, value) and not is_used(flag, flags.dropout, scheme):
             raise ValueError(f"{flag}={value} would do nothing: {scheme} {why}")
+
+
+def _check_stopping(flags: Flags) -> None:
+    """Refuses flags of early stopping where training does not stop early."""
+    if flags.patience is None:
+        for name in ("min_gain", "monitor"):
+            if (value := getattr(flags, name)) != getattr(Flags, name):
+                raise ValueError(f"{name}={value} would do nothing without --patience")
+
+
+def _check_monitor(resolved: Resolved) -> None:
+    """Refuses early stopping without validation data, or by a measure that the task has not."""
+    config, dataset = resolved.config, resolved.dataset
+    if config.patience is None:
+        return
+    if not len(dataset.y_validation):
+        raise ValueError(
+            f"patience={config.patience} needs validation data, and there are none; hold some out: "
+            "--validation=0.1"
+        )
+    if (
+        config.monitor != "loss"
+        and config.monitor not in resolved.experiment.measures[dataset.task]
+    ):
+        raise ValueError(f"monitor={config.monitor}: {dataset.task} has no {config.monitor}")
+
+
+def _check_augmented(resolved: Resolved) -> None:
+    """Refuses changes of images where there are none, and mixtures of tokens."""
+    config, shape = resolved.config, resolved.dataset.x_train.shape[1:]
+    for name in ("augment", "mix"):
+        value = getattr(config, name)
+        if value == "none":
+            continue
+        if name == "augment" or value.startswith("cutmix"):
+            if len(shape) != 3:
+                raise ValueError(f"{name}={value} is for images; the examples are of shape {shape}")
+        elif resolved.network.vocabulary:
+            raise ValueError(f"{name}={value}: tokens cannot be mixed")
 
 
 def _count(flag: str, given: int | float, examples: int) -> int:

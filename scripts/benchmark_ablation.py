@@ -341,7 +341,7 @@ def _measure(cells: Sequence[Planned], folder: Path) -> tuple[dict[str, Row], st
         cells[0].resolved.dataset.outputs,
         config.epochs,
         config.batch_size,
-        config.learning_rate,
+        float(config.learning_rate),
         max(cell.resolved.config.mc_samples for cell in cells),
         _cpus(),
     )

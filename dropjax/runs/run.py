@@ -27,6 +27,7 @@ from dropjax.models.network import Network
 from dropjax.ops.bernoulli import STREAM
 from dropjax.runs import files
 from dropjax.runs.sources import edited, sources
+from dropjax.train import Best
 from dropjax.train.checkpoint import CheckpointError, restore
 from dropjax.train.keys import eval_key_of, steps_per_epoch
 from dropjax.train.log import NOTHING
@@ -365,7 +366,7 @@ def load(folder: str | Path) -> Run:
         jax.random.key(flags["seed"])
         shape, dtype = config["network"]["example_shape"], config["network"]["example_dtype"]
         template = jax.eval_shape(
-            lambda: _template(network, jnp.zeros(shape, dtype))  # no weight is computed
+            lambda: _template(network, jnp.zeros(shape, dtype), flags)  # no weight is computed
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(
@@ -396,9 +397,11 @@ def load(folder: str | Path) -> Run:
         history = files.read_history(
             folder, extra.get("metrics", NOTHING), whole=result is not None
         )
-    step = int(state["step"])
-    strength_then = strength_at(strength, jnp.int32(max(step - 1, 0)))
-    values = state["params"] | {"mutable": state["mutable"], "strength": strength_then}
+    step = evaluated = int(state["step"])
+    values = state.get("average") or state["params"] | {"mutable": state["mutable"]}
+    if "best" in state and int(state["best"].step):
+        values, evaluated = state["best"].weights, int(state["best"].step)
+    values |= {"strength": strength_at(strength, jnp.int32(max(evaluated - 1, 0)))}
     return Run(folder, config, history, result, values, step, network)
 
 
@@ -463,10 +466,17 @@ def _unsealed(config: dict[str, Any]) -> str:
     )
 
 
-def _template(network: Network, x: Any) -> dict[str, Any]:
-    """The part of a training state that predictions depend on."""
+def _template(network: Network, x: Any, flags: dict[str, Any]) -> dict[str, Any]:
+    """The part of what a checkpoint holds that predictions depend on."""
     params, mutable = network.init(jax.random.key(0), x)
     sites = record(lambda draw: network.outputs(params, x, draw, mutable))
     learned = network.scheme.init_learned(jax.random.key(0), sites, no_weights(sites))
     both = {"params": params, "learned": learned}
-    return {"params": both, "mutable": mutable, "step": jnp.zeros((), jnp.int32)}
+    step = jnp.zeros((), jnp.int32)
+    template = {"params": both, "mutable": mutable, "step": step}
+    weights = both | {"mutable": mutable}
+    if flags.get("average", "none") != "none":
+        template["average"] = weights
+    if flags.get("patience") is not None:
+        template["best"] = Best(weights, step.astype(jnp.float32), step, step, step)
+    return template

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import operator
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,9 +15,11 @@ import numpy as np
 from dropjax.core import plan
 from dropjax.core.scheme import Scheme
 from dropjax.runs import Network
-from dropjax.train import Lane, Lanes, State, chunks
+from dropjax.train import Best, Lane, Lanes, State, chunks
 from dropjax.train.optax_spec import optimizer_of
+from dropjax.train.stopping import diverged_at, stopped, weights_of
 from experiments import results
+from experiments.flags import DECLARED, Config, Flags
 from experiments.setup import Resolved, can_be_run, launching, values_of
 
 Array = jax.Array
@@ -34,7 +37,7 @@ def alike(resolved: Resolved) -> str:
       resolved: a cell.
     """
     config = vars(resolved.config)
-    numbers = ["seed", "dropout", "rate", "learning_rate"]
+    numbers = ["seed", "dropout", "rate", *numbers_of(resolved.config)]
     numbers += [name for name in ("strength", "penalty") if _constant(config[name]) is not None]
     scheme, network = resolved.network.scheme, resolved.network
     shapes = [str(np.shape(leaf)) for leaf in jax.tree.leaves(scheme)]
@@ -48,6 +51,17 @@ def alike(resolved: Resolved) -> str:
         },
         sort_keys=True,
     )
+
+
+def numbers_of(config: Config) -> list[str]:
+    """The flags whose values are numbers of a lane. One at its default is off: another program."""
+    return [
+        name
+        for name, declared in DECLARED.items()
+        if declared.lane
+        and isinstance(value := getattr(config, name), (int, float))
+        and value != getattr(Flags, name)
+    ]
 
 
 def _constant(text: str) -> float | None:
@@ -80,7 +94,7 @@ class Trainer:
             for name in ("strength", "penalty"):
                 if _constant(getattr(first.config, name)) is not None:  # each lane has its own
                     problem = dataclasses.replace(problem, **{name: 1.0})
-            self.strength = problem.strength
+            self.strength, self._learning_rate = problem.strength, first.learning_rate
 
             def init(key: Array) -> Any:
                 params, mutable = self.network.init(key, first.dataset.x_train[0])
@@ -93,9 +107,15 @@ class Trainer:
                     first.examples(first.whole),
                     [_lane(cell) for cell in cells],
                     batch_size=first.config.batch_size,
-                    optimizer=functools.partial(optimizer_of, first.config.optimizer),
+                    optimizer=self._optimizer,
                 )
         self.steps = first.config.epochs * self.lanes.steps_per_epoch
+
+    def _optimizer(self, **numbers: Any) -> Any:
+        """A lane's optimiser. A schedule of the learning rate is the same for all."""
+        return optimizer_of(
+            self.first.config.optimizer, **{"learning_rate": self._learning_rate} | numbers
+        )
 
     def run(self, cells: Sequence[Resolved], advance: Callable[[int], None]) -> list[Made]:
         """Trains and measures cells.
@@ -107,41 +127,52 @@ class Trainer:
         began = time.perf_counter()
         lanes = self.lanes.with_lanes([_lane(cell) for cell in cells])
         history: list[list[dict[str, Any]]] = [[] for _ in cells]
-        state = lanes.init()
+        state, stopping = lanes.init(), self.first.stopping
+        best = stopping and stopping.begin(state, len(cells))
         for chunk in chunks(lanes, state, epochs=self.first.config.epochs):
             state = chunk.state
             advance(chunk.steps)
-            if chunk.ends_epoch:
-                self._note(lanes, cells, state, chunk.step, chunk.epoch + 1, history)
-        measured = self._results(lanes, cells, state)
+            if not chunk.ends_epoch:
+                continue
+            over = np.zeros(len(cells), bool) if best is None else stopped(best)
+            records = self._records(lanes, cells, state, chunk.step, chunk.epoch + 1)
+            broken = results.diverged(state)
+            for own, record, ended in zip(history, records, over | broken, strict=True):
+                own += [] if ended else [results.finite(record)]
+            if stopping is not None and best is not None:
+                name = f"validation_{self.first.config.monitor}"
+                best = stopping.look(best, state, [record[name] for record in records])
+                if stopped(best).all():
+                    advance(self.steps - chunk.step)
+                    break
+        measured = self._results(lanes, cells, state, best)
         seconds = time.perf_counter() - began
         return [
             {"result": result, "history": own, "lanes": len(cells), "seconds": seconds}
             for result, own in zip(measured, history, strict=True)
         ]
 
-    def _note(
-        self,
-        lanes: Lanes,
-        cells: Sequence[Resolved],
-        state: State,
-        step: int,
-        epoch: int,
-        history: list[list[dict[str, Any]]],
-    ) -> None:
-        """Adds an epoch's record to the histories of the cells that have not diverged."""
+    def _records(
+        self, lanes: Lanes, cells: Sequence[Resolved], state: State, step: int, epoch: int
+    ) -> list[dict[str, Any]]:
+        """The record of an epoch, of each cell."""
         dataset, validation = self.whole, None
         if len(dataset.y_validation):
             validation = self._predictions(lanes, cells, state, step, dataset.x_validation)
-        diverged = results.diverged(state)
-        for i, means in enumerate(lanes.means(state)):
-            if not diverged[i]:
-                own = None if validation is None else validation[i]
-                record = results.epoch_record(cells[i].dataset, step, epoch, means, own)
-                history[i].append(results.finite(record))
+        return [
+            results.epoch_record(
+                cells[i].dataset, step, epoch, means, None if validation is None else validation[i]
+            )
+            for i, means in enumerate(lanes.means(state))
+        ]
 
-    def _results(self, lanes: Lanes, cells: Sequence[Resolved], state: State) -> list[Made]:
-        whole, config, step = self.whole, self.first.config, int(state.step)
+    def _results(
+        self, lanes: Lanes, cells: Sequence[Resolved], state: State, best: Best | None
+    ) -> list[Made]:
+        whole, config = self.whole, self.first.config
+        step = state.step if best is None else best.step
+        at = jnp.asarray(diverged_at(best, state))
+        state = dataclasses.replace(state.with_weights(weights_of(best, state)), diverged_at=at)
         x_train = whole.x_train
         if self.first.rows is not None:
             x_train = np.stack([cell.dataset.x_train for cell in cells])
@@ -158,13 +189,14 @@ class Trainer:
             alone = lanes.alone(state, i)
             own = {part: predicted[i] for part, predicted in predictions.items()}
             status = results.status(cell, alone, own, broken=bool(broken[i]))
-            result = status | results.trained(cell, alone, learned[i])
+            own_best = best and jax.tree.map(operator.itemgetter(i), best)
+            result = status | results.trained(cell, alone, learned[i]) | results.stopped(own_best)
             result |= results.measures(cell, own if status["status"] == "completed" else {})
             made.append(results.finite(result))
         return made
 
     def _predictions(
-        self, lanes: Lanes, cells: Sequence[Resolved], state: State, step: int, x: np.ndarray
+        self, lanes: Lanes, cells: Sequence[Resolved], state: State, step: Any, x: np.ndarray
     ) -> np.ndarray:
         """(lanes, examples, ...); x may be shared, or a stack with that of each lane."""
         own = x.ndim > self.whole.x_test.ndim
@@ -174,14 +206,14 @@ class Trainer:
         return np.asarray(self._predict(lanes.schemes, values, x, own, size))
 
     def _sampled(
-        self, lanes: Lanes, cells: Sequence[Resolved], state: State, step: int
+        self, lanes: Lanes, cells: Sequence[Resolved], state: State, step: Any
     ) -> np.ndarray:
         keys = jnp.stack([cell.eval_key for cell in cells])
         values = self._values(lanes, state, step)
         return np.asarray(self._monte_carlo(lanes.schemes, values, keys, self.whole.x_test))
 
-    def _values(self, lanes: Lanes, state: State, step: int) -> dict[str, Any]:
-        values = values_of(state, self.strength, step)
+    def _values(self, lanes: Lanes, state: State, step: Any) -> dict[str, Any]:
+        values = values_of(state.evaluated(), self.strength, step)
         own = jnp.asarray([lane.strength for lane in lanes.lanes], jnp.float32)
         return values | {"strength": own * values["strength"]}
 
@@ -211,12 +243,13 @@ class Trainer:
 
 
 def _lane(cell: Resolved) -> Lane:
-    config = cell.config
+    config, numbers = cell.config, numbers_of(cell.config)
     constants = {name: _constant(getattr(config, name)) for name in ("strength", "penalty")}
     return Lane(
         cell.key,
         cell.network.scheme,
-        {"learning_rate": config.learning_rate},
+        {name: getattr(config, name) for name in ("learning_rate", "clip") if name in numbers},
         rows=cell.rows,
+        parts=cell.parts(),
         **{name: value for name, value in constants.items() if value is not None},
     )

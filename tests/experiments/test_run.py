@@ -444,6 +444,15 @@ def test_flags_that_agree_with_the_record_may_be_given(finished, words):
         ("--optimizer=sgd", "--optimizer: was adam, is sgd"),
         ("--learning_rate=0.1", "--learning_rate: was 0.01, is 0.1"),
         ("--strength=0.5", "--strength: was 1, is 0.5"),
+        ("--clip=1", "--clip: was None, is 1"),
+        ("--l1=0.1", "--l1: was 0.0, is 0.1"),
+        ("--l2=0.1", "--l2: was 0.0, is 0.1"),
+        ("--max_norm=2", "--max_norm: was None, is 2"),
+        ("--label_smoothing=0.1", "--label_smoothing: was 0.0, is 0.1"),
+        ("--augment=flip", "--augment: was none, is flip"),
+        ("--mix=mixup", "--mix: was none, is mixup"),
+        ("--average=ema", "--average: was none, is ema"),
+        ("--patience=2", "--patience: was None, is 2"),
         ("--mc_samples=3", "--mc_samples: was 2, is 3"),
     ],
 )
@@ -458,7 +467,7 @@ def test_every_flag_can_be_refused():
     """Those above, and what no run on the digits can have otherwise."""
     marks = test_a_flag_that_differs_from_the_record_is_refused.pytestmark[0].args[1]
     refused = {words[2:].partition("=")[0] for words, _ in marks}
-    rest = {"data_dir", "task", "test", "penalty"}
+    rest = {"data_dir", "task", "test", "penalty", "min_gain", "monitor"}
     assert refused | rest == {field.name for field in dataclasses.fields(Flags)}
 
 

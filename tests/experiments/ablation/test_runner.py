@@ -11,7 +11,7 @@ import pytest
 
 from dropjax import runs
 from dropjax.runs import record
-from dropjax.train.checkpoint import CheckpointError
+from dropjax.train.checkpoint import CheckpointError, tree_hash
 from dropjax.train.log import LogError
 from experiments.ablation import runner
 from experiments.ablation.cells import Outcome
@@ -108,6 +108,31 @@ def test_cells_of_other_numbers_and_subsets_of_their_seeds_are_the_single_runs(p
     results = [read(store.folder(one.cell))[0] for one in planned]
     assert len({result["param_hash"] for result in results}) == 16
     assert len({json.dumps(result["learned"]) for result in results}) == 16
+
+
+def test_regularised_cells_stop_where_the_single_runs_stop(small_run, tmp_path):
+    given = {"epochs": 12, "patience": 1, "monitor": "accuracy", "average": "ema(decay=0.8)"}
+    given |= {"label_smoothing": 0.1, "max_norm": 2.0, "clip": 0.5}
+    given |= {"learning_rate": "cosine(peak=0.5,warmup=0.2)", "strength": "early(steps=12)"}
+    swept = {"l2": (1e-3, 1e-2)}
+    planned = plan("alpha(rate=0.4)", swept=swept, seeds=3, **SMALL | given)
+    assert len(make_plan(planned, lanes=None).groups) == 1, "they differ in numbers alone"
+    store = go(tmp_path, planned)
+    stops = [read(store.folder(one.cell))[0]["stopped_at"] for one in planned]
+    assert len({*stops}) > 1
+    which = stops.index(min(stops, key=lambda step: step or 99))
+    cell = planned[which].cell
+    single = small_run(
+        dropout="alpha(rate=0.4)", **given | {"l2": cell.setting["l2"], "seed": cell.seed}
+    )
+    assert_same_numbers(store.folder(cell), single)
+    run = runs.load(single)
+    result = run.result
+    assert result["best_step"] < result["stopped_at"] == run.step
+    assert (
+        tree_hash({name: run.values[name] for name in ("params", "learned")})
+        == result["param_hash"]
+    )
 
 
 @pytest.mark.parametrize("part", [None, 40])

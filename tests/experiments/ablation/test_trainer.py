@@ -1,12 +1,15 @@
 """Cells side by side: one that broke is not measured, and those beside it are."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
+from dropjax.train import State
 from experiments.ablation.trainer import Trainer
 from experiments.flags import Flags
 from experiments.mnist import EXPERIMENT
@@ -37,19 +40,16 @@ def test_a_cell_that_broke_is_diverged_and_the_one_beside_it_is_not(bad, monkeyp
     parts = {len(cell.whole.y_train): "train_", len(cell.whole.y_test): "test_"}
     trainer._predictions = lambda *of: predictions(parts[len(of[-1])], len(of[-1]))
     trainer._sampled = lambda *of: predictions("mc_test_", len(cell.whole.y_test))
-    state: Any = SimpleNamespace(
-        step=np.int32(6),
-        params={"params": {"w": np.float32([0, np.inf if bad == "parameters" else 0])}},
-        diverged_at=np.int32([-1, 3 if bad == "loss" else -1]),
-    )
+    w = np.float32([0, np.inf if bad == "parameters" else 0])
+    at = np.int32([-1, 3 if bad == "loss" else -1])
+    state = State(np.int32(6), {"params": {"w": w}, "learned": {}}, (), {}, {}, at)
 
-    def alone(state: Any, lane: int) -> Any:
-        own = {"params": {"w": state.params["params"]["w"][lane]}}
-        return SimpleNamespace(params=own, diverged_at=at[lane], step=state.step)
+    def alone(state: State, lane: int) -> State:
+        own = jax.tree.map(lambda leaf: leaf[lane], dataclasses.replace(state, step=w))
+        return dataclasses.replace(own, step=state.step)
 
-    at = state.diverged_at
     lanes: Any = SimpleNamespace(alone=alone, report=lambda state: [{}, {"a": {"b": np.inf}}])
-    good, broken = trainer._results(lanes, [cell, cell], state)
+    good, broken = trainer._results(lanes, [cell, cell], state, None)
     assert good["status"] == "completed" and 0 < good["test_nll"] == good["mc_test_nll"]
     assert (broken["status"], broken["diverged_at"]) == ("diverged", at[1])
     assert broken["error"] == BAD[bad]
