@@ -114,8 +114,9 @@ def lines(run: runs.Run, step: int, row: int | None, at: str) -> tuple[list[str]
         text.append(f"NOTE: the newest checkpoint is of step {run.step}; the run may have stopped")
     if learns:
         text.append(
-            f"NOTE: the scheme learns, and what it had learned then is not kept. Shown is the noise"
-            f" of that step under what it had learned by step {run.step}"
+            "NOTE: the scheme learns, and what it had learned then is not kept. Shown is the noise"
+            " of that step under what it has learned in the weights that are evaluated, by step "
+            f"{run.step}"
         )
     part = run.config["flags"].get("train_examples")
     of = "the training data" if part is None else f"the {part} examples that --train_examples drew"

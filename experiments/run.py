@@ -21,7 +21,7 @@ from dropjax.runs import files
 from dropjax.train import Chunk, State, chunks
 from dropjax.train.checkpoint import CheckpointError, restore, save
 from dropjax.train.log import NOTHING, JsonLines, LogError
-from dropjax.train.stopping import Best, weights_of
+from dropjax.train.stopping import Best, step_of, weights_of
 from dropjax.train.stopping import stopped as stopped_early
 from experiments import arguments, flags, folder, program, report, results, resume
 from experiments.console import Console, say
@@ -342,7 +342,7 @@ class _Run:
 
     def _all_predictions(self, state: State) -> dict[str, Any]:
         setup, predictions = self.setup, {}
-        step = int(state.step) if self.best is None else int(self.best.step)
+        step = int(step_of(self.best, state))
         for part in results.PARTS:
             if len(x := getattr(setup.dataset, f"x_{part}")):
                 predictions[part] = self._predictions(state, step, x)

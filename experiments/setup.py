@@ -463,11 +463,12 @@ def _check_monitor(resolved: Resolved) -> None:
             f"patience={config.patience} needs validation data, and there are none; hold some out: "
             "--validation=0.1"
         )
-    if (
-        config.monitor != "loss"
-        and config.monitor not in resolved.experiment.measures[dataset.task]
-    ):
-        raise ValueError(f"monitor={config.monitor}: {dataset.task} has no {config.monitor}")
+    watched = ("loss", "rmse" if dataset.task == "regression" else "accuracy")
+    if config.monitor not in watched:
+        raise ValueError(
+            f"monitor={config.monitor}: in {dataset.task} it can be {' or '.join(watched)}"
+        )
+    _ = resolved.stopping  # it can be made of the flags
 
 
 def _check_augmented(resolved: Resolved) -> None:

@@ -3,9 +3,9 @@
     problem = Problem(..., augment=parse("shift(pixels=2)|flip"), mix=mixup(alpha=0.2))
 
 A change takes a key and an image (height, width, channels). The key is that of the example in this
-step (`train.keys`), so that no change depends on the size of the batch or on the devices. Images of
-integers become float32, in the same units. Noise and erased parts are schemes: `gaussian_noise`,
-`cutout`, `random_erasing`.
+step (`train.keys`), so that no change depends on the size of the batch or on the devices. `rotate`,
+`scale` and `mixup` make float32 of integers, in the same units; the others keep the dtype. Noise
+and erased parts are schemes: `gaussian_noise`, `cutout`, `random_erasing`.
 
 Source: Simard, Steinkraus, Platt 2003, "Best practices for convolutional neural networks" (ICDAR),
 for affine changes; He, Zhang, Ren, Sun 2016 (arXiv 1512.03385), section 4.2, for shifts and flips;

@@ -52,7 +52,3 @@ def last(first: int) -> Schedule:
         raise ValueError(f"first must be a whole number from 0 on, got {first!r}")
     text = format_call("last", {"first": first})
     return Schedule(text, lambda step: 1 / jnp.maximum(step - first + 1, 1))
-
-
-AVERAGES = {"ema": ema, "last": last}
-"""By name."""

@@ -16,6 +16,7 @@ Array = jax.Array
 
 PARTS = ("metrics", "regularizer", "project", "average")
 """The parts of a problem of which a lane can have its own."""
+_NUMBERS = (int, float, np.ndarray, np.generic, jax.Array)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,6 +144,12 @@ def _check_lane(lane: Lane, number: int) -> None:
         )
     if odd := sorted(set(lane.parts) - set(PARTS)):
         raise ValueError(f"parts of lane {number} must be among {', '.join(PARTS)}; got {odd[0]!r}")
+    for name, part in lane.parts.items():
+        if not all(isinstance(leaf, _NUMBERS) for leaf in jax.tree.leaves(part)):
+            raise TypeError(
+                f"{name} of lane {number} must be a tree of numbers, such as "
+                f"WeightPenalty(l2=1e-4), got {part!r}; what all lanes share belongs in the problem"
+            )
     given = {"strength": lane.strength, "penalty": lane.penalty}
     for name, value in (given | lane.numbers).items():
         if np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.number):

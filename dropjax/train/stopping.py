@@ -100,6 +100,11 @@ def weights_of(best: Best | None, state: State) -> dict[str, Any]:
     return jax.tree.map(lambda old, new: _choose(has, old, new), best.weights, newest)
 
 
+def step_of(best: Best | None, state: State) -> Array:
+    """How many steps made the weights of `weights_of`; (lanes,) of lanes, or ()."""
+    return state.step if best is None else jnp.where(best.step > 0, best.step, state.step)
+
+
 def diverged_at(best: Best | None, state: State) -> np.ndarray:
     """The first step whose loss was not finite, or -1; (lanes,) of lanes.
 

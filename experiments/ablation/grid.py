@@ -106,11 +106,11 @@ def _why_not(flag: str) -> str:
 
 
 def _typed(flag: str, texts: Sequence[str]) -> tuple[Any, ...]:
-    kind = training.type_of(flag)
-    noun = {int: "integers", float: "numbers"}.get(kind, "texts")
+    kind, parser = training.type_of(flag), DECLARED[flag].parser
+    noun = {int: "integers", float: "numbers"}.get(kind, "texts") if parser is None else "values"
     name = flag if flag == "rate" else f"grid: {flag}"
     try:
-        typed = tuple(kind(text) for text in texts)
+        typed = tuple(map(kind if parser is None else parser.parse, texts))
     except ValueError as error:
         raise LaunchError(f"--{name} must be {noun}, got {', '.join(texts)}") from error
     if len(set(typed)) < len(typed):

@@ -17,7 +17,7 @@ from dropjax.core.scheme import Scheme
 from dropjax.runs import Network
 from dropjax.train import Best, Lane, Lanes, State, chunks
 from dropjax.train.optax_spec import optimizer_of
-from dropjax.train.stopping import diverged_at, stopped, weights_of
+from dropjax.train.stopping import diverged_at, step_of, stopped, weights_of
 from experiments import results
 from experiments.flags import DECLARED, Config, Flags
 from experiments.setup import Resolved, can_be_run, launching, values_of
@@ -170,7 +170,7 @@ class Trainer:
         self, lanes: Lanes, cells: Sequence[Resolved], state: State, best: Best | None
     ) -> list[Made]:
         whole, config = self.whole, self.first.config
-        step = state.step if best is None else best.step
+        step = step_of(best, state)
         at = jnp.asarray(diverged_at(best, state))
         state = dataclasses.replace(state.with_weights(weights_of(best, state)), diverged_at=at)
         x_train = whole.x_train

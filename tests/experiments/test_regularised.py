@@ -41,6 +41,8 @@ def test_a_run_that_is_made_longer_stops_where_a_long_one_stops(small_run, tmp_p
     assert (best, end) == tuple(end // len(epochs) * n for n in (len(epochs) - 2, len(epochs)))
     with pytest.raises(LaunchError, match=f"stopped early, at step {end}: more epochs would"):
         resume(path, epochs=50)
+    (path / "result.json").unlink()  # as if it was killed after it had stopped
+    assert resume(path) == 0 and numbers(path) == numbers(whole)
 
 
 def test_a_schedule_over_the_whole_run_cannot_be_made_longer(small_run, tmp_path):
@@ -66,7 +68,11 @@ def test_the_command_has_a_later_flag_only_if_it_does_something(small_run):
         ({"patience": 3, "validation": 0}, "patience=3 needs validation data, and there are none"),
         ({"min_gain": 0.1}, "min_gain=0.1 would do nothing without --patience"),
         ({"monitor": "accuracy"}, "monitor=accuracy would do nothing without --patience"),
-        ({"patience": 3, "monitor": "rmse"}, "monitor=rmse: classification has no rmse"),
+        (
+            {"patience": 3, "monitor": "rmse"},
+            "monitor=rmse: in classification it can be loss or acc",
+        ),
+        ({"patience": 0}, "patience must be at least 1, got 0"),
         ({"clip": -1.0}, "clip must be a finite number above 0, got -1.0"),
         ({"max_norm": 0.0}, "max_norm must be a finite number, above 0"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),

@@ -189,6 +189,12 @@ def test_what_makes_no_sense_is_refused(make, words):
         make()
 
 
+def test_a_part_of_a_lane_holds_numbers_alone():
+    lane = Lane(KEY, parts={"average": ema(0.9)})
+    with pytest.raises(TypeError, match="average of lane 0 must be a tree of numbers"):
+        lanes.Lanes(problem(), lambda key: PARAMS, lanes.Examples(X, Y), [lane], batch_size=3)
+
+
 def test_a_part_that_is_no_function_is_refused():
     with pytest.raises(TypeError, match="project must be a function or None, got 3"):
         problem(project=3)

@@ -73,6 +73,8 @@ def test_swept_flags_have_the_types_of_their_flags():
     }
     assert parse_grid(None, None) == {}
     text = "optimizer=sgd(momentum=0.9,nesterov=True),adam"
+    rates = parse_grid(None, "learning_rate=0.1,cosine(peak=0.1,warmup=0.2)")["learning_rate"]
+    assert rates == (0.1, "cosine(peak=0.1,warmup=0.2)")
     assert parse_grid(None, text)["optimizer"] == ("sgd(momentum=0.9,nesterov=True)", "adam")
 
 
@@ -93,7 +95,8 @@ def test_swept_flags_have_the_types_of_their_flags():
         (None, "dataset=digits", "cannot be swept: schemes are compared with one dataset; what"),
         (None, "epochs=1;epochs=2", "--grid names epochs twice"),
         (None, "epochs=1e3", "--grid: epochs must be integers, got 1e3"),
-        (None, "learning_rate=fast", "learning_rate must be numbers, got fast"),
+        (None, "clip=fast", "clip must be numbers, got fast"),
+        (None, "learning_rate=1e-3,2(", r"does not close its \("),
         (None, "learning_rate=1e-3,0.001", "learning_rate has a value twice"),
         (None, "epochs=", "--grid: epochs='' has an empty value$"),
         ("0.1,O.2", None, "--rate must be numbers, got 0.1, O.2"),
