@@ -47,7 +47,12 @@ def test_a_run_that_is_made_longer_stops_where_a_long_one_stops(small_run, tmp_p
 
 def test_a_schedule_over_the_whole_run_cannot_be_made_longer(small_run, tmp_path):
     given = {"dropout": "none", "learning_rate": "linear(peak=0.2)", "average": "last(share=0.5)"}
-    shutil.copytree(small_run(**given | {"mc_samples": 0}), tmp_path / "run")
+    finished = small_run(**given | {"mc_samples": 0})
+    # After each epoch the average is measured, as at the end.
+    result = json.loads((finished / "result.json").read_text())
+    last = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["validation_loss"] == pytest.approx(result["validation_nll"], rel=1e-6)
+    shutil.copytree(finished, tmp_path / "run")
     why = "schedule over the whole run; it averages weights over a share of the whole run"
     with pytest.raises(LaunchError, match=why):
         resume(tmp_path / "run", epochs=5)

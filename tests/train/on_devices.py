@@ -119,7 +119,14 @@ def mixed(devices: Any) -> dict[str, Any]:
 
     rng = np.random.default_rng(0)
     x, y, w = (np.float32(rng.normal(size=size)) for size in ((50, 6), (50, 4), (6, 4)))
-    problem = train.Problem(apply, metrics, MIXED, optax.sgd(0.01))
+    problem = train.Problem(
+        apply,
+        metrics,
+        MIXED,
+        optax.sgd(0.01),
+        regularizer=train.WeightPenalty(l2=0.1),
+        augment=lambda key, x: x + 0.1 * jax.random.normal(key, x.shape),
+    )
     data = train.Examples(x, y)
     program = train.Program(problem, data, key=KEY, batch_size=BATCH, devices=devices)
     state = program.init({"w": w, "b": np.zeros(4, np.float32)})

@@ -96,7 +96,7 @@ def test_swept_flags_have_the_types_of_their_flags():
         (None, "epochs=1;epochs=2", "--grid names epochs twice"),
         (None, "epochs=1e3", "--grid: epochs must be integers, got 1e3"),
         (None, "clip=fast", "clip must be numbers, got fast"),
-        (None, "learning_rate=1e-3,2(", r"does not close its \("),
+        (None, "learning_rate=1e-3,2(", r"does not close its \)"),
         (None, "learning_rate=1e-3,0.001", "learning_rate has a value twice"),
         (None, "epochs=", "--grid: epochs='' has an empty value$"),
         ("0.1,O.2", None, "--rate must be numbers, got 0.1, O.2"),
